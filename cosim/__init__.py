@@ -1,0 +1,1 @@
+"""Hardware-software co-design simulator for compressed speech recognition."""
