@@ -1,0 +1,184 @@
+"""Capture a torch module as a graph: `torch.export` without decomposition, one importer per op.
+
+Lengths stay symbolic. What has no importer is collected and reported in one error that names
+every place.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from cosim import expr
+from cosim.errors import CosimError
+from cosim.expr import Dim
+from cosim.ir import Dtype, Graph, Op, TensorType, attributes
+from cosim.ops import ATEN, AtenCall
+
+_DTYPES: Mapping[torch.dtype, Dtype] = {
+    torch.float32: "f32",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+}
+# Calls that change nothing in inference: their result is their first argument.
+_IDENTITIES = frozenset(
+    {"dropout.default", "contiguous.default", "clone.default", "alias.default", "detach.default"}
+)
+# Calls whose result nobody needs: guards on sizes that the symbols already express.
+_GUARDS = frozenset(
+    {
+        "_assert_scalar.default",
+        "_assert_tensor_metadata.default",
+        "sym_constrain_range_for_size.default",
+        "sym_constrain_range.default",
+    }
+)
+
+
+@dataclass(frozen=True)
+class GraphSource:
+    """What to capture: a module, example tensors, and the public names of what goes in and out.
+
+    `shapes` gives, for each input, its dimensions: numbers, or the name of a length symbol.
+    """
+
+    name: str
+    module: torch.nn.Module
+    examples: tuple[torch.Tensor, ...]
+    inputs: tuple[str, ...]
+    shapes: tuple[tuple[int | str, ...], ...]
+    outputs: tuple[str, ...]
+    dynamic_shapes: Any
+
+
+@dataclass
+class _Importer:
+    """The state of one import: names and types so far, and what could not be imported."""
+
+    source: GraphSource
+    parameters: Mapping[str, str]
+    symbols: dict[str, str] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    types: dict[str, TensorType] = field(default_factory=dict)
+    ops: list[Op] = field(default_factory=list)
+    unsupported: list[str] = field(default_factory=list)
+
+    def dim(self, value: object) -> Dim:
+        """Return a size of the export as a number or expression in our symbols."""
+        if isinstance(value, int):
+            return value
+        text = str(value.node.expr if isinstance(value, torch.SymInt) else value)
+        return expr.simplify(expr.parse(text).rename(self.symbols))
+
+    def type_of(self, value: torch.Tensor) -> TensorType:
+        return TensorType(tuple(self.dim(size) for size in value.shape), _DTYPES[value.dtype])
+
+    def argument(self, value: object) -> object:
+        """Return an ATen argument with tensors as names and sizes as `Dim`."""
+        if isinstance(value, torch.fx.Node):
+            meta = value.meta["val"]
+            if isinstance(meta, torch.SymInt | int) and not isinstance(meta, bool):
+                return self.dim(meta)
+            return self.names.get(value.name, f"%{value.name}")
+        if isinstance(value, list | tuple):
+            return [self.argument(item) for item in value]
+        return value
+
+    def bind_input(self, node: torch.fx.Node, name: str, shape: Sequence[int | str]) -> None:
+        """Name an input and learn which export symbol each length symbol is."""
+        for size, wanted in zip(node.meta["val"].shape, shape, strict=True):
+            if isinstance(wanted, str):
+                if not isinstance(size, torch.SymInt):
+                    message = f"{self.source.name}: {name}: {wanted} was fixed to {size}"
+                    raise CosimError(message)
+                self.symbols.setdefault(str(size.node.expr), wanted)
+        self.names[node.name] = f"%{name}"
+
+    def call(self, node: torch.fx.Node) -> None:
+        target = str(node.target).removeprefix("aten.")
+        meta = node.meta.get("val")
+        if target in _GUARDS or not isinstance(meta, torch.Tensor):
+            return
+        if target in _IDENTITIES:
+            self.names[node.name] = str(self.argument(node.args[0]))
+            return
+        scope = _scope(node)
+        if target not in ATEN:
+            self.unsupported.append(f"graph {self.source.name}: {scope or 'top'}: {node.target}")
+            return
+        row, read = ATEN[target]
+        result = self.type_of(meta)
+        arguments = [self.argument(value) for value in node.args]
+        schema = getattr(node.target, "_schema", None)
+        for position, parameter in enumerate(schema.arguments if schema else ()):
+            if parameter.name in node.kwargs:
+                arguments += [None] * (position + 1 - len(arguments))
+                arguments[position] = self.argument(node.kwargs[parameter.name])
+        try:
+            inputs, values = read(AtenCall(target, tuple(arguments), self.types, result))
+        except ValueError as error:
+            self.unsupported.append(f"graph {self.source.name}: {scope or 'top'}: {error}")
+            return
+        name = f"%{node.name}"
+        self.types[name] = result
+        self.ops.append(Op(row.kind, inputs, (name,), attributes(**values), scope))
+
+
+def _scope(node: torch.fx.Node) -> str:
+    """Return the path of the module whose forward made the call."""
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [path for path, _ in stack.values()]
+    return str(paths[-1]) if paths else ""
+
+
+def capture(source: GraphSource, parameters: Mapping[str, str] | None = None) -> Graph:
+    """Return the graph of a module; constants are named `@` + parameter name.
+
+    `parameters` renames parameters (a tied weight has one name). Raises CosimError listing every
+    call that has no importer, with the module it stands in.
+    """
+    exported = torch.export.export(
+        source.module, source.examples, dynamic_shapes=source.dynamic_shapes, strict=False
+    )
+    importer = _Importer(source, parameters or {})
+    signature = exported.graph_signature
+    stored = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    users = [node for node in exported.graph.nodes if node.op == "placeholder"]
+    inputs = [node for node in users if node.name not in stored]
+    for node, name, shape in zip(inputs, source.inputs, source.shapes, strict=True):
+        importer.bind_input(node, name, shape)
+    for node in users:
+        kind = importer.type_of(node.meta["val"])
+        if node.name in stored:
+            parameter = stored[node.name]
+            importer.names[node.name] = f"@{importer.parameters.get(parameter, parameter)}"
+        importer.types[importer.names[node.name]] = kind
+    returned: list[str] = []
+    for node in exported.graph.nodes:
+        if node.op == "call_function":
+            importer.call(node)
+        elif node.op == "output":
+            returned = [str(importer.argument(value)) for value in node.args[0]]
+    if importer.unsupported:
+        known = ", ".join(sorted(ATEN))
+        raise CosimError([*importer.unsupported, f"ops that can be captured: {known}"])
+    types = {name: kind for name, kind in importer.types.items() if name.startswith("%")}
+    symbols = dict.fromkeys(s for shape in source.shapes for s in shape if isinstance(s, str))
+    return Graph(
+        source.name,
+        tuple(symbols),
+        tuple(f"%{name}" for name in source.inputs),
+        (),
+        tuple(zip(source.outputs, returned, strict=True)),
+        tuple(importer.ops),
+        types,
+    )
+
+
