@@ -1,0 +1,57 @@
+"""Packing of signed codes and of bit masks into bytes, lowest bits first."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+CODE_LIMITS = {8: 127, 4: 7, 3: 3, 2: 1}
+"""Largest magnitude of a symmetric signed code, by bits."""
+
+
+def pack_codes(codes: NDArray[np.int8], bits: int) -> NDArray[np.uint8]:
+    """int8 ``(n, k)`` as uint8 ``(n, ceil(k * bits / 8))``, two's complement, code 0 lowest.
+
+    >>> pack_codes(np.array([[1, -1, 2]], np.int8), 4).tolist()
+    [[241, 2]]
+    """
+    n, k = codes.shape
+    if bits == 8:
+        return np.ascontiguousarray(codes).view(np.uint8)
+    fields = codes.view(np.uint8) & np.uint8((1 << bits) - 1)
+    if 8 % bits == 0:
+        per_byte = 8 // bits
+        padded = np.zeros((n, -(-k // per_byte) * per_byte), np.uint8)
+        padded[:, :k] = fields
+        payload = padded[:, 0::per_byte].copy()
+        for position in range(1, per_byte):
+            payload |= padded[:, position::per_byte] << np.uint8(bits * position)
+        return payload
+    planes = np.unpackbits(fields[:, :, None], axis=2, count=bits, bitorder="little")
+    return np.packbits(planes.reshape(n, k * bits), axis=1, bitorder="little")
+
+
+def unpack_codes(payload: NDArray[np.uint8], k: int, bits: int) -> NDArray[np.int8]:
+    """int8 codes ``(n, k)`` of a payload made by ``pack_codes``."""
+    n = payload.shape[0]
+    if bits == 8:
+        return payload.view(np.int8)
+    if 8 % bits == 0:
+        per_byte = 8 // bits
+        fields = np.empty((n, payload.shape[1] * per_byte), np.uint8)
+        for position in range(per_byte):
+            fields[:, position::per_byte] = payload >> np.uint8(bits * position)
+        fields = fields[:, :k]
+    else:
+        planes = np.unpackbits(payload, axis=1, count=k * bits, bitorder="little")
+        fields = np.packbits(planes.reshape(n, k, bits), axis=2, bitorder="little")[:, :, 0]
+    lift = np.uint8(8 - bits)  # move the sign bit up and back, as an arithmetic shift
+    return (fields << lift).view(np.int8) >> np.int8(lift)
+
+
+def pack_bitmask(nonzero: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Flags ``(n, k)`` as uint8 ``(n, ceil(k / 8))``, bit 0 first."""
+    return np.packbits(nonzero, axis=1, bitorder="little")
+
+
+def unpack_bitmask(mask: NDArray[np.uint8], k: int) -> NDArray[np.bool_]:
+    """Flags ``(n, k)`` of a mask made by ``pack_bitmask``."""
+    return np.unpackbits(mask, axis=1, count=k, bitorder="little").astype(np.bool_)
