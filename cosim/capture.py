@@ -4,9 +4,8 @@ Lengths stay symbolic. What has no importer is collected and reported in one err
 every place.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -14,6 +13,7 @@ from cosim import expr
 from cosim.errors import CosimError
 from cosim.expr import Dim
 from cosim.ir import Dtype, Graph, Op, TensorType, attributes
+from cosim.models import GraphSpec
 from cosim.ops import ATEN, AtenCall
 
 _DTYPES: Mapping[torch.dtype, Dtype] = {
@@ -38,27 +38,11 @@ _GUARDS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class GraphSource:
-    """What to capture: a module, example tensors, and the public names of what goes in and out.
-
-    `shapes` gives, for each input, its dimensions: numbers, or the name of a length symbol.
-    """
-
-    name: str
-    module: torch.nn.Module
-    examples: tuple[torch.Tensor, ...]
-    inputs: tuple[str, ...]
-    shapes: tuple[tuple[int | str, ...], ...]
-    outputs: tuple[str, ...]
-    dynamic_shapes: Any
-
-
 @dataclass
 class _Importer:
     """The state of one import: names and types so far, and what could not be imported."""
 
-    source: GraphSource
+    source: GraphSpec
     parameters: Mapping[str, str]
     symbols: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
@@ -87,14 +71,15 @@ class _Importer:
             return [self.argument(item) for item in value]
         return value
 
-    def bind_input(self, node: torch.fx.Node, name: str, shape: Sequence[int | str]) -> None:
-        """Name an input and learn which export symbol each length symbol is."""
-        for size, wanted in zip(node.meta["val"].shape, shape, strict=True):
-            if isinstance(wanted, str):
-                if not isinstance(size, torch.SymInt):
-                    message = f"{self.source.name}: {name}: {wanted} was fixed to {size}"
-                    raise CosimError(message)
-                self.symbols.setdefault(str(size.node.expr), wanted)
+    def bind_input(self, node: torch.fx.Node, name: str) -> None:
+        """Name an input and learn which symbol of the export each length symbol is."""
+        for axis, text in self.source.axes.get(name, {}).items():
+            size = node.meta["val"].shape[axis]
+            if not isinstance(size, torch.SymInt):
+                message = f"graph {self.source.name}: {name}: axis {axis} ({text}) is fixed at {size}"
+                raise CosimError(message)
+            (theirs,), (ours,) = size.node.expr.free_symbols, expr.parse(text).symbols
+            self.symbols.setdefault(str(theirs), ours)
         self.names[node.name] = f"%{name}"
 
     def call(self, node: torch.fx.Node) -> None:
@@ -134,14 +119,30 @@ def _scope(node: torch.fx.Node) -> str:
     return str(paths[-1]) if paths else ""
 
 
-def capture(source: GraphSource, parameters: Mapping[str, str] | None = None) -> Graph:
+def parameter_names(module: torch.nn.Module, known: Container[str]) -> dict[str, str]:
+    """Return, for every parameter and buffer path in `module`, its one name in `known`.
+
+    A tied weight has several paths and one name. CosimError lists paths that have none.
+    """
+    tensors = [
+        *module.named_parameters(remove_duplicate=False),
+        *module.named_buffers(remove_duplicate=False),
+    ]
+    names: dict[int, str] = {id(tensor): path for path, tensor in tensors if path in known}
+    missing = [path for path, tensor in tensors if id(tensor) not in names]
+    if missing:
+        raise CosimError(f"{path}: parameter has no encoding" for path in missing)
+    return {path: names[id(tensor)] for path, tensor in tensors}
+
+
+def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> Graph:
     """Return the graph of a module; constants are named `@` + parameter name.
 
     `parameters` renames parameters (a tied weight has one name). Raises CosimError listing every
     call that has no importer, with the module it stands in.
     """
     exported = torch.export.export(
-        source.module, source.examples, dynamic_shapes=source.dynamic_shapes, strict=False
+        source.module, source.example, dynamic_shapes=source.dynamic_shapes, strict=False
     )
     importer = _Importer(source, parameters or {})
     signature = exported.graph_signature
@@ -152,8 +153,8 @@ def capture(source: GraphSource, parameters: Mapping[str, str] | None = None) ->
     }
     users = [node for node in exported.graph.nodes if node.op == "placeholder"]
     inputs = [node for node in users if node.name not in stored]
-    for node, name, shape in zip(inputs, source.inputs, source.shapes, strict=True):
-        importer.bind_input(node, name, shape)
+    for node, name in zip(inputs, source.inputs, strict=True):
+        importer.bind_input(node, name)
     for node in users:
         kind = importer.type_of(node.meta["val"])
         if node.name in stored:
@@ -170,10 +171,9 @@ def capture(source: GraphSource, parameters: Mapping[str, str] | None = None) ->
         known = ", ".join(sorted(ATEN))
         raise CosimError([*importer.unsupported, f"ops that can be captured: {known}"])
     types = {name: kind for name, kind in importer.types.items() if name.startswith("%")}
-    symbols = dict.fromkeys(s for shape in source.shapes for s in shape if isinstance(s, str))
     return Graph(
         source.name,
-        tuple(symbols),
+        tuple(dict.fromkeys(importer.symbols.values())),
         tuple(f"%{name}" for name in source.inputs),
         (),
         tuple(zip(source.outputs, returned, strict=True)),

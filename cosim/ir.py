@@ -48,12 +48,17 @@ class TensorType:
 
 @dataclass(frozen=True)
 class Constant:
-    """An encoded weight: what it decodes to, how it is stored, and the digest of its bytes."""
+    """An encoded weight: what it decodes to, how it is stored, and the digest of its bytes.
+
+    `storage` holds the attributes of the encoding as canonical JSON; `size_bits` is all that is
+    stored, `index_bits` the part of it that says where nonzeros stand.
+    """
 
     type: TensorType
     encoding: str
-    storage: str  # attributes of the encoding, as canonical JSON
+    storage: str
     size_bits: int
+    index_bits: int
     digest: str
 
 
@@ -215,7 +220,7 @@ def to_text(program: Program) -> str:
     for name, constant in sorted(program.constants.items()):
         lines.append(
             f"constant {name} : {constant.type} {constant.encoding} {constant.storage} "
-            f"bits {constant.size_bits} sha256 {constant.digest}"
+            f"bits {constant.size_bits} index {constant.index_bits} sha256 {constant.digest}"
         )
     for graph in program.graphs:
         lines.append(f"graph {graph.name}({', '.join(graph.symbols)}) {{")
@@ -232,7 +237,8 @@ def to_text(program: Program) -> str:
 
 _TYPE = r"(?:f32|i8|u8|i32|i64)<[^>]*>"
 _CONSTANT = re.compile(
-    rf"constant (@\S+) : ({_TYPE}) (\w+) (\{{.*\}}) bits (\d+) sha256 ([0-9a-f]+)$"
+    rf"constant (@\S+) : ({_TYPE}) (\w+) (\{{.*\}}) bits (\d+) index (\d+) sha256 "
+    r"([0-9a-f]+)$"
 )
 _GRAPH = re.compile(r"graph (\w+)\(([\w, ]*)\) \{$")
 _INPUT = re.compile(rf"  input (%\S+) : ({_TYPE})$")
@@ -339,7 +345,12 @@ def from_text(text: str) -> Program:
             name = str(json.loads(line[8:]))
         elif found := _CONSTANT.match(line):
             constants[found[1]] = Constant(
-                _read_type(found[2]), found[3], found[4], int(found[5]), found[6]
+                _read_type(found[2]),
+                found[3],
+                found[4],
+                int(found[5]),
+                int(found[6]),
+                found[7],
             )
         elif found := _GRAPH.match(line):
             symbols = tuple(part for part in found[2].split(", ") if part)

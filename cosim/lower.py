@@ -1,0 +1,64 @@
+"""Lower a compressed model: capture its graphs, attach its encoded weights, run the passes."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from kernels.encodings import Encoding, attributes, digest, index_bits, kind_of, size_bits
+
+from cosim.capture import capture, parameter_names
+from cosim.ir import Constant, Program, TensorType
+from cosim.models import GraphSpec
+from cosim.passes.caches import append_caches
+from cosim.passes.clean import merge_equal, remove_identities
+from cosim.passes.quantize import (
+    Policy,
+    carry_out_policies,
+    quantize_at_source,
+    quantize_caches,
+    write_policies,
+)
+from cosim.verify import verify
+
+
+def lower(
+    name: str,
+    graphs: Iterable[GraphSpec],
+    *,
+    encodings: Mapping[str, Encoding],
+    policies: Iterable[Policy] = (),
+) -> Program:
+    """Return the verified program of a model.
+
+    `encodings` are keyed by parameter name; the constant of parameter `p` is `@p`. Raises
+    CosimError for calls that cannot be captured and policies that match nothing.
+    """
+    captured = []
+    for spec in graphs:
+        graph = capture(spec, parameter_names(spec.module, encodings))
+        captured.append(append_caches(graph, spec.states))
+    used = {
+        name for graph in captured for op in graph.ops for name in op.inputs if name[0] == "@"
+    }
+    constants = {f"@{key}": _constant(value) for key, value in encodings.items()}
+    program = Program(
+        name, tuple(captured), {key: value for key, value in constants.items() if key in used}
+    )
+    program = remove_identities(program)
+    program = replace(program, graphs=tuple(merge_equal(graph) for graph in program.graphs))
+    program = carry_out_policies(write_policies(program, policies))
+    program = quantize_at_source(program)
+    program = replace(program, graphs=tuple(quantize_caches(graph) for graph in program.graphs))
+    return verify(program)
+
+
+def _constant(encoding: Encoding) -> Constant:
+    storage = attributes(encoding)
+    return Constant(
+        TensorType(tuple(encoding.shape), "f32"),
+        kind_of(encoding),
+        json.dumps(storage, sort_keys=True),
+        size_bits(encoding),
+        index_bits(encoding),
+        digest(encoding),
+    )

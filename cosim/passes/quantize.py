@@ -1,0 +1,243 @@
+"""Write operand policies into op attributes, then carry them out as explicit ops.
+
+After these passes every activation that a product reads as integers is made by a
+`dynamic_quantize` that is executed and simulated like any other op.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from cosim.errors import CosimError
+from cosim.ir import Graph, Op, Program, TensorType, attributes
+from cosim.ops import infer
+from cosim.passes.clean import merge_equal
+
+
+class Policy(Protocol):
+    """What one operand of one op becomes; `target` is the module the op stands in."""
+
+    @property
+    def target(self) -> str:
+        """Module name, e.g. `encoder.layers.0.fc1`."""
+
+    @property
+    def operand(self) -> str:
+        """`input` of a linear or convolution, or q, k, v, p of an attention."""
+
+    @property
+    def bits(self) -> int:
+        """Width of the integer codes."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether codes are symmetric around zero."""
+
+    @property
+    def per(self) -> str:
+        """`row` or `tensor`."""
+
+    @property
+    def scale(self) -> str:
+        """`dynamic` (absmax) or `unit` (the range is known to be [0, 1])."""
+
+
+_OPERANDS: Mapping[str, Mapping[str, int]] = {
+    "linear": {"input": 0},
+    "conv1d": {"input": 0},
+    "attention": {"q": 0, "k": 1, "v": 2, "p": 3},
+}
+
+
+def write_policies(program: Program, policies: Iterable[Policy]) -> Program:
+    """Return the program with each policy as attribute `policy` of the ops it names.
+
+    CosimError lists every policy that matches no op.
+    """
+    wanted: dict[tuple[str, str], Policy] = {(p.target, p.operand): p for p in policies}
+    matched: set[tuple[str, str]] = set()
+    graphs = []
+    for graph in program.graphs:
+        ops = []
+        for op in graph.ops:
+            parts = []
+            for operand in _OPERANDS.get(op.kind, {}):
+                policy = wanted.get((op.scope, operand))
+                if policy is None:
+                    continue
+                matched.add((op.scope, operand))
+                sign = "i" if policy.signed else "u"
+                parts.append(f"{operand}:{sign}{policy.bits}/{policy.per}/{policy.scale}")
+            ops.append(op.with_attributes(policy=" ".join(parts)) if parts else op)
+        graphs.append(replace(graph, ops=tuple(ops)))
+    unmatched = [key for key in wanted if key not in matched]
+    if unmatched:
+        raise CosimError(
+            f"operand policy {target}.{operand}: no op of the program stands there"
+            for target, operand in unmatched
+        )
+    return replace(program, graphs=tuple(graphs))
+
+
+def carry_out_policies(program: Program) -> Program:
+    """Return the program with policies turned into quantise ops and integer products.
+
+    CosimError lists every policy that no kernel and no encoding can carry out.
+    """
+    wrong: list[str] = []
+    graphs = tuple(_carry_out(graph, program, wrong) for graph in program.graphs)
+    if wrong:
+        raise CosimError(wrong)
+    return replace(program, graphs=tuple(merge_equal(graph) for graph in graphs))
+
+
+def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
+    types = dict(graph.types)
+    ops: list[Op] = []
+    for op in graph.ops:
+        policy = str(op.get("policy", ""))
+        if not policy:
+            ops.append(op)
+            continue
+        granularity = {
+            part.partition(":")[0]: part.partition(":")[2] for part in policy.split(" ")
+        }
+        wrong += _refusals(op, granularity, program)
+        made: list[str] = []
+        for operand, position in _OPERANDS[op.kind].items():
+            if operand not in granularity or operand == "p":
+                continue
+            source = op.inputs[position]
+            per = granularity[operand].split("/")[1]
+            outputs = (f"{op.outputs[0]}.{operand}", f"{op.outputs[0]}.{operand}_scale")
+            quantize = Op(
+                "dynamic_quantize", (source,), outputs, attributes(per=per), op.scope
+            )
+            types.update(zip(outputs, infer(quantize, [types[source]]), strict=True))
+            ops.append(quantize)
+            made += outputs
+        rest = op.inputs[len(made) // 2 :]
+        kept = tuple((key, value) for key, value in op.attributes if key != "policy")
+        ops.append(
+            Op(f"quantized_{op.kind}", (*made, *rest), op.outputs, kept, op.scope)
+        )
+    return replace(graph, ops=tuple(ops), types=types)
+
+
+def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[str]:
+    """Say why the policy of one op cannot be carried out."""
+    where = f"{op.scope} ({op.kind})"
+    found = [
+        f"{where}: operand {operand} as {text}: expected i8/row/dynamic, i8/tensor/dynamic "
+        "(probabilities: u8/row/unit)"
+        for operand, text in granularity.items()
+        if text
+        not in (("u8/row/unit", "u8/tensor/unit") if operand == "p" else
+                ("i8/row/dynamic", "i8/tensor/dynamic"))
+    ]
+    if op.kind == "attention":
+        missing = [name for name in _OPERANDS["attention"] if name not in granularity]
+        if missing:
+            found.append(f"{where}: operands {', '.join(missing)} stay float while others do not")
+        if granularity.get("v", "").split("/")[1:2] == ["row"]:
+            found.append(f"{where}: v per row: its rows are summed over, expected per tensor")
+        return found
+    weight = program.constants[op.inputs[1]]
+    if weight.encoding == "dense" or '"bits": 32' in weight.storage:
+        found.append(f"{where}: integer activations need integer weights; {op.inputs[1]} is float")
+    if op.kind == "conv1d" and granularity["input"].split("/")[1] == "row":
+        found.append(f"{where}: a window spans several rows, expected activations per tensor")
+    return found
+
+
+def quantize_caches(graph: Graph) -> Graph:
+    """Return the graph with row-wise quantised caches holding codes and scales.
+
+    Quantising rows commutes with appending rows, so codes are equal bit for bit, and each row is
+    quantised once instead of at every step.
+    """
+    consumers = graph.consumers()
+    types = dict(graph.types)
+    states: list[tuple[str, int]] = []
+    replaced: dict[str, tuple[Op, ...]] = {}
+    for state, capacity in graph.states:
+        append = next(op for op in consumers[state] if op.kind == "cache_append")
+        readers = consumers.get(append.outputs[0], [])
+        only = readers[0] if len(readers) == 1 else None
+        if only is None or only.kind != "dynamic_quantize" or only.attribute("per") != "row":
+            states.append((state, capacity))
+            continue
+        new = append.inputs[1]
+        codes, scales = f"{new}.codes", f"{new}.scales"
+        quantize = Op("dynamic_quantize", (new,), (codes, scales), only.attributes, only.scope)
+        types.update(zip((codes, scales), infer(quantize, [types[new]]), strict=True))
+        appends = []
+        for suffix, row, result in (
+            ("codes", codes, only.outputs[0]),
+            ("scales", scales, only.outputs[1]),
+        ):
+            name = f"{state}.{suffix}"
+            shape = types[state].shape if suffix == "codes" else types[state].shape[:-1]
+            types[name] = TensorType(shape, types[row].dtype)
+            states.append((name, capacity))
+            appends.append(replace(append, inputs=(name, row), outputs=(result,)))
+        replaced[append.outputs[0]] = (quantize, *appends)
+        replaced[only.outputs[0]] = ()
+        del types[state], types[append.outputs[0]]
+    ops = [new for op in graph.ops for new in replaced.get(op.outputs[0], (op,))]
+    return replace(graph, states=tuple(states), ops=tuple(ops), types=types)
+
+
+def quantize_at_source(program: Program) -> Program:
+    """Return the program with graph inputs that are only quantised quantised where they are made.
+
+    A value that one graph returns and another reads only as codes is handed over as codes: it is
+    quantised once and not at every call.
+    """
+    for reader in program.graphs:
+        for name in reader.inputs:
+            readers = reader.consumers().get(name, [])
+            maker = next(
+                (g for g in program.graphs if name[1:] in dict(g.outputs) and g is not reader), None
+            )
+            if maker is None or len(readers) != 1 or readers[0].kind != "dynamic_quantize":
+                continue
+            quantize = readers[0]
+            public = (f"{name[1:]}.codes", f"{name[1:]}.scales")
+            swapped = {
+                reader.name: _receive_codes(reader, name, quantize, public),
+                maker.name: _send_codes(maker, name[1:], quantize, public),
+            }
+            graphs = tuple(swapped.get(graph.name, graph) for graph in program.graphs)
+            return quantize_at_source(replace(program, graphs=graphs))
+    return program
+
+
+def _receive_codes(graph: Graph, name: str, quantize: Op, public: tuple[str, str]) -> Graph:
+    values = tuple(f"%{item}" for item in public)
+    renamed = dict(zip(quantize.outputs, values, strict=True))
+    types = {renamed.get(key, key): kind for key, kind in graph.types.items() if key != name}
+    at = graph.inputs.index(name)
+    return replace(
+        graph,
+        inputs=(*graph.inputs[:at], *values, *graph.inputs[at + 1 :]),
+        ops=tuple(
+            replace(op, inputs=tuple(renamed.get(item, item) for item in op.inputs))
+            for op in graph.ops
+            if op != quantize
+        ),
+        types=types,
+    )
+
+
+def _send_codes(graph: Graph, old: str, quantize: Op, public: tuple[str, str]) -> Graph:
+    source = dict(graph.outputs)[old]
+    values = (f"{source}.codes", f"{source}.scales")
+    made = Op("dynamic_quantize", (source,), values, quantize.attributes, quantize.scope)
+    types = dict(graph.types)
+    types.update(zip(values, infer(made, [types[source]]), strict=True))
+    outputs: list[tuple[str, str]] = []
+    for name, value in graph.outputs:
+        pairs = zip(public, values, strict=True) if name == old else [(name, value)]
+        outputs += list(pairs)
+    return replace(graph, ops=(*graph.ops, made), outputs=tuple(outputs), types=types)

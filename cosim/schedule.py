@@ -1,0 +1,187 @@
+"""Program -> work: every call of a graph as GEMMs, vector ops and transfers on named tensors.
+
+The schedule knows no chip. Shapes, number types, stored bits and zero patterns are those of the
+program that is executed; residency, tiling and addresses are decided by the hardware model.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from kernels.encodings import Encoding, nonzero_mask
+
+from cosim.ir import DTYPE_BITS, Constant, Graph, Op, Program, TensorType, is_constant
+from cosim.ops import OPS, row
+from hwmodels.workload import NUMBER_BITS, Nonzero, Number, TensorRef, Workload, WorkItem
+
+# Work of a transcription that neither the array nor the vector unit does.
+NOT_SIMULATED = ("log-mel features", "argmax and token suppression", "text detokenisation")
+
+
+def zero_patterns(encodings: Mapping[str, Encoding]) -> dict[str, Nonzero]:
+    """Return the zero pattern of every constant that has zeros; keys as in the program."""
+    found: dict[str, Nonzero] = {}
+    for name, encoding in encodings.items():
+        mask = nonzero_mask(encoding)
+        if mask is not None:
+            found[name] = Nonzero(mask, _mask_digest(mask))
+    return found
+
+
+def _mask_digest(mask: object) -> str:
+    import hashlib
+
+    return hashlib.sha256(memoryview(mask)).hexdigest()  # type: ignore[arg-type]
+
+
+def schedule(
+    program: Program,
+    graph_name: str,
+    *,
+    bindings: Mapping[str, int],
+    patterns: Mapping[str, Nonzero] | None = None,
+) -> Workload:
+    """Return the work of one call of one graph with its lengths bound.
+
+    Example:
+        schedule(program, "step", bindings={"past": 7, "memory": 1500})
+
+    """
+    graph = program.graph(graph_name)
+    context = _Context(program, graph, graph.bind(**bindings), patterns or {})
+    items: list[WorkItem] = []
+    for op in graph.ops:
+        items += row(op).work(context, op)
+    lengths = ", ".join(f"{name}={value}" for name, value in sorted(bindings.items()))
+    return Workload(f"{graph_name}({lengths})", tuple(items))
+
+
+@dataclass
+class _Context:
+    """Answers the work rules at bound lengths (see `cosim.ops.WorkContext`)."""
+
+    program: Program
+    graph: Graph
+    bindings: Mapping[str, int]
+    patterns: Mapping[str, Nonzero]
+    roots: dict[str, str] = field(init=False)
+    public: dict[str, str] = field(init=False)
+    grown: dict[str, str] = field(init=False)
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.roots = self._find_roots()
+        self.public = {self._root(value): name for name, value in self.graph.outputs}
+        self.grown = {
+            op.inputs[0]: op.outputs[0] for op in self.graph.ops if op.kind == "cache_append"
+        }
+
+    def _find_roots(self) -> dict[str, str]:
+        """Return the tensor each view shares; a partial read of a constant is a tensor."""
+        roots: dict[str, str] = {}
+        for op in self.graph.ops:
+            source = op.inputs[0]
+            is_view = OPS[op.kind].is_view or op.kind == "cache_append"
+            if op.kind == "slice" and is_constant(source):
+                is_view = self.shape(source) == self.shape(op.outputs[0])
+            for name in op.outputs:
+                roots[name] = roots.get(source, source) if is_view else name
+        return roots
+
+    def _root(self, name: str) -> str:
+        return self.roots.get(name, name)
+
+    def _type(self, name: str) -> TensorType:
+        if is_constant(name):
+            return self._constant(name).type
+        return self.graph.types[name]
+
+    def _constant(self, name: str) -> Constant:
+        return self.program.constants[name]
+
+    def label(self, op: Op) -> str:
+        """Return `graph/module`, with the kind where the module is not one product."""
+        parts = [op.scope] if op.scope else []
+        if not op.kind.endswith(("linear", "conv1d")) or not op.scope:
+            parts.append(op.kind)
+        label = f"{self.graph.name}/{'.'.join(parts)}"
+        times = self.labels.get(label, 0) + 1
+        self.labels[label] = times
+        return label if times == 1 else f"{label}#{times}"
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the bound shape of a value or constant."""
+        return self._type(name).bind(self.bindings)
+
+    def number(self, name: str) -> Number:
+        """Return how elements are stored."""
+        if not is_constant(name):
+            dtype = self._type(name).dtype
+            return "i32" if dtype == "i64" else dtype
+        bits = int(json.loads(self._constant(name).storage).get("bits", 32))
+        return "f32" if bits == 32 else "i8" if bits > 4 else "i4"
+
+    def ref(self, name: str) -> TensorRef:
+        """Return the tensor behind a value or constant; views share it."""
+        root = self._root(name)
+        if is_constant(root):
+            constant = self._constant(root)
+            return TensorRef(
+                root[1:],
+                "constant",
+                self.shape(root),
+                constant.size_bits - constant.index_bits,
+                constant.index_bits,
+                digest=constant.digest,
+            )
+        capacities = dict(self.graph.states)
+        if root in capacities:
+            return self._state(root, capacities[root])
+        bits = DTYPE_BITS[self._type(root).dtype]
+        if root in self.graph.inputs:
+            return self._tensor(root[1:], "input", self.shape(root), bits)
+        if root in self.public:
+            return self._tensor(self.public[root], "output", self.shape(root), bits)
+        return self._tensor(f"{self.graph.name}/{root[1:]}", "activation", self.shape(root), bits)
+
+    def _state(self, name: str, capacity: int) -> TensorRef:
+        """Return a cache as the call reads it: past and new rows, with room for `capacity`."""
+        shape = self.shape(self.grown[name])
+        before = self.shape(name)
+        axis = next(i for i, (a, b) in enumerate(zip(before, shape, strict=True)) if a != b)
+        bits = DTYPE_BITS[self._type(name).dtype]
+        ref = self._tensor(name[1:], "state", shape, bits)
+        reserved = ref.stored_bits // shape[axis] * capacity
+        return TensorRef(ref.id, "state", shape, ref.stored_bits, reserved_bits=reserved)
+
+    @staticmethod
+    def _tensor(name: str, kind: str, shape: tuple[int, ...], bits: int) -> TensorRef:
+        elements = 1
+        for dim in shape:
+            elements *= dim
+        return TensorRef(name, kind, shape, elements * bits)  # type: ignore[arg-type]
+
+    def nonzero(self, name: str) -> Nonzero | None:
+        """Return the true zero pattern of a constant, None when dense."""
+        return self.patterns.get(name)
+
+    def scale_group(self, name: str) -> int:
+        """Return the run along k under one scale, 0 for the whole of k."""
+        if not is_constant(name):
+            return 0
+        shape = self.shape(name)
+        k = 1
+        for dim in shape[1:]:
+            k *= dim
+        group = int(json.loads(self._constant(name).storage).get("group", k))
+        return 0 if group >= k else group
+
+    def temporary(self, op: Op, suffix: str, shape: tuple[int, ...], number: Number) -> TensorRef:
+        """Return a tensor that lives inside one op."""
+        name = f"{self.graph.name}/{op.outputs[0][1:]}.{suffix}"
+        return self._tensor(name, "activation", shape, NUMBER_BITS[number])
+
+    def row_bytes(self, name: str) -> int:
+        """Return the stored bytes of one row of a constant."""
+        bits = self._constant(name).size_bits
+        return -(-bits // (8 * self.shape(name)[0]))
