@@ -73,13 +73,14 @@ class _Importer:
 
     def bind_input(self, node: torch.fx.Node, name: str) -> None:
         """Name an input and learn which symbol of the export each length symbol is."""
-        for axis, text in self.source.axes.get(name, {}).items():
-            size = node.meta["val"].shape[axis]
+        shape = self.source.shapes[self.source.inputs.index(name)]
+        for axis, (size, wanted) in enumerate(zip(node.meta["val"].shape, shape, strict=True)):
+            if isinstance(wanted, int):
+                continue
             if not isinstance(size, torch.SymInt):
-                message = f"graph {self.source.name}: {name}: axis {axis} ({text}) is fixed at {size}"
-                raise CosimError(message)
-            (theirs,), (ours,) = size.node.expr.free_symbols, expr.parse(text).symbols
-            self.symbols.setdefault(str(theirs), ours)
+                where = f"graph {self.source.name}: {name}: axis {axis}"
+                raise CosimError(f"{where}: found the fixed length {size}, expected {wanted}")
+            self.symbols.setdefault(str(size.node.expr), wanted)
         self.names[node.name] = f"%{name}"
 
     def call(self, node: torch.fx.Node) -> None:
@@ -142,7 +143,7 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
     call that has no importer, with the module it stands in.
     """
     exported = torch.export.export(
-        source.module, source.example, dynamic_shapes=source.dynamic_shapes, strict=False
+        source.module, source.examples, dynamic_shapes=source.dynamic_shapes, strict=False
     )
     importer = _Importer(source, parameters or {})
     signature = exported.graph_signature

@@ -237,6 +237,16 @@ class _Builder:
         return flat
 
 
+def lengths_of(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Return the length symbols that the shapes of `inputs` (by public name) settle."""
+    found: dict[str, int] = {}
+    for name, value in inputs.items():
+        for dim, size in zip(graph.types[f"%{name}"].shape, value.shape, strict=True):
+            if str(dim) in graph.symbols:
+                found[str(dim)] = size
+    return found
+
+
 def memory_order(value: Array) -> tuple[int, ...]:
     """Return the axes from the outermost in memory to the innermost."""
     return tuple(sorted(range(value.ndim), key=lambda axis: (-value.strides[axis], axis)))
@@ -527,14 +537,14 @@ class ProgramEngine:
     One engine serves one thread; engines of one program share `weights`.
     """
 
-    def __init__(self, weights: Weights, *, memory: int) -> None:
-        self.encoder = plan(weights, "encoder", bindings={"memory": memory})
-        handed = dict(self.encoder.graph.outputs)
+    def __init__(self, weights: Weights, *, frames: int) -> None:
+        self.encoder = plan(weights, "encoder", bindings={"frames": frames})
+        handed = {name: self.encoder.output(name) for name, _ in self.encoder.graph.outputs}
         self.decoder = plan(
             weights,
             "step",
-            bindings={"memory": memory},
-            inputs={name: self.encoder.output(name) for name in handed},
+            bindings=lengths_of(weights.program.graph("step"), handed),
+            inputs=handed,
         )
         self._token = self.decoder.input("token")
         self._logits = self.decoder.output("logits").reshape(-1)

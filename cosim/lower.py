@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from kernels.encodings import Encoding, attributes, digest, index_bits, kind_of, size_bits
+from kernels.encodings import Encoding, attributes, digest, index_bits, kind, size_bits
 
 from cosim.capture import capture, parameter_names
 from cosim.ir import Constant, Program, TensorType
@@ -56,7 +56,7 @@ def _constant(encoding: Encoding) -> Constant:
     storage = attributes(encoding)
     return Constant(
         TensorType(tuple(encoding.shape), "f32"),
-        kind_of(encoding),
+        kind(encoding),
         json.dumps(storage, sort_keys=True),
         size_bits(encoding),
         index_bits(encoding),
