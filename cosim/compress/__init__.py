@@ -1,0 +1,1 @@
+"""Compression: recipes of methods, one file per method, and the compressed model they make."""

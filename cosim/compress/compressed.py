@@ -1,0 +1,146 @@
+"""From a module and a recipe to a CompressedModel: encoded weights, policies and exact sizes."""
+
+import copy
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cosim.compress.network import OperandPolicy, Weight, scan
+from cosim.compress.recipe import Recipe, apply
+from kernels import encodings as store
+from kernels.encodings import Encoding
+
+if TYPE_CHECKING:
+    from torch import nn
+
+ZLIB_LEVEL = 6  # zlib's own default, and that of zip and gzip
+
+
+@dataclass(frozen=True)
+class TensorSize:
+    """One row of the size ledger, in bits; `size_bits` is the sum of the three parts."""
+
+    name: str
+    shape: tuple[int, ...]
+    encoding: str
+    payload_bits: int
+    scale_bits: int
+    index_bits: int
+    size_bits: int
+    nonzero: int
+    elements: int
+
+
+@dataclass(frozen=True, eq=False)
+class CompressedModel:
+    """A network whose parameters are exactly what its encodings decode to.
+
+    `encodings` and `ledger` hold every parameter and buffer once, a tied one under its first name.
+    `module` computes with the decoded values; quantised activations are in `policies` only.
+    """
+
+    module: "nn.Module"
+    encodings: Mapping[str, Encoding]
+    policies: tuple[OperandPolicy, ...]
+    ledger: tuple[TensorSize, ...]
+    recipe: Recipe
+    notes: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes stored: payload, scales, indices and padding of every tensor."""
+        return sum(-(-row.size_bits // 8) for row in self.ledger)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of all parameters that are zero."""
+        return 1 - sum(row.nonzero for row in self.ledger) / self.elements
+
+    @property
+    def mean_bits(self) -> float:
+        """Stored bits per parameter, scales and indices included."""
+        return sum(row.size_bits for row in self.ledger) / self.elements
+
+    @property
+    def elements(self) -> int:
+        """Number of parameters, a tied one counted once."""
+        return sum(row.elements for row in self.ledger)
+
+
+def compress(module: "nn.Module", recipe: Recipe, *, source: str = "") -> CompressedModel:
+    """Return the module compressed by a recipe; the module given is not changed.
+
+    `source` names the recipe in errors. Raises CosimError listing every selector that selects
+    nothing.
+
+    Example:
+        compress(loaded.module, load_recipe(Path("configs/recipes/w8a8.yaml"))).size_bytes
+
+    """
+    state = apply(recipe, scan(module), source=source or f"recipe {recipe.name}")
+    encodings = {name: encode(weight) for name, weight in state.weights.items()}
+    return CompressedModel(
+        module=_with_values(module, encodings),
+        encodings=encodings,
+        policies=state.policies,
+        ledger=tuple(_size(name, encoding) for name, encoding in encodings.items()),
+        recipe=recipe,
+        notes=state.notes,
+    )
+
+
+def encode(weight: Weight) -> Encoding:
+    """Return the smallest encoding of a weight by exact bits; without index where sizes tie."""
+    table, scale, bits = weight.table, weight.scale, weight.bits
+    candidates: list[Encoding]
+    if scale is None:
+        candidates = [store.encode_dense(weight.values)]
+    else:
+        candidates = [store.encode_bitpacked(table.astype(np.int8), scale, bits=bits)]
+    zeros = table.size - int(np.count_nonzero(table))
+    # A mask costs a bit an element, and saves the bits of zeros and the padding of each row.
+    if table.ndim > 0 and zeros * bits + 8 * len(table) > table.size:
+        candidates.append(store.encode_bitmap(table, scale, bits=bits))
+        # A column number costs 16 bits or more a nonzero: no less than the mask beyond 1 in 16.
+        if (table.size - zeros) * 16 < table.size + 8 * len(table):
+            candidates.append(store.encode_csr(table, scale, bits=bits))
+    return min(candidates, key=store.size_bits)
+
+
+def zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
+    """Return the bytes of all stored arrays after zlib at level 6, each tensor on its own."""
+    return sum(
+        len(zlib.compress(np.ascontiguousarray(array).tobytes(), ZLIB_LEVEL))
+        for encoding in encodings.values()
+        for array in store.tensors(encoding).values()
+    )
+
+
+def _size(name: str, encoding: Encoding) -> TensorSize:
+    shape = tuple(encoding.shape)
+    elements = int(np.prod(shape, dtype=np.int64))
+    return TensorSize(
+        name=name,
+        shape=shape,
+        encoding=next(name for name, kind in store.ENCODINGS.items() if kind is type(encoding)),
+        payload_bits=store.payload_bits(encoding),
+        scale_bits=store.scale_bits(encoding),
+        index_bits=store.index_bits(encoding),
+        size_bits=store.size_bits(encoding),
+        nonzero=round(store.density(encoding) * elements),
+        elements=elements,
+    )
+
+
+def _with_values(module: "nn.Module", encodings: Mapping[str, Encoding]) -> "nn.Module":
+    """Return a copy of the module with every parameter and buffer decoded from its encoding."""
+    import torch  # noqa: PLC0415, slow to import
+
+    changed = copy.deepcopy(module)
+    with torch.no_grad():
+        for name, place in (*changed.named_parameters(), *changed.named_buffers()):
+            place.copy_(torch.from_numpy(np.array(store.decode(encodings[name]))))
+    return changed
