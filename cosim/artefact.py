@@ -1,0 +1,209 @@
+"""The artefact: one program with its encoded weights, and what is needed to use it.
+
+This is what the executor and the hardware model both take. On disk it is a folder: `program.txt`,
+`weights.safetensors`, `ledger.jsonl`, `tokenizer.json` and `artefact.json`.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from cosim.cache import cache_folder
+from cosim.compress.compressed import CompressedModel, compress, zipped_bytes
+from cosim.compress.recipe import Recipe
+from cosim.errors import CosimError
+from cosim.ir import Program, from_text, to_text
+from cosim.models import DecodingValues, LoadedModel
+from cosim.results import SCHEMA, config_hash, versions, write_json, write_rows, write_text
+from cosim.verify import problems
+from kernels.encodings import Encoding, attributes, digest, kind, rebuild, tensors
+
+
+FRAMES_PER_SECOND = 100  # feature frames are 10 ms apart (Whisper, Radford et al. 2022)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """The model before compression: sizes are those of the fp32 checkpoint, in bytes.
+
+    `window_s` is the audio one encoder call covers; `frames` the feature frames of that window.
+    """
+
+    name: str
+    family: str
+    source: str
+    parameters: int
+    size_bytes: int
+    zipped_bytes: int
+    window_s: float
+    frames: int
+    decoding: DecodingValues
+
+
+@dataclass(frozen=True)
+class CompressionFacts:
+    """What the recipe did; `sparsity` and `mean_bits` are over all stored weights."""
+
+    recipe: str
+    size_bytes: int
+    zipped_bytes: int
+    sparsity: float
+    mean_bits: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A compressed model, lowered; `encodings` are keyed by constant name."""
+
+    program: Program
+    encodings: Mapping[str, Encoding] = field(hash=False)
+    model: ModelFacts
+    compression: CompressionFacts
+    ledger: tuple[Mapping[str, object], ...] = field(hash=False)
+    tokenizer: Path
+
+
+def stored_zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
+    """Return the zipped size of encodings, kept in the user cache by content: zipping is slow."""
+    key = config_hash({name: digest(encoding) for name, encoding in encodings.items()})
+    path = cache_folder("zipped") / f"{key}.json"
+    if path.exists():
+        return int(json.loads(path.read_text(encoding="utf-8"))["zipped_bytes"])
+    size = zipped_bytes(encodings)
+    write_json(path, {"zipped_bytes": size})
+    return size
+
+
+def facts_of(loaded: LoadedModel) -> ModelFacts:
+    """Return the sizes of a model as it was loaded, stored as fp32."""
+    plain = compress(loaded.module, Recipe("fp32"))
+    return ModelFacts(
+        loaded.name,
+        loaded.family,
+        loaded.source,
+        loaded.parameters,
+        plain.size_bytes,
+        stored_zipped_bytes(plain.encodings),
+        loaded.window_s,
+        round(loaded.window_s * FRAMES_PER_SECOND),
+        loaded.decoding,
+    )
+
+
+def build(loaded: LoadedModel, compressed: CompressedModel, facts: ModelFacts) -> Artefact:
+    """Return the artefact of a compressed model: captured, lowered and verified.
+
+    Raises CosimError for what cannot be captured and for policies that match nothing.
+    """
+    from cosim.lower import lower  # noqa: PLC0415, imports torch, which a saved artefact needs not
+
+    program = lower(
+        loaded.name,
+        compressed.module.graphs(),
+        encodings=compressed.encodings,
+        policies=compressed.policies,
+    )
+    compression = CompressionFacts(
+        compressed.recipe.name,
+        compressed.size_bytes,
+        stored_zipped_bytes(compressed.encodings),
+        compressed.sparsity,
+        compressed.mean_bits,
+        compressed.notes,
+    )
+    return Artefact(
+        program,
+        {f"@{name}": encoding for name, encoding in compressed.encodings.items()},
+        facts,
+        compression,
+        tuple(asdict(row) for row in compressed.ledger),
+        loaded.tokenizer,
+    )
+
+
+def save(artefact: Artefact, folder: Path) -> None:
+    """Write an artefact folder; CosimError when the folder holds something else."""
+    from safetensors.numpy import save_file  # noqa: PLC0415, not needed to simulate
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / "artefact.json").exists():
+        raise CosimError(f"{folder}: exists and is not an artefact; choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "artefact.json").unlink(missing_ok=True)
+    stored = {
+        f"{name}|{part}": values
+        for name, encoding in artefact.encodings.items()
+        for part, values in tensors(encoding).items()
+    }
+    save_file(stored, str(folder / "weights.safetensors"))
+    write_text(folder / "program.txt", to_text(artefact.program))
+    write_rows(folder / "ledger.jsonl", artefact.ledger)
+    shutil.copyfile(artefact.tokenizer, folder / "tokenizer.json")
+    write_json(
+        folder / "artefact.json",
+        {
+            "schema": SCHEMA,
+            "versions": versions(),
+            "program_hash": artefact.program.hash,
+            "model": asdict(artefact.model),
+            "compression": asdict(artefact.compression),
+            "encodings": {
+                name: {"kind": kind(encoding), "attributes": attributes(encoding)}
+                for name, encoding in artefact.encodings.items()
+            },
+        },
+    )
+
+
+def load(folder: Path) -> Artefact:
+    """Return the artefact in a folder, checked: every digest, the verifier, the program hash.
+
+    Raises CosimError naming each file and tensor that is missing, damaged or does not fit.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415, not needed to simulate
+    from safetensors.numpy import load_file  # noqa: PLC0415
+
+    names = ("artefact.json", "program.txt", "weights.safetensors", "ledger.jsonl", "tokenizer.json")
+    missing = [f"{folder / name}: no such file" for name in names if not (folder / name).is_file()]
+    if missing:
+        raise CosimError([*missing, f"{folder}: not an artefact made by `cosim compress`"])
+    try:
+        facts = json.loads((folder / "artefact.json").read_text(encoding="utf-8"))
+        program = from_text((folder / "program.txt").read_text(encoding="utf-8"))
+        stored = load_file(str(folder / "weights.safetensors"))
+        rows = (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
+        ledger = tuple(json.loads(row) for row in rows)
+        encodings = {
+            name: rebuild(
+                entry["kind"],
+                entry["attributes"],
+                {
+                    key.partition("|")[2]: values
+                    for key, values in stored.items()
+                    if key.partition("|")[0] == name
+                },
+            )
+            for name, entry in facts["encodings"].items()
+        }
+        decoding = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in facts["model"].pop("decoding").items()
+        }
+        model = ModelFacts(decoding=DecodingValues(**decoding), **facts["model"])
+        notes = tuple(facts["compression"].pop("notes"))
+        compression = CompressionFacts(notes=notes, **facts["compression"])
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CosimError(f"{folder}: the artefact is damaged: {error}") from None
+    wrong = [f"{folder}/program.txt: {text}" for text in problems(program)]
+    wrong += [
+        f"{folder}/weights.safetensors: {name}: weights are not those of the program"
+        for name, constant in program.constants.items()
+        if name not in encodings or digest(encodings[name]) != constant.digest
+    ]
+    if program.hash != facts["program_hash"]:
+        wrong.append(f"{folder}/program.txt: hash differs from the one in artefact.json")
+    if wrong:
+        raise CosimError(wrong)
+    return Artefact(program, encodings, model, compression, ledger, folder / "tokenizer.json")
