@@ -31,7 +31,7 @@ def hub_folder(name: str, revision: str | None) -> Path:
     wanted = ["*.json", "*.safetensors"]
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
-    except (OSError, ValueError) as error:  # every error of huggingface_hub is one of these
+    except Exception as error:  # noqa: BLE001, whatever the network does, the user learns of it
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise CosimError(
             f"hub {name}: could not be fetched ({type(error).__name__}: {reason}); check the id "
@@ -105,14 +105,10 @@ def _is_pickle(path: Path) -> bool:
         return path.suffix != ".json"
     with path.open("rb") as file:
         start = file.read(4)
-    # Zip archives are torch's format since 1.6; 0x80 and a protocol number open a pickle.
+    # Zip archives are torch's format since 1.6; 0x80 and the protocol number open a bare pickle.
     return start == b"PK\x03\x04" or (
-        start[:1] == b"\x80" and start[1:2] in {*map(_byte, range(2, 6))}
+        len(start) > 1 and start[0] == 0x80 and start[1] in range(2, 6)
     )
-
-
-def _byte(value: int) -> bytes:
-    return bytes([value])
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

@@ -6,7 +6,7 @@ is a u16 length and so many bytes with a trailing NUL. All numbers are little-en
 (OpenNMT/CTranslate2, src/models/model.cc and python/ctranslate2/specs/model_spec.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -127,7 +127,6 @@ _WHISPER_SETTINGS: Mapping[str, int] = {
 }
 # Which attention heads follow time; only word alignment needs them.
 _WHISPER_UNUSED = frozenset({"decoder/alignment_heads", "decoder/alignment_layer"})
-_NORM = {"gamma": "weight", "beta": "bias"}
 
 
 @dataclass(frozen=True)
@@ -136,6 +135,71 @@ class WhisperTensors:
 
     tensors: Mapping[str, Array]
     heads: int
+
+
+class _Renaming:
+    """Variables moving from a file's names to ours; notes what is missing, wrong and left over."""
+
+    def __init__(self, variables: Mapping[str, Array], path: Path) -> None:
+        self.left = dict(variables)
+        self.path = path
+        self.tensors: dict[str, Array] = {}
+        self.problems: list[str] = []
+
+    def complain(self, problem: str) -> None:
+        self.problems.append(f"{self.path}: {problem}")
+
+    def take(self, name: str) -> Array | None:
+        if name not in self.left:
+            self.complain(f"{name}: missing")
+        return self.left.pop(name, None)
+
+    def copy(self, source: str, target: str) -> None:
+        if (found := self.take(source)) is not None:
+            self.tensors[target] = found
+
+    def norm(self, source: str, target: str) -> None:
+        self.copy(f"{source}/gamma", f"{target}.weight")
+        self.copy(f"{source}/beta", f"{target}.bias")
+
+    def linear(self, source: str, *targets: str) -> None:
+        """Move weight and bias, rows split evenly among `targets`."""
+        for kind in ("weight", "bias"):
+            fused = self.take(f"{source}/{kind}")
+            if fused is None:
+                continue
+            if fused.ndim == 0 or fused.shape[0] % len(targets):
+                self.complain(
+                    f"{source}/{kind}: found shape {list(fused.shape)}, expected rows for "
+                    f"{len(targets)} projections"
+                )
+                continue
+            for target, part in zip(targets, np.split(fused, len(targets)), strict=True):
+                if kind == "weight" or not target.endswith("k_proj"):
+                    self.tensors[f"{target}.{kind}"] = part
+                elif np.any(part):
+                    self.complain(f"{source}/bias: found a bias of k, expected zeros")
+
+    def attention(self, source: str, target: str, fused: Sequence[str]) -> None:
+        """Move an attention block; `fused` says which projections each linear_i holds."""
+        for index, letters in enumerate(fused):
+            self.linear(f"{source}/linear_{index}", *(f"{target}.{p}_proj" for p in letters))
+        self.linear(f"{source}/linear_{len(fused)}", f"{target}.out_proj")
+        self.norm(f"{source}/layer_norm", f"{target}_layer_norm")
+
+    def settings(self) -> int:
+        """Check the scalars and return the number of heads, 0 if the file does not state it."""
+        for name, wanted in _WHISPER_SETTINGS.items():
+            found = self.left.pop(name, None)
+            if found is not None and found.tolist() != wanted:
+                self.complain(f"{name}: found {found.tolist()}, expected {wanted}")
+        for name in _WHISPER_UNUSED:
+            self.left.pop(name, None)
+        heads = [self.take(f"{side}/num_heads") for side in ("encoder", "decoder")]
+        counts = {int(found) for found in heads if found is not None and found.ndim == 0}
+        if len(counts) != 1:
+            self.complain(f"num_heads: found {sorted(counts)}, expected one number for both sides")
+        return counts.pop() if counts else 0
 
 
 def whisper_tensors(file: CTranslate2File, *, path: Path) -> WhisperTensors:
@@ -147,82 +211,31 @@ def whisper_tensors(file: CTranslate2File, *, path: Path) -> WhisperTensors:
     """
     if file.spec != "WhisperSpec":
         raise CosimError(f'{path}: found spec "{file.spec}", expected "WhisperSpec"')
-    left = dict(file.variables)
-    problems: list[str] = []
-    tensors: dict[str, Array] = {}
-
-    def take(name: str) -> Array | None:
-        if name not in left:
-            problems.append(f"{path}: {name}: missing")
-        return left.pop(name, None)
-
-    def copy(source: str, target: str) -> None:
-        if (found := take(source)) is not None:
-            tensors[target] = found
-
-    def linear(source: str, *targets: str) -> None:
-        for kind in ("weight", "bias"):
-            fused = take(f"{source}/{kind}")
-            if fused is None:
-                continue
-            if fused.ndim < 1 or fused.shape[0] % len(targets):
-                problems.append(
-                    f"{path}: {source}/{kind}: found shape {list(fused.shape)}, expected rows for "
-                    f"{len(targets)} projections"
-                )
-                continue
-            for target, part in zip(targets, np.split(fused, len(targets)), strict=True):
-                if kind == "bias" and target.endswith("k_proj"):
-                    if np.any(part):
-                        problems.append(f"{path}: {source}/bias: found a bias of k, expected zeros")
-                else:
-                    tensors[f"{target}.{kind}"] = part
-
-    def norm(source: str, target: str) -> None:
-        for kind, ours in _NORM.items():
-            copy(f"{source}/{kind}", f"{target}.{ours}")
-
-    for name, wanted in _WHISPER_SETTINGS.items():
-        found = left.pop(name, None)
-        if found is not None and found.tolist() != wanted:
-            problems.append(f"{path}: {name}: found {found.tolist()}, expected {wanted}")
-    for name in _WHISPER_UNUSED:
-        left.pop(name, None)
-    heads = {side: take(f"{side}/num_heads") for side in ("encoder", "decoder")}
-    counts = {int(found) for found in heads.values() if found is not None and found.ndim == 0}
-    if len(counts) != 1:
-        problems.append(f"{path}: num_heads: found {sorted(counts)}, expected one number for both")
+    renaming = _Renaming(file.variables, path)
+    heads = renaming.settings()
     if file.aliases != {"decoder/projection/weight": "decoder/embeddings/weight"}:
-        problems.append(
-            f"{path}: aliases: found {dict(file.aliases)}, expected the projection to be the "
-            "token embedding"
+        renaming.complain(
+            f"aliases: found {dict(file.aliases)}, expected the projection to be the embedding"
         )
-
     for convolution in ("conv1", "conv2"):
-        linear(f"encoder/{convolution}", f"encoder.{convolution}")
-    copy("decoder/embeddings/weight", "decoder.embed_tokens.weight")
+        renaming.linear(f"encoder/{convolution}", f"encoder.{convolution}")
+    renaming.copy("decoder/embeddings/weight", "decoder.embed_tokens.weight")
     for side in ("encoder", "decoder"):
-        copy(f"{side}/position_encodings/encodings", f"{side}.embed_positions.weight")
-        norm(f"{side}/layer_norm", f"{side}.layer_norm")
-        numbers = {
+        renaming.copy(f"{side}/position_encodings/encodings", f"{side}.embed_positions.weight")
+        renaming.norm(f"{side}/layer_norm", f"{side}.layer_norm")
+        blocks = {
             name.split("/")[1] for name in file.variables if name.startswith(f"{side}/layer_")
         }
-        for index in range(len(numbers - {"layer_norm"})):
+        for index in range(len(blocks - {"layer_norm"})):
             source, target = f"{side}/layer_{index}", f"{side}.layers.{index}"
-            attention = f"{target}.self_attn"
-            linear(f"{source}/self_attention/linear_0", *(f"{attention}.{p}_proj" for p in "qkv"))
-            linear(f"{source}/self_attention/linear_1", f"{attention}.out_proj")
-            norm(f"{source}/self_attention/layer_norm", f"{attention}_layer_norm")
+            renaming.attention(f"{source}/self_attention", f"{target}.self_attn", ("qkv",))
             if side == "decoder":
-                attention = f"{target}.encoder_attn"
-                linear(f"{source}/attention/linear_0", f"{attention}.q_proj")
-                linear(f"{source}/attention/linear_1", *(f"{attention}.{p}_proj" for p in "kv"))
-                linear(f"{source}/attention/linear_2", f"{attention}.out_proj")
-                norm(f"{source}/attention/layer_norm", f"{attention}_layer_norm")
-            linear(f"{source}/ffn/linear_0", f"{target}.fc1")
-            linear(f"{source}/ffn/linear_1", f"{target}.fc2")
-            norm(f"{source}/ffn/layer_norm", f"{target}.final_layer_norm")
-    problems += [f"{path}: {name}: left over, Whisper has no place for it" for name in sorted(left)]
-    if problems:
-        raise CosimError(problems)
-    return WhisperTensors(tensors, counts.pop())
+                renaming.attention(f"{source}/attention", f"{target}.encoder_attn", ("q", "kv"))
+            renaming.linear(f"{source}/ffn/linear_0", f"{target}.fc1")
+            renaming.linear(f"{source}/ffn/linear_1", f"{target}.fc2")
+            renaming.norm(f"{source}/ffn/layer_norm", f"{target}.final_layer_norm")
+    for name in sorted(renaming.left):
+        renaming.complain(f"{name}: left over, Whisper has no place for it")
+    if renaming.problems:
+        raise CosimError(renaming.problems)
+    return WhisperTensors(renaming.tensors, heads)

@@ -20,6 +20,7 @@ from cosim.models import PackageWeights
 from cosim.models.ctranslate2 import WhisperTensors, read, whisper_tensors
 
 _TOKENIZER = "tokenizer.json"
+_SIDES = ("encoder", "decoder")
 _DECODING_KEYS: Mapping[str, str] = {
     "suppress_ids": "suppress_tokens",
     "suppress_ids_begin": "begin_suppress_tokens",
@@ -126,6 +127,4 @@ def _write(folder: Path, source: Path, whisper: WhisperTensors) -> None:
     for name, data in (("config.json", config), ("generation_config.json", generation)):
         (folder / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
     shutil.copyfile(source / _TOKENIZER, folder / _TOKENIZER)
-
-
-_SIDES = ("encoder", "decoder")
+    (folder / "model.safetensors").chmod(0o644)
