@@ -17,6 +17,7 @@ import numpy as np
 
 from cosim.errors import CosimError
 from cosim.models import PackageWeights
+from cosim.models.checkpoint import read_json
 from cosim.models.ctranslate2 import WhisperTensors, read, whisper_tensors
 
 _TOKENIZER = "tokenizer.json"
@@ -122,7 +123,7 @@ def _write(folder: Path, source: Path, whisper: WhisperTensors) -> None:
         **{f"{side}_attention_heads": whisper.heads for side in _SIDES},
         **{f"{side}_ffn_dim": hidden[side] for side in _SIDES},
     }
-    theirs = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    theirs = read_json(source / "config.json")
     generation = {ours: theirs[key] for key, ours in _DECODING_KEYS.items() if key in theirs}
     for name, data in (("config.json", config), ("generation_config.json", generation)):
         (folder / name).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
