@@ -12,14 +12,16 @@ from pathlib import Path
 
 from cosim.cache import cache_folder
 from cosim.compress.compressed import CompressedModel, compress, zipped_bytes
-from cosim.compress.recipe import Recipe
-from cosim.errors import CosimError
+from cosim.compress.recipe import Recipe, load_recipe
+from cosim.config import load as load_config
+from cosim.config import resolve
+from cosim.errors import CosimError, collect
 from cosim.ir import Program, from_text, to_text
-from cosim.models import DecodingValues, LoadedModel
+from cosim.models import DecodingValues, LoadedModel, ModelConfig
+from cosim.models import load as load_model
 from cosim.results import SCHEMA, config_hash, versions, write_json, write_rows, write_text
 from cosim.verify import problems
 from kernels.encodings import Encoding, attributes, digest, kind, rebuild, tensors
-
 
 FRAMES_PER_SECOND = 100  # feature frames are 10 ms apart (Whisper, Radford et al. 2022)
 
@@ -124,6 +126,27 @@ def build(loaded: LoadedModel, compressed: CompressedModel, facts: ModelFacts) -
     )
 
 
+def build_from(model: Path, recipe: Path | None) -> Artefact:
+    """Return the artefact of a model file under a recipe file (None: fp32)."""
+    problems: list[str] = []
+    config = collect(problems, lambda: load_config(resolve(str(model)), ModelConfig))
+    chosen: Recipe | None = Recipe("fp32")
+    if recipe is not None:
+        chosen = collect(problems, lambda: load_recipe(resolve(str(recipe))))
+    if config is None or chosen is None:
+        raise CosimError(problems)
+    loaded = load_model(config)
+    compressed = compress(loaded.module, chosen, source=str(recipe or ""))
+    return build(loaded, compressed, facts_of(loaded))
+
+
+def compress_to(model: Path, recipe: Path, out: Path) -> Artefact:
+    """Write the artefact of a model file under a recipe file and return it."""
+    artefact = build_from(model, recipe)
+    save(artefact, out)
+    return artefact
+
+
 def save(artefact: Artefact, folder: Path) -> None:
     """Write an artefact folder; CosimError when the folder holds something else."""
     from safetensors.numpy import save_file  # noqa: PLC0415, not needed to simulate
@@ -165,7 +188,13 @@ def load(folder: Path) -> Artefact:
     from safetensors import SafetensorError  # noqa: PLC0415, not needed to simulate
     from safetensors.numpy import load_file  # noqa: PLC0415
 
-    names = ("artefact.json", "program.txt", "weights.safetensors", "ledger.jsonl", "tokenizer.json")
+    names = (
+        "artefact.json",
+        "program.txt",
+        "weights.safetensors",
+        "ledger.jsonl",
+        "tokenizer.json",
+    )
     missing = [f"{folder / name}: no such file" for name in names if not (folder / name).is_file()]
     if missing:
         raise CosimError([*missing, f"{folder}: not an artefact made by `cosim compress`"])

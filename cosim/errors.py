@@ -1,7 +1,10 @@
 """The one exception a user's input can raise."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class CosimError(ValueError):
@@ -32,3 +35,19 @@ def suggestion(found: str, known: Sequence[str]) -> str:
     if near:
         return f'; did you mean "{near[0]}"?'
     return f"; known: {', '.join(sorted(known))}"
+
+
+def collect(problems: list[str], work: Callable[[], T]) -> T | None:
+    """Return what `work` returns, or None after adding its problems to the list.
+
+    Example:
+        >>> problems = []
+        >>> collect(problems, lambda: 3), problems
+        (3, [])
+
+    """
+    try:
+        return work()
+    except CosimError as error:
+        problems += error.problems
+        return None

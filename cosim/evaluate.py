@@ -10,7 +10,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-
 from cosim.artefact import Artefact
 from cosim.errors import CosimError
 from cosim.execute import ProgramEngine, Weights
@@ -87,9 +86,7 @@ def check_speech(
     return Speech(tuple(used), durations, tuple(problems), tuple(warnings))
 
 
-def _audio_of(
-    utterance: Utterance, window_s: float
-) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+def _audio_of(utterance: Utterance, window_s: float) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Return samples and warnings of an utterance that must fit one window."""
     return load_audio(
         utterance.audio,
@@ -174,5 +171,3 @@ def measure(transcripts: Sequence[Transcript], *, normalizer: str) -> WerResult:
         [item.text for item in transcripts],
         normalizer,
     )
-
-

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from kernels import attention, panels, pointwise
-from kernels.encodings import Encoding, decode
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from cosim.ir import Graph, Op, Program, is_constant
+from kernels import attention, panels, pointwise
+from kernels.encodings import Encoding, decode
 
 Array = NDArray[np.generic]
 Call = Callable[[list[Array], int], None]
@@ -180,8 +180,10 @@ class _Builder:
         bindings = self.bindings
         if self.symbol:
             bindings = {**bindings, self.symbol: self.capacity - 1}
-        kind = self.weights.program.constants[name].type if is_constant(name) else (
-            self.graph.types[name]
+        kind = (
+            self.weights.program.constants[name].type
+            if is_constant(name)
+            else (self.graph.types[name])
         )
         return kind.bind(bindings)
 
@@ -290,7 +292,9 @@ def _emit_slice(builder: _Builder, op: Op) -> None:
         builder.put(op.outputs[0], source[(*lead, slice(start, start + length))], name)
         return
     if str(start) != builder.symbol or builder.shape(op.outputs[0])[axis] != 1:
-        raise ValueError(f"slice {op.outputs[0]}: [{start}:{stop}] is not one row at the open length")
+        raise ValueError(
+            f"slice {op.outputs[0]}: [{start}:{stop}] is not one row at the open length"
+        )
     slot = builder.put(op.outputs[0], source[(*lead, slice(0, 1))], name)
 
     def call(values: list[Array], past: int) -> None:
@@ -318,7 +322,7 @@ def _emit_embedding(builder: _Builder, op: Op) -> None:
 
 
 def _emit_product(builder: _Builder, op: Op) -> None:
-    """linear and conv1d, float or on integer codes."""
+    """Linear and conv1d, float or on integer codes."""
     is_quantized = op.kind.startswith("quantized_")
     scale = builder.get(op.inputs[1]).reshape(-1) if is_quantized else None
     weight = op.inputs[2 if is_quantized else 1]
@@ -339,9 +343,7 @@ def _emit_product(builder: _Builder, op: Op) -> None:
     )
     builder.choose(op, panel.kernel, panel.reason)
     run = panels.linear
-    builder.calls.append(
-        lambda _values, _past: run(panel, x, memory, x_scale=scale, bias=bias)
-    )
+    builder.calls.append(lambda _values, _past: run(panel, x, memory, x_scale=scale, bias=bias))
 
 
 def _windows(builder: _Builder, op: Op, taps: int) -> tuple[Array, int]:
@@ -369,9 +371,7 @@ def _emit_pointwise(builder: _Builder, op: Op) -> None:
         return
     gamma, beta = builder.get(op.inputs[1]), builder.get(op.inputs[2])
     epsilon = float(str(op.attribute("eps")))
-    builder.calls.append(
-        lambda _values, _past: pointwise.layer_norm(x, gamma, beta, epsilon, y)
-    )
+    builder.calls.append(lambda _values, _past: pointwise.layer_norm(x, gamma, beta, epsilon, y))
 
 
 def _emit_add(builder: _Builder, op: Op) -> None:
@@ -397,9 +397,7 @@ def _emit_attention(builder: _Builder, op: Op) -> None:
     scale = float(str(op.attribute("scale")))
     _, heads, rows, depth = builder.shape(op.outputs[0])
     memory = builder.new(op.outputs[0], (rows, heads * depth))
-    builder.put(
-        op.outputs[0], memory.reshape(1, rows, heads, depth).transpose(0, 2, 1, 3)
-    )
+    builder.put(op.outputs[0], memory.reshape(1, rows, heads, depth).transpose(0, 2, 1, 3))
     slots = [builder.slots[name] for name in op.inputs]
     if not is_quantized:
         q, k, v = slots

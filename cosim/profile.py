@@ -3,11 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
-from cosim.artefact import Artefact
+from cosim.artefact import Artefact, build_from
 from cosim.compress.compressed import zipped_bytes
+from cosim.errors import CosimError
 from cosim.ir import Program
 from cosim.schedule import schedule
 from hwmodels.workload import NUMBER_BITS, Gemm
@@ -52,6 +54,10 @@ class Profile:
     total: Group
     lengths: Mapping[str, Mapping[str, int]] = field(hash=False)
 
+    def total_row(self) -> dict[str, object]:
+        """Return the sum with the lengths it holds for."""
+        return {**self.total.row(), "lengths": self.lengths}
+
 
 def group_of(name: str) -> str:
     """Return the group of a module or parameter: its path without layer numbers.
@@ -63,6 +69,23 @@ def group_of(name: str) -> str:
     """
     parts = _INDEX.sub("", name).split(".")
     return ".".join(parts[:3] if parts[1:2] == ["layers"] else parts[:2])
+
+
+def profile_model(
+    model: Path, *, seconds: float | None = None, frames: int | None = None
+) -> Profile:
+    """Return the profile of a model file in fp32.
+
+    `seconds` of audio are padded to the model's window where it has one, as they are in use;
+    `frames` takes the encoder at that length instead. Raises CosimError for more than a window.
+    """
+    artefact = build_from(model, None)
+    facts = artefact.model
+    if seconds is not None and seconds > facts.window_s:
+        raise CosimError(f"--seconds: found {seconds:g}, expected at most {facts.window_s:g}")
+    if frames is not None and frames > facts.frames:
+        raise CosimError(f"--frames: found {frames}, expected at most {facts.frames}")
+    return profile(artefact, frames=frames)
 
 
 def profile(artefact: Artefact, *, frames: int | None = None, past: int = 0) -> Profile:

@@ -1,0 +1,259 @@
+"""The command line. Heavy modules are imported inside the command that needs them."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+
+from cosim.errors import CosimError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_PATH = click.Path(path_type=Path)
+_KEEP_GOING = click.option(
+    "--keep-going", is_flag=True, help="Skip unusable recordings and count them."
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print rows as JSON on stdout.")
+
+
+def _told(command: Callable[P, T]) -> Callable[P, T]:
+    """Turn a user's mistake into its text and exit code 2."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except CosimError as error:
+            for problem in error.problems:
+                click.echo(f"error: {problem}", err=True)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            click.echo("stopped; finished parts are kept", err=True)
+            sys.exit(130)
+
+    return wrapped
+
+
+class _Command(click.Command):
+    """A command whose mistakes are told without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return _told(super().invoke)(ctx)
+
+
+class _Group(click.Group):
+    command_class = _Command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cosim-speech", prog_name="cosim")
+def main() -> None:
+    """Compress a speech model, measure its WER, and simulate the same program on a chip."""
+    from cosim.guard import require_own_kernels  # noqa: PLC0415
+
+    _told(require_own_kernels)()
+
+
+@main.command("run")
+@click.argument("experiment", type=_PATH)
+@click.option("--out", type=_PATH, help="Run folder (default: runs/NAME-HASH).")
+@click.option("--set", "assignments", multiple=True, metavar="a.b=VALUE", help="Override a key.")
+@_KEEP_GOING
+@_JSON
+def run_command(
+    experiment: Path,
+    out: Path | None,
+    assignments: tuple[str, ...],
+    keep_going: bool,
+    as_json: bool,
+) -> None:
+    """Compress, lower, execute on speech, simulate; write a run folder and print the table."""
+    from cosim.experiment import load_experiment  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress, print_run  # noqa: PLC0415
+    from cosim.run import default_folder, run  # noqa: PLC0415
+
+    checked = load_experiment(experiment, assignments)
+    folder = out or default_folder(checked)
+    with TerminalProgress() as progress:
+        document = run(checked, folder, progress=progress, keep_going=keep_going)
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        print_run(document, folder)
+
+
+@main.command("profile")
+@click.argument("model", type=_PATH)
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Audio length.")
+@click.option("--frames", type=click.IntRange(min=1), help="Feature frames instead of seconds.")
+@_JSON
+def profile_command(model: Path, seconds: float | None, frames: int | None, as_json: bool) -> None:
+    """Count parameters, bytes, MACs and BOPs per module group."""
+    from cosim.profile import profile_model  # noqa: PLC0415
+    from cosim.report.terminal import print_profile  # noqa: PLC0415
+
+    if seconds is not None and frames is not None:
+        raise CosimError("--seconds and --frames: found both, expected one")
+    counted = profile_model(model, seconds=seconds, frames=frames)
+    if as_json:
+        _echo_table([group.row() for group in counted.rows], counted.total_row())
+    else:
+        print_profile(counted)
+
+
+@main.command("compress")
+@click.argument("model", type=_PATH)
+@click.option("--recipe", type=_PATH, required=True, help="Recipe file.")
+@click.option("--out", type=_PATH, required=True, help="Artefact folder to write.")
+def compress_command(model: Path, recipe: Path, out: Path) -> None:
+    """Write a compressed artefact: program text, encoded weights, size ledger."""
+    from cosim.artefact import compress_to  # noqa: PLC0415
+    from cosim.report.terminal import print_artefact  # noqa: PLC0415
+
+    print_artefact(compress_to(model, recipe, out), out)
+
+
+@main.command("evaluate")
+@click.argument("artefact", type=_PATH)
+@click.option("--speech", type=_PATH, required=True, help="Manifest, LibriSpeech or Kaldi folder.")
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first so many utterances.")
+@click.option("--normalizer", help="Text normaliser (default: that of the model family).")
+@_KEEP_GOING
+@_JSON
+def evaluate_command(
+    artefact: Path,
+    speech: Path,
+    limit: int | None,
+    normalizer: str | None,
+    keep_going: bool,
+    as_json: bool,
+) -> None:
+    """Measure the WER of an artefact, executed by the kernels."""
+    from cosim.evaluate import evaluate_artefact  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress, print_evaluation  # noqa: PLC0415
+
+    with TerminalProgress() as progress:
+        rows, total = evaluate_artefact(
+            artefact,
+            speech,
+            limit=limit,
+            normalizer=normalizer,
+            keep_going=keep_going,
+            progress=progress,
+        )
+    if as_json:
+        _echo_table(rows, total)
+    else:
+        print_evaluation(rows, total)
+
+
+@main.command("simulate")
+@click.argument("what", type=_PATH)
+@click.option("--hardware", type=_PATH, required=True, help="Chip file.")
+@click.option("--energy", type=_PATH, help="Energy table (default: the shipped 28 nm table).")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Audio length.")
+@click.option("--steps", type=click.IntRange(min=1), default=20, help="Decoding steps.")
+@click.option("--recipe", type=_PATH, help="Recipe, where WHAT is a model file.")
+@click.option("--no-reuse", is_flag=True, help="Simulate equal calls again.")
+@_JSON
+def simulate_command(
+    what: Path,
+    hardware: Path,
+    energy: Path | None,
+    seconds: float | None,
+    steps: int,
+    recipe: Path | None,
+    no_reuse: bool,
+    as_json: bool,
+) -> None:
+    """Simulate an artefact, a model file or a GEMM list (CSV) on a chip."""
+    from cosim.report.terminal import print_simulation  # noqa: PLC0415
+    from cosim.simulate import simulate_any  # noqa: PLC0415
+
+    rows, total = simulate_any(
+        what,
+        hardware,
+        energy=energy,
+        seconds=seconds,
+        steps=steps,
+        recipe=recipe,
+        reuse=not no_reuse,
+    )
+    if as_json:
+        _echo_table(rows, total)
+    else:
+        print_simulation(rows, total)
+
+
+@main.command("compare")
+@click.argument("runs", type=_PATH, nargs=-1, required=True)
+@_JSON
+def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Compare runs with the first: paired WER difference, ratios of cycles, joules and bytes."""
+    from cosim.compare import compare  # noqa: PLC0415
+    from cosim.report.terminal import print_comparison  # noqa: PLC0415
+
+    rows = compare(runs)
+    if as_json:
+        _echo_table(rows, {})
+    else:
+        print_comparison(rows)
+
+
+@main.command("bench")
+@click.option("--filter", "text", default="", help="Only cases whose id contains TEXT.")
+@click.option("--rounds", type=click.IntRange(min=1), default=15, help="Alternating rounds.")
+@_JSON
+def bench_command(text: str, rounds: int, as_json: bool) -> None:
+    """Time kernels, transcription and simulator against peers and limits."""
+    from cosim.bench import bench  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress, print_bench  # noqa: PLC0415
+
+    with TerminalProgress() as progress:
+        rows = bench(text, rounds=rounds, progress=progress)
+    if as_json:
+        _echo_table(rows, {})
+    else:
+        print_bench(rows)
+
+
+@main.command("data")
+@click.argument("name")
+def data_command(name: str) -> None:
+    """Fetch a corpus into the user cache (`cosim list corpora` names them)."""
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
+    from cosim.speech.corpora import fetch  # noqa: PLC0415
+
+    with TerminalProgress() as progress:
+        corpus = fetch(name, progress.note)
+    for line in corpus.summary():
+        click.echo(line)
+
+
+@main.command("list")
+@click.argument("kind", required=False)
+def list_command(kind: str | None) -> None:
+    """List what exists: models, recipes, hardware, corpora, ... (all kinds without KIND)."""
+    from cosim.listing import listing  # noqa: PLC0415
+
+    for title, names in listing(kind).items():
+        if kind is None:
+            click.echo(f"{title}: {', '.join(names)}")
+        else:
+            for name in names:
+                click.echo(name)
+
+
+def _echo_table(rows: Iterable[dict[str, object]], total: dict[str, object]) -> None:
+    from cosim.results import table  # noqa: PLC0415
+
+    click.echo(table(rows, total))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""Tables and progress on the terminal: results go to stdout, progress and warnings to stderr."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import TimeElapsedColumn as Elapsed
+from rich.table import Table
+
+from cosim.artefact import Artefact
+from cosim.profile import Profile
+
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"))
+_SMALLEST = ((1e-9, "n"), (1e-12, "p"))
+
+
+def scaled(value: float | None, unit: str = "", *, digits: int = 3) -> str:
+    """Return a number with an SI prefix; `not measured` for None.
+
+    Example:
+        >>> scaled(20_238_336_000, "MAC")
+        '20.2 GMAC'
+        >>> scaled(0.00125, "J")
+        '1.25 mJ'
+        >>> scaled(None)
+        'not measured'
+
+    """
+    if value is None:
+        return "not measured"
+    for size, prefix in (*_PREFIXES, *_SMALLEST):
+        if abs(value) >= size:
+            return f"{value / size:.{digits}g} {prefix}{unit}".strip()
+    return f"{value:.{digits}g} {unit}".strip()
+
+
+def percent(value: float | None) -> str:
+    """Return a fraction as a percentage; `not measured` for None."""
+    return "not measured" if value is None else f"{100 * value:.2f} %"
+
+
+class TerminalProgress:
+    """Progress of a run on stderr: a bar on a terminal, one line per stage elsewhere."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            Elapsed(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.task: TaskID | None = None
+        self.done, self.total, self.title = 0, 0, ""
+
+    def __enter__(self) -> Self:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def stage(self, text: str, total: int = 0) -> None:
+        """Begin a stage of `total` pieces (0: unknown)."""
+        if self.task is not None:
+            self.bars.remove_task(self.task)
+        self.task = self.bars.add_task(text, total=total or None)
+        self.done, self.total, self.title = 0, total, text
+        if not self.console.is_terminal:
+            self.console.print(text + (f" ({total})" if total else ""), soft_wrap=True)
+
+    def advance(self) -> None:
+        """Say that one piece is finished."""
+        self.done += 1
+        if self.task is not None:
+            self.bars.advance(self.task)
+        tenth = max(1, self.total // 5)
+        if not self.console.is_terminal and self.done % tenth == 0:
+            self.console.print(f"  {self.title}: {self.done}/{self.total}", soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+        self.console.print(text, soft_wrap=True)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
+
+
+def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def print_run(document: Mapping[str, Any], folder: Path) -> None:
+    """Print the table of a run: accuracy by engine, then cycles, energy and bandwidth."""
+    console = _console()
+    accuracy, totals, model = document["accuracy"], document["totals"], document["model"]
+    compression = document["compression"]
+    console.print(
+        f"{model['name']}: {scaled(model['parameters'])} parameters, "
+        f"{scaled(model['size_bytes'], 'B')} fp32 -> {scaled(compression['size_bytes'], 'B')} "
+        f"({compression['recipe']}, {compression['mean_bits']:.2f} bits a weight)\n"
+        f"weights: {model['source']}",
+        soft_wrap=True,
+    )
+    console.print(
+        _table(
+            f"\nWER on {accuracy['utterances']} utterances, {accuracy['words']} words "
+            f"({accuracy['normalizer']})",
+            ("engine", "WER", "sub", "ins", "del", "same text as torch"),
+            (
+                (
+                    str(row["engine"]),
+                    percent(row["wer"]),
+                    str(row["substitutions"]),
+                    str(row["insertions"]),
+                    str(row["deletions"]),
+                    percent(row["same_text_as_baseline"]),
+                )
+                for row in accuracy["engines"]
+            ),
+        )
+    )
+    low, high = accuracy["wer_difference_interval"]
+    console.print(
+        f"WER difference to {accuracy['baseline']['engine']}, 95 % paired bootstrap: "
+        f"{100 * low:+.2f} to {100 * high:+.2f} points; "
+        f"{accuracy['hit_limit']} utterances hit the step limit",
+        soft_wrap=True,
+    )
+    console.print(
+        _table(
+            f"\n{document['hardware']['name']} at {scaled(document['hardware']['clock_hz'], 'Hz')}, "
+            "all utterances",
+            ("layer kind", "cycles", "share", "MACs", "utilisation", "energy", "DRAM"),
+            (
+                (
+                    str(row["kind"]),
+                    scaled(row["cycles"]),
+                    percent(row["cycles"] / totals["cycles"] if totals["cycles"] else 0.0),
+                    scaled(row["macs"]),
+                    percent(row["array_utilization"]),
+                    scaled(row["energy_j"], "J"),
+                    scaled(row["dram_bytes"], "B"),
+                )
+                for row in totals["by_kind"]
+            ),
+        )
+    )
+    _print_totals(console, totals)
+    for warning in document["warnings"]:
+        console.print(f"warning: {warning}", soft_wrap=True)
+    if document["not_simulated"]:
+        console.print(f"not simulated: {', '.join(document['not_simulated'])}", soft_wrap=True)
+    console.print(f"run folder: {folder}", soft_wrap=True)
+
+
+def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
+    per = totals["energy_per_utterance_j"]
+    stalls = ", ".join(
+        f"{name} {percent(value / totals['cycles'])}"
+        for name, value in totals["cycles_by_category"].items()
+        if value
+    )
+    lines = [
+        f"cycles {scaled(totals['cycles'], digits=4)} ({stalls})",
+        f"time {scaled(totals['seconds'], 's')}, real-time factor {totals['real_time_factor']:.3g}",
+        f"energy {scaled(totals['energy_j'], 'J')} "
+        f"({scaled(totals['energy_low_j'], 'J')} to {scaled(totals['energy_high_j'], 'J')}); "
+        f"per utterance mean {scaled(per['mean'], 'J')}, p50 {scaled(per['p50'], 'J')}, "
+        f"p95 {scaled(per['p95'], 'J')}; "
+        f"per second of audio {scaled(totals['energy_per_audio_second_j'], 'J')}",
+        f"DRAM {scaled(totals['dram_bytes'], 'B')}, "
+        f"{scaled(totals['bandwidth_bytes_per_s'], 'B/s')} "
+        f"({percent(totals['peak_bandwidth_fraction'])} of peak), "
+        f"array utilisation {percent(totals['array_utilization'])}, "
+        f"{totals['simpy_events']} SimPy events",
+    ]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def print_profile(counted: Profile) -> None:
+    """Print parameters, bytes and work per module group."""
+    console = _console()
+    rows = [group.row() for group in (*counted.rows, counted.total)]
+    console.print(
+        _table(
+            f"one encoder call and one decoding step at {dict(counted.lengths)}",
+            ("module", "parameters", "bytes", "zipped", "MACs", "BOPs (bits x bits)"),
+            (
+                (
+                    str(row["module"]),
+                    *(scaled(float(str(row[key]))) for key in _PROFILE_KEYS),
+                )
+                for row in rows
+            ),
+        )
+    )
+
+
+_PROFILE_KEYS = ("parameters", "size_bytes", "zipped_bytes", "macs", "bops_bayesian_bits")
+
+
+def print_artefact(artefact: Artefact, folder: Path) -> None:
+    """Print what a recipe made of a model."""
+    done = artefact.compression
+    _console().print(
+        f"{artefact.model.name}: {scaled(artefact.model.size_bytes, 'B')} -> "
+        f"{scaled(done.size_bytes, 'B')} ({scaled(done.zipped_bytes, 'B')} zipped), "
+        f"{done.mean_bits:.2f} bits a weight, {percent(done.sparsity)} zeros\n"
+        + "".join(f"note: {note}\n" for note in done.notes)
+        + f"program {artefact.program.hash[:16]} in {folder}",
+        soft_wrap=True,
+    )
+
+
+def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
+    """Print the WER of an artefact."""
+    worst = sorted(rows, key=lambda row: -int(row["errors"] or 0))[:5]
+    console = _console()
+    console.print(
+        f"WER {percent(total['wer'])} on {total['utterances']} utterances, {total['words']} words "
+        f"({total['normalizer']}); S/I/D {total['substitutions']}/{total['insertions']}/"
+        f"{total['deletions']}; {total['hit_limit']} hit the step limit; "
+        f"{total['skipped']} recordings skipped",
+        soft_wrap=True,
+    )
+    for row in worst:
+        if row["errors"]:
+            console.print(f"{row['errors']} errors in {row['id']}: {row['text']}", soft_wrap=True)
+
+
+def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
+    """Print cycles per layer and the totals."""
+    console = _console()
+    columns = ("name", "unit", "cycles", "bound", "macs", "array_utilization", "dram_bytes")
+    console.print(
+        _table(
+            f"{total['hardware']}: {total['work']}",
+            ("layer", "unit", "cycles", "bound", "MACs", "utilisation", "DRAM"),
+            (
+                (
+                    str(row[columns[0]]),
+                    str(row[columns[1]]),
+                    *(scaled(row[key]) for key in columns[2:5]),
+                    percent(row[columns[5]]),
+                    scaled(row[columns[6]], "B"),
+                )
+                for row in rows
+            ),
+        )
+    )
+    _print_totals(console, total)
+    for warning in total["warnings"]:
+        console.print(f"warning: {warning}", soft_wrap=True)
+
+
+def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print runs side by side, as ratios to the first."""
+    _console().print(
+        _table(
+            "against the first run: ratios below 1 are cheaper",
+            ("run", "WER", "difference (95 % interval)", "cycles", "energy", "DRAM", "size"),
+            (
+                (
+                    str(row["run"]),
+                    percent(row["wer"]),
+                    str(row["wer_difference_text"]),
+                    *(
+                        f"{row[key]:.3f}"
+                        for key in ("cycles_ratio", "energy_ratio", "dram_ratio", "size_ratio")
+                    ),
+                )
+                for row in rows
+            ),
+        )
+    )
+
+
+def print_bench(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print speed ratios; above 1 ours is faster."""
+
+    def shown(value: float | None, text: str) -> str:
+        return "-" if value is None else format(value, text)
+
+    _console().print(
+        _table(
+            "one thread, CPU time, sides alternating; ratio above 1: ours is faster",
+            ("case", "vs torch", "vs numpy", "of limit", "GOP/s"),
+            (
+                (
+                    f"{row['kernel']}/{row['shape']}",
+                    shown(row["ratio_torch"], ".2f"),
+                    shown(row["ratio_numpy"], ".2f"),
+                    shown(row["share_of_limit"], ".0%"),
+                    shown(row["gops"], ".0f"),
+                )
+                for row in rows
+            ),
+        )
+    )

@@ -1,0 +1,273 @@
+"""One experiment from checkpoint to run folder: compress, lower, execute, simulate, record.
+
+Finished pieces are kept in the run folder: a run that was killed goes on where it stopped and ends
+in the same result.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Protocol
+
+from cosim.artefact import Artefact, ModelFacts, build, facts_of
+from cosim.compress.compressed import compress
+from cosim.compress.recipe import Recipe
+from cosim.evaluate import (
+    EngineMaker,
+    Speech,
+    Transcript,
+    check_speech,
+    measure,
+    program_engines,
+    transcribe,
+)
+from cosim.experiment import Experiment
+from cosim.models import LoadedModel, load
+from cosim.results import SCHEMA, RunFolder, config_hash, now, read_rows, versions, write_rows
+from cosim.simulate import SpeechRun, check_chip, simulate_speech
+from cosim.speech.corpora import utterances_of
+from cosim.speech.wer import WerResult, paired_interval
+
+NORMALIZERS: Mapping[str, str] = {"whisper": "whisper_english"}
+BASELINE = "torch fp32"
+
+
+class Progress(Protocol):
+    """Where a run tells what it is doing."""
+
+    def stage(self, text: str, total: int = 0) -> None:
+        """Begin a stage of `total` pieces (0: unknown)."""
+
+    def advance(self) -> None:
+        """Say that one piece is finished."""
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The engines of a run by name, in the order they are reported; the last is the recipe's."""
+
+    makers: Mapping[str, EngineMaker]
+    artefact: Artefact
+
+
+def default_folder(experiment: Experiment) -> Path:
+    """Return `runs/NAME-HASH`: runs of different configurations never meet."""
+    return Path("runs") / f"{experiment.name}-{config_hash(experiment.document)[:10]}"
+
+
+def run(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    progress: Progress,
+    keep_going: bool = False,
+) -> dict[str, object]:
+    """Carry out an experiment and return the document of its `run.json`.
+
+    A folder whose run is complete is read, not made again. Raises CosimError for bad input and for
+    a folder that holds something else.
+    """
+    listing = utterances_of(experiment.speech, keep_going=keep_going)
+    identity = {
+        "config": experiment.document,
+        "speech": [(item.id, item.text, str(item.audio.name)) for item in listing.utterances],
+        "versions": versions(),
+    }
+    place = RunFolder(folder)
+    if place.open(config_hash(identity)):
+        progress.note(f"{folder}: this run is complete; its results are shown again")
+        return dict(json.loads(place.document.read_text(encoding="utf-8")))
+    seconds: dict[str, float] = {}
+    progress.stage("loading the model and checking speech")
+    loaded = load(experiment.model)
+    progress.note(f"weights: {loaded.source}")
+    speech = check_speech(listing.utterances, window_s=loaded.window_s, keep_going=keep_going)
+    speech = replace(speech, skipped=(*listing.skipped, *speech.skipped))
+    engines = _engines(experiment, loaded, progress, seconds)
+    check_chip(engines.artefact, experiment.chip)
+    started = perf_counter()
+    heard = {
+        name: _hear(place, name, maker, speech, engines.artefact, progress)
+        for name, maker in engines.makers.items()
+    }
+    seconds["execute"] = perf_counter() - started
+    started = perf_counter()
+    final = heard[list(heard)[-1]]
+    progress.stage(f"simulating {experiment.chip.name}", len(final))
+    simulated = simulate_speech(engines.artefact, experiment.chip, final, progress.advance)
+    seconds["simulate"] = perf_counter() - started
+    document = _document(experiment, engines.artefact, speech, heard, simulated, seconds)
+    write_rows(folder / "layers.jsonl", simulated.layer_rows())
+    write_rows(folder / "utterances.jsonl", _utterance_rows(heard, simulated))
+    place.close(document)
+    return document
+
+
+def _engines(
+    experiment: Experiment, loaded: LoadedModel, progress: Progress, seconds: dict[str, float]
+) -> Engines:
+    """Return torch, our fp32 and the recipe's engine (the last two are one for an fp32 recipe)."""
+    from cosim.models.torch_engine import TorchEngine  # noqa: PLC0415, imports torch
+
+    progress.stage("compressing")
+    started = perf_counter()
+    facts = facts_of(loaded)
+    compressed = compress(loaded.module, experiment.recipe, source=str(experiment.path))
+    seconds["compress"] = perf_counter() - started
+    progress.stage("lowering")
+    started = perf_counter()
+    plain = Recipe("fp32")
+    makers: dict[str, EngineMaker] = {BASELINE: lambda: TorchEngine(loaded.module)}
+    reference = _lowered(loaded, plain, facts)
+    makers["cosim fp32"] = program_engines(reference)
+    artefact = reference
+    if experiment.recipe.methods:
+        artefact = build(loaded, compressed, facts)
+        makers[f"cosim {experiment.recipe.name}"] = program_engines(artefact)
+    seconds["lower"] = perf_counter() - started
+    return Engines(makers, artefact)
+
+
+def _lowered(loaded: LoadedModel, recipe: Recipe, facts: ModelFacts) -> Artefact:
+    return build(loaded, compress(loaded.module, recipe), facts)
+
+
+def _hear(
+    place: RunFolder,
+    engine: str,
+    maker: EngineMaker,
+    speech: Speech,
+    artefact: Artefact,
+    progress: Progress,
+) -> list[Transcript]:
+    """Transcribe with one engine; every finished utterance is on disk before the next is told."""
+    part = f"{engine.replace(' ', '-')}.jsonl"
+    finished = {
+        transcript.id: transcript
+        for transcript in map(Transcript.from_row, read_rows(place.part(part)))
+    }
+    progress.stage(f"transcribing with {engine}", len(speech.utterances))
+    for _ in finished:
+        progress.advance()
+    with place.appending(part) as file:
+
+        def keep(transcript: Transcript) -> None:
+            file.write(json.dumps(transcript.row()) + "\n")
+            file.flush()
+            progress.advance()
+
+        return transcribe(maker, speech, artefact=artefact, finished=finished, report=keep)
+
+
+def _document(
+    experiment: Experiment,
+    artefact: Artefact,
+    speech: Speech,
+    heard: Mapping[str, Sequence[Transcript]],
+    simulated: SpeechRun,
+    seconds: Mapping[str, float],
+) -> dict[str, object]:
+    """Return `run.json` (schema in DESIGN: keys are added, never renamed)."""
+    normalizer = NORMALIZERS[artefact.model.family]
+    measured = {name: measure(items, normalizer=normalizer) for name, items in heard.items()}
+    final = list(measured)[-1]
+    accuracy = _accuracy(measured, heard, final, experiment.seed)
+    accuracy["skipped"] = list(speech.skipped)
+    model = artefact.model
+    return {
+        "schema": SCHEMA,
+        "name": experiment.name,
+        "created": now(),
+        "versions": versions(),
+        "config_hash": config_hash(experiment.document),
+        "program_hash": artefact.program.hash,
+        "model": {
+            "name": model.name,
+            "source": model.source,
+            "parameters": model.parameters,
+            "size_bytes": model.size_bytes,
+            "zipped_bytes": model.zipped_bytes,
+            "macs_per_second_of_audio": simulated.macs_per_second_of_audio,
+            "window": f"{model.window_s:g} s: shorter audio is padded with silence to it",
+        },
+        "compression": {
+            "recipe": artefact.compression.recipe,
+            "size_bytes": artefact.compression.size_bytes,
+            "zipped_bytes": artefact.compression.zipped_bytes,
+            "sparsity": artefact.compression.sparsity,
+            "mean_bits": artefact.compression.mean_bits,
+        },
+        "accuracy": accuracy,
+        "hardware": {"name": experiment.chip.name, "clock_hz": experiment.chip.clock_hz},
+        "not_simulated": list(simulated.not_simulated),
+        "warnings": [*speech.warnings, *artefact.compression.notes, *simulated.warnings],
+        "totals": simulated.totals(),
+        "wall_seconds": {
+            key: round(seconds[key], 3) for key in ("compress", "lower", "execute", "simulate")
+        },
+    }
+
+
+def _accuracy(
+    measured: Mapping[str, WerResult],
+    heard: Mapping[str, Sequence[Transcript]],
+    final: str,
+    seed: int,
+) -> dict[str, object]:
+    result = measured[final]
+    base = measured[BASELINE]
+    low, high = paired_interval(
+        result.errors, base.errors, result.reference_words, groups=_groups(heard[final]), seed=seed
+    )
+    return {
+        "wer": result.wer,
+        "cer": result.cer,
+        "substitutions": result.substitutions,
+        "insertions": result.insertions,
+        "deletions": result.deletions,
+        "words": result.words,
+        "utterances": result.utterances,
+        "normalizer": result.normalizer,
+        "note": f"{result.empty_references} utterances without words after normalisation left out",
+        "hit_limit": sum(item.hit_limit for item in heard[final]),
+        "baseline": {"wer": base.wer, "engine": BASELINE},
+        "wer_difference_interval": [low, high],
+        "engines": [
+            {
+                "engine": name,
+                "wer": item.wer,
+                "substitutions": item.substitutions,
+                "insertions": item.insertions,
+                "deletions": item.deletions,
+                "same_text_as_baseline": sum(
+                    a.text == b.text for a, b in zip(heard[name], heard[BASELINE], strict=True)
+                )
+                / len(heard[name]),
+            }
+            for name, item in measured.items()
+        ],
+    }
+
+
+def _groups(transcripts: Sequence[Transcript]) -> list[str] | None:
+    """Return speakers to resample by, or None where there are too few to."""
+    speakers = [item.speaker for item in transcripts]
+    return speakers if len(set(speakers)) > 2 and all(speakers) else None
+
+
+def _utterance_rows(
+    heard: Mapping[str, Sequence[Transcript]], simulated: SpeechRun
+) -> list[dict[str, object]]:
+    names = list(heard)
+    rows = []
+    for index, transcript in enumerate(heard[names[-1]]):
+        row = transcript.row()
+        del row["tokens"]
+        row["texts"] = {name: heard[name][index].text for name in names}
+        rows.append(row | simulated.utterance_row(index))
+    return rows
