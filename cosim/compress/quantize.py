@@ -81,7 +81,8 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
 def quantized(values: F32, *, bits: int, granularity: Literal["channel", "tensor"]) -> Weight:
     """Return codes in [-(2^(bits-1) - 1), 2^(bits-1) - 1] and scale = largest magnitude / that.
 
-    Output channels are the first axis. A channel of zeros has scale 1. Rounds half to even, so
+    Output channels are the first axis. A channel of zeros, or so small that its scale would not be
+    a normal float32, has scale 1 and codes 0. Rounds half to even, so
     that |value - code * scale| <= scale / 2 up to float32 rounding.
 
     Example:
@@ -94,7 +95,7 @@ def quantized(values: F32, *, bits: int, granularity: Literal["channel", "tensor
     rows = values.reshape(len(values), -1)
     largest = np.abs(rows).max(axis=1 if granularity == "channel" else None, initial=0)
     scale = (largest.reshape(-1, 1) / np.float32(limit)).astype(np.float32)
-    scale[scale == 0] = 1
+    scale[scale < np.finfo(np.float32).tiny] = 1
     codes = np.clip(np.rint(rows / scale), -limit, limit).astype(np.int8)
     return Weight(codes.reshape(values.shape), bits, scale)
 
