@@ -1,0 +1,1 @@
+"""Speech in, text and word error counts out."""
