@@ -9,8 +9,6 @@ from annotated_types import MinLen
 from cosim.compress.network import F32, Kind, Layer, OperandPolicy, State, Weight
 from cosim.compress.recipe import Selector, compressor
 
-_ATTENTION_NEEDS_ACTIVATIONS: Kind = "attention"
-
 
 @dataclass(frozen=True)
 class Activations:
@@ -45,7 +43,7 @@ class QuantizeConfig:
         """The scope; attention only where activations are quantised."""
         if self.activations is not None:
             return self.scope
-        return tuple(kind for kind in self.scope if kind != _ATTENTION_NEEDS_ACTIVATIONS)
+        return tuple(kind for kind in self.scope if kind != "attention")
 
 
 @compressor(QuantizeConfig)
@@ -82,11 +80,11 @@ def quantized(values: F32, *, bits: int, granularity: Literal["channel", "tensor
     """Return codes in [-(2^(bits-1) - 1), 2^(bits-1) - 1] and scale = largest magnitude / that.
 
     Output channels are the first axis. A channel of zeros, or so small that its scale would not be
-    a normal float32, has scale 1 and codes 0. Rounds half to even, so
-    that |value - code * scale| <= scale / 2 up to float32 rounding.
+    a normal float32, has scale 1 and codes 0. Rounds half to even, so that
+    |value - code * scale| <= scale / 2 up to float32 rounding.
 
     Example:
-        >>> weight = quantized(np.array([[1.0, -2.0]], np.float32), bits=4, granularity="tensor")
+        >>> weight = quantized(np.array([[1.2, -2.0]], np.float32), bits=4, granularity="tensor")
         >>> weight.table.tolist()
         [[4, -7]]
 
