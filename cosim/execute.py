@@ -250,8 +250,12 @@ def lengths_of(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
 
 
 def memory_order(value: Array) -> tuple[int, ...]:
-    """Return the axes from the outermost in memory to the innermost."""
-    return tuple(sorted(range(value.ndim), key=lambda axis: (-value.strides[axis], axis)))
+    """Return the axes from the outermost in memory to the innermost; those of length 1 first."""
+
+    def place(axis: int) -> tuple[int, int]:
+        return (-value.strides[axis] if value.shape[axis] > 1 else -(1 << 62), axis)
+
+    return tuple(sorted(range(value.ndim), key=place))
 
 
 def memory_rows(value: Array) -> Array:
