@@ -1,12 +1,9 @@
 """From a module and a recipe to a CompressedModel: encoded weights, policies and exact sizes."""
 
 import copy
-import hashlib
-import os
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,26 +110,17 @@ def encode(weight: Weight) -> Encoding:
     return min(candidates, key=store.size_bits)
 
 
-def zipped_bytes(encodings: Mapping[str, Encoding], *, memo: Path) -> int:
+def zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
     """Return the bytes of all stored arrays after zlib at level 6, each array on its own.
 
-    Deflating a whole fp32 network takes tens of seconds, so the folder `memo` keeps one small file
-    for each set of encodings, named by their digests.
+    The sum over tensors is the same as for any grouping of them. A whole fp32 network takes tens
+    of seconds: keep the number.
     """
-    digests = sorted(store.digest(encoding) for encoding in encodings.values())
-    path = memo / f"zlib{ZLIB_LEVEL}-{hashlib.sha256(' '.join(digests).encode()).hexdigest()}.txt"
-    if path.is_file() and (text := path.read_text(encoding="ascii").strip()).isdecimal():
-        return int(text)
-    total = sum(
+    return sum(
         len(zlib.compress(np.ascontiguousarray(array).tobytes(), ZLIB_LEVEL))
         for encoding in encodings.values()
         for array in store.tensors(encoding).values()
     )
-    memo.mkdir(parents=True, exist_ok=True)
-    scratch = memo / f".{path.name}.{os.getpid()}"
-    scratch.write_text(f"{total}\n", encoding="ascii")
-    scratch.replace(path)
-    return total
 
 
 def _size(name: str, encoding: Encoding) -> TensorSize:
