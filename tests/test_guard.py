@@ -92,3 +92,11 @@ def test_modules_that_need_kernels_stop_before_they_import_a_foreign_one(tmp_pat
     assert done.returncode == 1
     assert "cosim.errors.CosimError: " in done.stderr
     assert "the foreign package ran" not in done.stderr
+
+
+def test_the_command_line_tells_it_without_a_traceback(tmp_path):
+    path = foreign(tmp_path)
+    done = imported("from cosim.cli import main\nmain(['run', 'missing.yaml'])", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {path}: found another package")
+    assert "Traceback" not in done.stderr
