@@ -7,7 +7,6 @@ everything. It is written beside its place and renamed, so that it is whole or a
 import hashlib
 import importlib.metadata
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cosim.cache import cache_folder
 from cosim.errors import CosimError
 from cosim.models import PackageWeights
 from cosim.models.checkpoint import read_json
@@ -26,13 +26,6 @@ _DECODING_KEYS: Mapping[str, str] = {
     "suppress_ids": "suppress_tokens",
     "suppress_ids_begin": "begin_suppress_tokens",
 }
-
-
-def cache_folder() -> Path:
-    """Return the folder for converted models: XDG_CACHE_HOME or ~/.cache, then cosim/models."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".cache"
-    return root / "cosim" / "models"
 
 
 def describe(weights: PackageWeights) -> str:
@@ -49,7 +42,7 @@ def converted(weights: PackageWeights) -> Path:
     another version, or holds a file other than the one pinned by hash.
     """
     name = f"{weights.distribution}-{weights.version}-{weights.sha256[:12]}"
-    target = cache_folder() / name
+    target = cache_folder("models") / name
     if target.is_dir():
         return target
     source = _installed(weights)

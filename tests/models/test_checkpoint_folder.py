@@ -2,14 +2,16 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import cosim.models
 from cosim.errors import CosimError
-from cosim.models import ModelConfig, Weights, load
+from cosim.models import ModelConfig, Weights, families, load
 
 
 def config(folder, **changes):
@@ -178,6 +180,12 @@ def test_decoding_rules_come_from_tokenizer_and_generation_config(checkpoint):
     assert (rules.first_suppressed, rules.suppressed) == ((1,), (2, 3))
     edit(checkpoint / "tokenizer.json", added_tokens=[{"id": 20, "content": "<|endoftext|>"}])
     assert "token <|startoftranscript|>: missing" in problems(checkpoint)[0]
+
+
+def test_families_are_named_after_their_files():
+    folder = Path(cosim.models.__file__).parent
+    assert "whisper" in families()
+    assert all((folder / f"{name}.py").is_file() for name in families())
 
 
 def test_unknown_family_and_ambiguous_weights_are_refused():
