@@ -30,7 +30,8 @@ FRAMES_PER_SECOND = 100  # feature frames are 10 ms apart (Whisper, Radford et a
 class ModelFacts:
     """The model before compression: sizes are those of the fp32 checkpoint, in bytes.
 
-    `window_s` is the audio one encoder call covers; `frames` the feature frames of that window.
+    `window_s` is the audio one encoder call covers; `frames` the feature frames of that window,
+    of `mels` bands each.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ModelFacts:
     zipped_bytes: int
     window_s: float
     frames: int
+    mels: int
     decoding: DecodingValues
 
 
@@ -91,6 +93,7 @@ def facts_of(loaded: LoadedModel) -> ModelFacts:
         stored_zipped_bytes(plain.encodings),
         loaded.window_s,
         round(loaded.window_s * FRAMES_PER_SECOND),
+        loaded.mels,
         loaded.decoding,
     )
 

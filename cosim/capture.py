@@ -181,5 +181,3 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
         tuple(importer.ops),
         types,
     )
-
-

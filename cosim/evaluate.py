@@ -128,7 +128,7 @@ def transcribe(
             with lock:  # weights are prepared once
                 local.engine = make_engine()
         audio, _ = _audio_of(utterance, artefact.model.window_s)
-        heard = greedy(local.engine, log_mel(audio), artefact.model.decoding)
+        heard = greedy(local.engine, log_mel(audio, artefact.model.mels), artefact.model.decoding)
         transcript = Transcript(
             utterance.id,
             tokenizer.decode(heard.tokens),

@@ -4,8 +4,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from kernels.encodings import Encoding, attributes, digest, index_bits, kind, size_bits
-
 from cosim.capture import capture, parameter_names
 from cosim.ir import Constant, Program, TensorType
 from cosim.models import GraphSpec
@@ -19,6 +17,7 @@ from cosim.passes.quantize import (
     write_policies,
 )
 from cosim.verify import verify
+from kernels.encodings import Encoding, attributes, digest, index_bits, kind, size_bits
 
 
 def lower(
@@ -37,9 +36,7 @@ def lower(
     for spec in graphs:
         graph = capture(spec, parameter_names(spec.module, encodings))
         captured.append(append_caches(graph, spec.states))
-    used = {
-        name for graph in captured for op in graph.ops for name in op.inputs if name[0] == "@"
-    }
+    used = {name for graph in captured for op in graph.ops for name in op.inputs if name[0] == "@"}
     constants = {f"@{key}": _constant(value) for key, value in encodings.items()}
     program = Program(
         name, tuple(captured), {key: value for key, value in constants.items() if key in used}

@@ -126,9 +126,7 @@ def _transpose(types: Types, op: Op) -> tuple[TensorType, ...]:
         str(i) for i in range(len(types[0].shape))
     ]:
         raise ValueError(f"transpose {op.outputs[0]}: {order} does not permute {types[0]}")
-    return (
-        TensorType(tuple(types[0].shape[int(str(axis))] for axis in order), types[0].dtype),
-    )
+    return (TensorType(tuple(types[0].shape[int(str(axis))] for axis in order), types[0].dtype),)
 
 
 def _dim(value: Attribute) -> Dim:
@@ -179,9 +177,7 @@ def _attention(types: Types, op: Op) -> tuple[TensorType, ...]:
 def _concat(types: Types, op: Op) -> tuple[TensorType, ...]:
     axis = op.integer("axis")
     shape = list(types[0].shape)
-    shape[axis] = expr.simplify(
-        sum((expr.as_expr(t.shape[axis]) for t in types), expr.as_expr(0))
-    )
+    shape[axis] = expr.simplify(sum((expr.as_expr(t.shape[axis]) for t in types), expr.as_expr(0)))
     return (TensorType(tuple(shape), types[0].dtype),)
 
 
@@ -204,9 +200,7 @@ def _no_work(_context: WorkContext, _op: Op) -> list[WorkItem]:
     return []
 
 
-def _vector(
-    context: WorkContext, op: Op, kind: str, function: str, source: str
-) -> VectorOp:
+def _vector(context: WorkContext, op: Op, kind: str, function: str, source: str) -> VectorOp:
     shape = context.shape(source)
     elements = 1
     for dim in shape:
@@ -517,21 +511,23 @@ OPS: Mapping[str, OpRow] = _rows(
         1,
         _reshape,
         _no_work,
-        ("view.default", "reshape.default", "unsqueeze.default", "squeeze.dim", "flatten.using_ints"),
+        (
+            "view.default",
+            "reshape.default",
+            "unsqueeze.default",
+            "squeeze.dim",
+            "flatten.using_ints",
+        ),
         _read_reshape,
         is_view=True,
     ),
-    OpRow(
-        "transpose", 1, 1, _transpose, _no_work, ("transpose.int",), _read_swap, is_view=True
-    ),
+    OpRow("transpose", 1, 1, _transpose, _no_work, ("transpose.int",), _read_swap, is_view=True),
     OpRow("slice", 1, 1, _slice, _slice_work, ("slice.Tensor",), _read_slice, is_view=True),
     OpRow("embedding", 2, 2, _embedding, _embedding_work, ("embedding.default",), _read_embedding),
     OpRow("linear", 2, 3, _linear, _linear_work, ("linear.default",), _read_first(0, 1, 2)),
     OpRow("conv1d", 2, 3, _conv1d, _conv1d_work, ("conv1d.default",), _read_conv1d),
     OpRow("gelu", 1, 1, _same, _pointwise, ("gelu.default",), _read_gelu),
-    OpRow(
-        "layer_norm", 3, 3, _same, _pointwise, ("layer_norm.default",), _read_layer_norm
-    ),
+    OpRow("layer_norm", 3, 3, _same, _pointwise, ("layer_norm.default",), _read_layer_norm),
     OpRow("add", 2, 2, _broadcast, _pointwise, ("add.Tensor",), _read_first(0, 1)),
     OpRow(
         "attention",

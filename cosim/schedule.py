@@ -8,11 +8,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kernels.encodings import Encoding, nonzero_mask
-
 from cosim.ir import DTYPE_BITS, Constant, Graph, Op, Program, TensorType, is_constant
 from cosim.ops import OPS, row
-from hwmodels.workload import NUMBER_BITS, Nonzero, Number, TensorRef, Workload, WorkItem
+from hwmodels.workload import NUMBER_BITS, Nonzero, Number, TensorRef, WorkItem, Workload
+from kernels.encodings import Encoding, nonzero_mask
 
 # Work of a transcription that neither the array nor the vector unit does.
 NOT_SIMULATED = ("log-mel features", "argmax and token suppression", "text detokenisation")

@@ -47,9 +47,7 @@ def append_caches(graph: Graph, states: Iterable[Carried]) -> Graph:
         if op is None or not joins or op.inputs[:1] != (source,) or len(op.inputs) != 2:
             wrong.append(f"graph {graph.name}: {state.output} is not concat({source}, new)")
             continue
-        changed[op.outputs[0]] = Op(
-            "cache_append", op.inputs, op.outputs, op.attributes, op.scope
-        )
+        changed[op.outputs[0]] = Op("cache_append", op.inputs, op.outputs, op.attributes, op.scope)
     if wrong:
         raise CosimError(wrong)
     return remove_dead(

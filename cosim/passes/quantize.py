@@ -99,9 +99,7 @@ def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
         if not policy:
             ops.append(op)
             continue
-        granularity = {
-            part.partition(":")[0]: part.partition(":")[2] for part in policy.split(" ")
-        }
+        granularity = {part.partition(":")[0]: part.partition(":")[2] for part in policy.split(" ")}
         wrong += _refusals(op, granularity, program)
         made: list[str] = []
         for operand, position in _OPERANDS[op.kind].items():
@@ -110,17 +108,13 @@ def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
             source = op.inputs[position]
             per = granularity[operand].split("/")[1]
             outputs = (f"{op.outputs[0]}.{operand}", f"{op.outputs[0]}.{operand}_scale")
-            quantize = Op(
-                "dynamic_quantize", (source,), outputs, attributes(per=per), op.scope
-            )
+            quantize = Op("dynamic_quantize", (source,), outputs, attributes(per=per), op.scope)
             types.update(zip(outputs, infer(quantize, [types[source]]), strict=True))
             ops.append(quantize)
             made += outputs
         rest = op.inputs[len(made) // 2 :]
         kept = tuple((key, value) for key, value in op.attributes if key != "policy")
-        ops.append(
-            Op(f"quantized_{op.kind}", (*made, *rest), op.outputs, kept, op.scope)
-        )
+        ops.append(Op(f"quantized_{op.kind}", (*made, *rest), op.outputs, kept, op.scope))
     return replace(graph, ops=tuple(ops), types=types)
 
 
@@ -132,8 +126,11 @@ def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[
         "(probabilities: u8/row/unit)"
         for operand, text in granularity.items()
         if text
-        not in (("u8/row/unit", "u8/tensor/unit") if operand == "p" else
-                ("i8/row/dynamic", "i8/tensor/dynamic"))
+        not in (
+            ("u8/row/unit", "u8/tensor/unit")
+            if operand == "p"
+            else ("i8/row/dynamic", "i8/tensor/dynamic")
+        )
     ]
     if op.kind == "attention":
         missing = [name for name in _OPERANDS["attention"] if name not in granularity]

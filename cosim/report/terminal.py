@@ -111,7 +111,7 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
     """Print the table of a run: accuracy by engine, then cycles, energy and bandwidth."""
     console = _console()
     accuracy, totals, model = document["accuracy"], document["totals"], document["model"]
-    compression = document["compression"]
+    compression, hardware = document["compression"], document["hardware"]
     console.print(
         f"{model['name']}: {scaled(model['parameters'])} parameters, "
         f"{scaled(model['size_bytes'], 'B')} fp32 -> {scaled(compression['size_bytes'], 'B')} "
@@ -146,8 +146,7 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
     )
     console.print(
         _table(
-            f"\n{document['hardware']['name']} at {scaled(document['hardware']['clock_hz'], 'Hz')}, "
-            "all utterances",
+            f"\n{hardware['name']} at {scaled(hardware['clock_hz'], 'Hz')}, all utterances",
             ("layer kind", "cycles", "share", "MACs", "utilisation", "energy", "DRAM"),
             (
                 (
@@ -172,27 +171,36 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
 
 
 def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
-    per = totals["energy_per_utterance_j"]
-    stalls = ", ".join(
-        f"{name} {percent(value / totals['cycles'])}"
+    cycles = totals["cycles"]
+    parts = ", ".join(
+        f"{name} {percent(value / cycles)}"
         for name, value in totals["cycles_by_category"].items()
         if value
     )
-    lines = [
-        f"cycles {scaled(totals['cycles'], digits=4)} ({stalls})",
-        f"time {scaled(totals['seconds'], 's')}, real-time factor {totals['real_time_factor']:.3g}",
+    factor = totals["real_time_factor"]
+    energy = (
         f"energy {scaled(totals['energy_j'], 'J')} "
-        f"({scaled(totals['energy_low_j'], 'J')} to {scaled(totals['energy_high_j'], 'J')}); "
-        f"per utterance mean {scaled(per['mean'], 'J')}, p50 {scaled(per['p50'], 'J')}, "
-        f"p95 {scaled(per['p95'], 'J')}; "
-        f"per second of audio {scaled(totals['energy_per_audio_second_j'], 'J')}",
+        f"({scaled(totals['energy_low_j'], 'J')} to {scaled(totals['energy_high_j'], 'J')})"
+    )
+    if per := totals.get("energy_per_utterance_j"):
+        energy += (
+            f"; per utterance mean {scaled(per['mean'], 'J')}, p50 {scaled(per['p50'], 'J')}, "
+            f"p95 {scaled(per['p95'], 'J')}; per second of audio "
+            f"{scaled(totals['energy_per_audio_second_j'], 'J')}"
+        )
+    peak = totals["peak_bandwidth_fraction"]
+    cost = f"cycles {scaled(cycles, digits=4)} ({parts})"
+    cost += f"; lower bound {scaled(totals['bound_cycles'], digits=4)}"
+    time = f"time {scaled(totals['seconds'], 's')}"
+    time += "" if factor is None else f", real-time factor {factor:.3g}"
+    share = "no peak" if peak is None else f"{percent(peak)} of peak"
+    moved = (
         f"DRAM {scaled(totals['dram_bytes'], 'B')}, "
-        f"{scaled(totals['bandwidth_bytes_per_s'], 'B/s')} "
-        f"({percent(totals['peak_bandwidth_fraction'])} of peak), "
+        f"{scaled(totals['bandwidth_bytes_per_s'], 'B/s')} ({share}), "
         f"array utilisation {percent(totals['array_utilization'])}, "
-        f"{totals['simpy_events']} SimPy events",
-    ]
-    for line in lines:
+        f"{totals['simpy_events']} SimPy events"
+    )
+    for line in (cost, time, energy, moved):
         console.print(line, soft_wrap=True)
 
 
@@ -250,18 +258,17 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
     """Print cycles per layer and the totals."""
     console = _console()
-    columns = ("name", "unit", "cycles", "bound", "macs", "array_utilization", "dram_bytes")
     console.print(
         _table(
             f"{total['hardware']}: {total['work']}",
             ("layer", "unit", "cycles", "bound", "MACs", "utilisation", "DRAM"),
             (
                 (
-                    str(row[columns[0]]),
-                    str(row[columns[1]]),
-                    *(scaled(row[key]) for key in columns[2:5]),
-                    percent(row[columns[5]]),
-                    scaled(row[columns[6]], "B"),
+                    str(row["name"]),
+                    str(row["unit"]),
+                    *(scaled(row[key]) for key in ("cycles", "bound_cycles", "macs")),
+                    percent(row["utilization"]),
+                    scaled(row["dram_read_bytes"] + row["dram_write_bytes"], "B"),
                 )
                 for row in rows
             ),

@@ -1,0 +1,231 @@
+"""Simulate what was executed: every utterance with its true shapes and its true decoding steps."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from cosim.artefact import Artefact, build_from
+from cosim.artefact import load as load_artefact
+from cosim.chip import Chip, load_chip
+from cosim.config import resolve
+from cosim.errors import CosimError
+from cosim.evaluate import Transcript
+from cosim.profile import graph_lengths
+from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
+from hwmodels.machine import Reuse, check_supported, simulate_calls
+from hwmodels.stats import LayerStats, RunStats, combine, row
+from hwmodels.workload import Workload, gemms_from_csv
+
+
+@dataclass
+class Caller:
+    """The calls of one artefact as workloads; each distinct call is scheduled once."""
+
+    artefact: Artefact
+    workloads: dict[tuple[str, int], Workload] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.patterns = zero_patterns(self.artefact.encodings)
+
+    def workload(self, graph: str, past: int) -> Workload:
+        """Return the work of one call over the model's window."""
+        if (graph, past) not in self.workloads:
+            artefact = self.artefact
+            lengths = graph_lengths(artefact.program, artefact.model.frames, past)
+            self.workloads[graph, past] = schedule(
+                artefact.program, graph, bindings=lengths[graph], patterns=self.patterns
+            )
+        return self.workloads[graph, past]
+
+    def utterance(self, steps: int) -> list[Workload]:
+        """Return one encoder call and `steps` calls of the decoder."""
+        return [
+            self.workload("encoder", 0),
+            *(self.workload("step", past) for past in range(steps)),
+        ]
+
+
+@dataclass(frozen=True)
+class SpeechRun:
+    """The simulation of a set of utterances, one `RunStats` each, in order."""
+
+    chip: Chip
+    utterances: tuple[RunStats, ...]
+    durations_s: tuple[float, ...]
+    not_simulated: tuple[str, ...] = NOT_SIMULATED
+
+    @property
+    def whole(self) -> RunStats:
+        """All utterances as one run."""
+        return combine(self.utterances, name="all utterances")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the chip model wants to be known."""
+        whole = self.whole
+        return (*whole.warnings, *whole.notes)
+
+    @property
+    def macs_per_second_of_audio(self) -> float:
+        """Multiply-accumulates per second of real speech (padding is work, not speech)."""
+        return self.whole.macs / sum(self.durations_s)
+
+    def layer_rows(self) -> list[Mapping[str, object]]:
+        """Return one row per op, summed over all calls."""
+        return [row(layer) for layer in self.whole.layers]
+
+    def utterance_row(self, index: int) -> dict[str, object]:
+        """Return cycles, joules and bytes of one utterance."""
+        stats = self.utterances[index]
+        return {
+            "cycles": stats.cycles.total,
+            "seconds": stats.seconds,
+            "energy_j": stats.energy_j,
+            "dram_bytes": stats.traffic.dram,
+            "macs": stats.macs,
+        }
+
+    def totals(self) -> dict[str, object]:
+        """Return the `totals` of `run.json`."""
+        joules = [stats.energy_j for stats in self.utterances]
+        speech_s = sum(self.durations_s)
+        return {
+            **totals_of(self.whole),
+            "energy_per_utterance_j": {
+                "mean": float(np.mean(joules)),
+                "p50": float(np.percentile(joules, 50)),
+                "p95": float(np.percentile(joules, 95)),
+            },
+            "energy_per_audio_second_j": sum(joules) / speech_s,
+            "real_time_factor": self.whole.seconds / speech_s,
+            "audio_seconds": speech_s,
+        }
+
+
+def totals_of(stats: RunStats) -> dict[str, object]:
+    """Return cycles, energy and bandwidth of a run, and its sums by kind of layer."""
+    return {
+        "cycles": stats.cycles.total,
+        "cycles_by_category": dict(vars(stats.cycles)),
+        "bound_cycles": stats.bound_cycles,
+        "seconds": stats.seconds,
+        "energy_j": stats.energy_j,
+        "energy_low_j": stats.energy_low_j,
+        "energy_high_j": stats.energy_high_j,
+        "energy_rows": [{**vars(item), "energy_j": item.energy_j} for item in stats.energy],
+        "dram_bytes": stats.traffic.dram,
+        "bytes_by_level": dict(vars(stats.traffic)),
+        "bandwidth_bytes_per_s": stats.bandwidth_bytes_per_s,
+        "peak_bandwidth_fraction": stats.peak_bandwidth_fraction,
+        "array_utilization": stats.utilization,
+        "macs": stats.macs,
+        "simpy_events": stats.simpy_events,
+        "by_kind": _by_kind(stats),
+    }
+
+
+def _by_kind(stats: RunStats) -> list[dict[str, object]]:
+    groups: dict[str, list[LayerStats]] = {}
+    for layer in stats.layers:
+        graph = layer.name.partition("/")[0]
+        groups.setdefault(f"{graph} {layer.kind}", []).append(layer)
+    rows = []
+    for kind, layers in groups.items():
+        cycles = sum(layer.cycles.total for layer in layers)
+        macs = sum(layer.array_macs for layer in layers)
+        rows.append(
+            {
+                "kind": kind,
+                "cycles": cycles,
+                "macs": sum(layer.macs for layer in layers),
+                "array_utilization": macs / (cycles * stats.cells) if cycles else 0.0,
+                "energy_j": sum(layer.energy_j for layer in layers),
+                "dram_bytes": sum(layer.traffic.dram for layer in layers),
+            }
+        )
+    return sorted(rows, key=lambda item: -int(str(item["cycles"])))
+
+
+def check_chip(artefact: Artefact, chip: Chip) -> None:
+    """Raise CosimError listing every op of the program that the chip supports nowhere."""
+    caller = Caller(artefact)
+    try:
+        check_supported(caller.utterance(2), chip.architecture)
+    except ValueError as error:
+        raise CosimError(str(error).splitlines()) from None
+
+
+def simulate_speech(
+    artefact: Artefact,
+    chip: Chip,
+    transcripts: Sequence[Transcript],
+    advance: Callable[[], None],
+) -> SpeechRun:
+    """Return the simulation of every transcript's utterance with the steps it took."""
+    caller, reuse = Caller(artefact), Reuse()
+    found: list[RunStats] = []
+    for transcript in transcripts:
+        found.append(
+            simulate_calls(
+                caller.utterance(transcript.steps),
+                chip.architecture,
+                chip.technology,
+                chip.energy,
+                reuse=reuse,
+            )
+        )
+        advance()
+    return SpeechRun(chip, tuple(found), tuple(item.duration_s for item in transcripts))
+
+
+def simulate_any(
+    what: Path,
+    hardware: Path,
+    *,
+    energy: Path | None = None,
+    seconds: float | None = None,
+    steps: int = 20,
+    recipe: Path | None = None,
+    reuse: bool = True,
+) -> tuple[list[Mapping[str, object]], dict[str, object]]:
+    """Return rows per layer and totals of an artefact folder, a model file or a GEMM list.
+
+    A model with a decoder takes `steps` decoding steps. `seconds` says how much of the window is
+    speech (for the real-time factor); work is that of the whole window.
+    """
+    chip = load_chip(hardware, energy)
+    if what.suffix == ".csv":
+        calls, name = [_gemm_list(what)], what.name
+    else:
+        artefact = load_artefact(what) if what.is_dir() else build_from(resolve(str(what)), recipe)
+        window_s = artefact.model.window_s
+        if seconds is not None and seconds > window_s:
+            raise CosimError(f"--seconds: found {seconds:g}, expected at most {window_s:g}")
+        seconds = seconds or window_s
+        check_chip(artefact, chip)
+        calls = Caller(artefact).utterance(steps)
+        name = f"{artefact.model.name} ({artefact.compression.recipe}), {steps} decoding steps"
+    try:
+        stats = simulate_calls(
+            calls, chip.architecture, chip.technology, chip.energy, reuse=Reuse() if reuse else None
+        )
+    except ValueError as error:
+        raise CosimError(str(error).splitlines()) from None
+    total = totals_of(stats) | {
+        "hardware": chip.name,
+        "work": name,
+        "warnings": [*stats.warnings, *stats.notes],
+        "not_simulated": list(NOT_SIMULATED) if what.suffix != ".csv" else [],
+        "audio_seconds": seconds,
+        "real_time_factor": stats.seconds / seconds if seconds else None,
+    }
+    return [row(layer) for layer in stats.layers], total
+
+
+def _gemm_list(path: Path) -> Workload:
+    try:
+        return gemms_from_csv(path)
+    except (ValueError, OSError) as error:
+        raise CosimError(str(error).splitlines()) from None
