@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.compress.network import OperandPolicy, Weight, scan
 from cosim.compress.recipe import Recipe, apply
 from kernels import encodings as store
