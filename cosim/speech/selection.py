@@ -1,0 +1,128 @@
+"""The utterances of an experiment: listed, cut to split and limit, their audio checked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim import config
+from cosim.errors import CosimError
+from cosim.speech import corpora
+from cosim.speech.audio import load_audio
+from cosim.speech.manifest import (
+    Listing,
+    SpeechConfig,
+    Utterance,
+    read_kaldi,
+    read_librispeech,
+    read_manifest,
+)
+
+
+@dataclass(frozen=True)
+class Speech:
+    """Checked utterances. `duration_s` of each is measured.
+
+    `skipped` says what was left out and why (only with `keep_going`), `warnings` what was
+    converted, `attribution` what a fetched corpus asks to be printed (else empty).
+    """
+
+    name: str
+    utterances: tuple[Utterance, ...]
+    skipped: tuple[str, ...]
+    warnings: tuple[str, ...]
+    attribution: str
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of real speech."""
+        return sum(utterance.duration_s or 0.0 for utterance in self.utterances)
+
+
+def select(
+    speech: SpeechConfig,
+    *,
+    relative_to: Path | None = None,
+    keep_going: bool = False,
+    max_seconds: float | None = None,
+    progress: corpora.Progress,
+    cache: Path | None = None,
+) -> Speech:
+    """Return the utterances that `speech` names, each one's audio read once to check it.
+
+    Paths are resolved as `cosim.config.resolve` does, beside the file `relative_to`. Raises
+    CosimError naming every broken row and every unusable recording; `keep_going` skips those.
+    """
+    listing, name, attribution = _list(speech, relative_to, keep_going, progress, cache)
+    utterances = listing.utterances[: speech.limit]
+    usable, broken, warnings = _check(utterances, max_seconds)
+    if broken and (not keep_going or not usable):
+        raise CosimError(broken)
+    suffix = f", first {len(utterances)}" if len(utterances) < len(listing.utterances) else ""
+    skipped = (*listing.skipped, *broken)
+    return Speech(name + suffix, tuple(usable), skipped, tuple(warnings), attribution)
+
+
+def load_utterance(
+    utterance: Utterance, rate: int = 16000, *, max_seconds: float | None = None
+) -> NDArray[np.float32]:
+    """Return the samples of `utterance`, float32[samples] at `rate` Hz; raises as `load_audio`."""
+    samples, _ = load_audio(
+        utterance.audio,
+        rate,
+        start_s=utterance.start_s,
+        end_s=utterance.end_s,
+        max_seconds=max_seconds,
+    )
+    return samples
+
+
+def _list(
+    speech: SpeechConfig,
+    relative_to: Path | None,
+    keep_going: bool,
+    progress: corpora.Progress,
+    cache: Path | None,
+) -> tuple[Listing, str, str]:
+    """Return the listing, the name of the speech and its attribution."""
+    split = speech.split
+    if speech.corpus is not None:
+        corpus = corpora.fetch(speech.corpus, progress=progress, cache=cache)
+        listing = read_manifest(corpus.manifest, split=split, keep_going=keep_going)
+        return listing, f"{corpus.name} {split or 'all'}", corpus.attribution
+    given = speech.manifest or speech.librispeech or speech.kaldi or ""
+    path = config.resolve(given, relative_to)
+    if speech.manifest is not None:
+        listing = read_manifest(path, split=split, keep_going=keep_going)
+    elif speech.librispeech is not None:
+        listing = read_librispeech(path, split=split, keep_going=keep_going)
+    else:
+        listing = read_kaldi(path, keep_going=keep_going)
+    return listing, " ".join(filter(None, (given, split))), ""
+
+
+def _check(
+    utterances: Iterable[Utterance], max_seconds: float | None
+) -> tuple[list[Utterance], list[str], list[str]]:
+    """Return the usable utterances with measured durations, the problems and the warnings."""
+    rate = 16000
+    usable: list[Utterance] = []
+    broken: list[str] = []
+    warnings: list[str] = []
+    for utterance in utterances:
+        try:
+            samples, notes = load_audio(
+                utterance.audio,
+                rate,
+                start_s=utterance.start_s,
+                end_s=utterance.end_s,
+                max_seconds=max_seconds,
+            )
+        except CosimError as error:
+            broken.extend(error.problems)
+            continue
+        warnings.extend(notes)
+        usable.append(replace(utterance, duration_s=samples.size / rate))
+    return usable, broken, warnings
