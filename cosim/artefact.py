@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import cast
 
 from cosim.cache import cache_folder
 from cosim.compress.compressed import CompressedModel, compress, zipped_bytes
@@ -17,7 +18,7 @@ from cosim.config import load as load_config
 from cosim.config import resolve
 from cosim.errors import CosimError, collect
 from cosim.ir import Program, from_text, to_text
-from cosim.models import DecodingValues, LoadedModel, ModelConfig
+from cosim.models import DecodingValues, LoadedModel, ModelConfig, Network
 from cosim.models import load as load_model
 from cosim.results import SCHEMA, config_hash, versions, write_json, write_rows, write_text
 from cosim.verify import problems
@@ -107,7 +108,7 @@ def build(loaded: LoadedModel, compressed: CompressedModel, facts: ModelFacts) -
 
     program = lower(
         loaded.name,
-        compressed.module.graphs(),
+        cast("Network", compressed.module).graphs(),
         encodings=compressed.encodings,
         policies=compressed.policies,
     )
@@ -219,10 +220,9 @@ def load(folder: Path) -> Artefact:
             )
             for name, entry in facts["encodings"].items()
         }
-        decoding = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in facts["model"].pop("decoding").items()
-        }
+        decoding = facts["model"].pop("decoding")
+        for key in ("prompt", "first_suppressed", "suppressed"):
+            decoding[key] = tuple(decoding[key])
         model = ModelFacts(decoding=DecodingValues(**decoding), **facts["model"])
         notes = tuple(facts["compression"].pop("notes"))
         compression = CompressionFacts(notes=notes, **facts["compression"])

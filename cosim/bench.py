@@ -6,6 +6,7 @@ machine disturbs all of them alike; a ratio above 1 means that ours is faster.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from time import process_time
 
 import numpy as np
@@ -15,13 +16,14 @@ from cosim.artefact import build, facts_of
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe, load_recipe
 from cosim.config import configs_root, load
-from cosim.evaluate import program_engines
+from cosim.errors import CosimError
+from cosim.evaluate import Progress, program_engines
 from cosim.models import ModelConfig
 from cosim.models import load as load_model
-from cosim.speech.audio import load_audio
 from cosim.speech.decoding import Engine, greedy
 from cosim.speech.features import log_mel
-from cosim.speech.manifest import Utterance
+from cosim.speech.manifest import SpeechConfig, Utterance
+from cosim.speech.selection import load_utterance, select
 from kernels import encodings, harness, panels
 
 Run = Callable[[], object]
@@ -89,8 +91,8 @@ def linear_cases(limits: Mapping[str, float], seed: int = 0) -> Iterator[Case]:
         out = np.empty((rows, n), np.float32)
         ours_x, ours_w = torch.from_numpy(x), torch.from_numpy(weight)
         peers: dict[str, Run] = {
-            "torch": lambda a=ours_x, b=ours_w: torch.nn.functional.linear(a, b),
-            "numpy": lambda a=x, b=weight.T, c=out: np.matmul(a, b, out=c),
+            "torch": partial(torch.nn.functional.linear, ours_x, ours_w),
+            "numpy": partial(np.matmul, x, weight.T, out=out),
         }
         for name, ours in _linear_kernels(weight, x, out):
             limit = limits["fma"] if name == "f32_dense" or "a32" in name else limits["pmaddwd"]
@@ -102,20 +104,17 @@ def _linear_kernels(
 ) -> Iterator[tuple[str, Run]]:
     rows = len(x)
     dense = panels.prepare_linear(encodings.encode_dense(weight), rows=rows, activation="f32")
-    yield "f32_dense", lambda: panels.linear(dense, x, out)
+    yield "f32_dense", partial(panels.linear, dense, x, out)
     scale = np.abs(x).max(axis=1) / 127
     codes = np.rint(x / scale[:, np.newaxis]).astype(np.int8)
     for bits, limit in ((8, 127), (4, 7)):
         step = np.abs(weight).max(axis=1, keepdims=True) / limit
         packed = encodings.encode_bitpacked(np.rint(weight / step).astype(np.int8), step, bits=bits)
         integer = panels.prepare_linear(packed, rows=rows, activation="i8")
-        yield (
-            f"w{bits}a8",
-            lambda panel=integer: panels.linear(panel, codes, out, x_scale=scale),
-        )
+        yield f"w{bits}a8", partial(panels.linear, integer, codes, out, x_scale=scale)
         if rows == 1:
             wide = panels.prepare_linear(packed, rows=rows, activation="f32")
-            yield f"w{bits}a32", lambda panel=wide: panels.linear(panel, x, out)
+            yield f"w{bits}a32", partial(panels.linear, wide, x, out)
 
 
 def whisper_rows(
@@ -126,16 +125,16 @@ def whisper_rows(
     One thread, process CPU time, features not counted; every engine hears every utterance once a
     round, in alternation. The ratio is that of the sums over utterances, median over rounds.
     """
-    from cosim.models.torch_engine import TorchEngine  # noqa: PLC0415, imports torch
+    from cosim.models.torch_engine import torch_engine  # noqa: PLC0415, imports torch
 
     loaded = load_model(load(configs_root() / "models" / "whisper_tiny_en.yaml", ModelConfig))
     facts = facts_of(loaded)
-    engines: dict[str, Engine] = {"torch": TorchEngine(loaded.module)}
+    engines: dict[str, Engine] = {"torch": torch_engine(loaded)}
     for name in recipes:
         recipe: Recipe = load_recipe(configs_root() / "recipes" / f"{name}.yaml")
         artefact = build(loaded, compress(loaded.module, recipe), facts)
         engines[name] = program_engines(artefact)()
-    features = [log_mel(load_audio(item.audio)[0]) for item in utterances]
+    features = [log_mel(load_utterance(item)) for item in utterances]
     times: dict[str, list[float]] = {name: [] for name in engines}
     for engine in engines.values():
         greedy(engine, features[0], loaded.decoding)
@@ -162,4 +161,23 @@ def whisper_rows(
         }
 
 
-__all__ = ["Case", "linear_cases", "measure", "whisper_rows"]
+def bench(text: str, *, rounds: int, progress: Progress) -> list[dict[str, object]]:
+    """Return one row per case whose id contains `text`.
+
+    Whole transcriptions take the first utterances of the prompts test split.
+    """
+    rows: list[dict[str, object]] = []
+    progress.stage("calibrating")
+    limits = {name: rate / 1e9 for name, rate in harness.calibrate().items()}
+    for case in linear_cases(limits):
+        if text in case.id:
+            progress.stage(case.id)
+            rows.append(measure(case, rounds=rounds))
+    if text in "whisper_fp32 whisper_w8a8":
+        progress.stage("whole transcriptions")
+        speech = SpeechConfig(corpus="prompts", split="test", limit=4)
+        chosen = select(speech, progress=progress.note)
+        rows += whisper_rows(chosen.utterances, rounds=min(rounds, 5))
+    if not rows:
+        raise CosimError(f"bench: no case contains {text!r}; cases are named kernel/KxN-Tt")
+    return rows

@@ -143,7 +143,10 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
     call that has no importer, with the module it stands in.
     """
     exported = torch.export.export(
-        source.module, source.examples, dynamic_shapes=source.dynamic_shapes, strict=False
+        source.module,
+        source.examples,
+        dynamic_shapes=dict(source.dynamic_shapes),
+        strict=False,
     )
     importer = _Importer(source, parameters or {})
     signature = exported.graph_signature

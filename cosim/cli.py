@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -230,9 +230,9 @@ def data_command(name: str) -> None:
     from cosim.speech.corpora import fetch  # noqa: PLC0415
 
     with TerminalProgress() as progress:
-        corpus = fetch(name, progress.note)
-    for line in corpus.summary():
-        click.echo(line)
+        corpus = fetch(name, progress=progress.note)
+    click.echo(f"{corpus.name}: {corpus.manifest}")
+    click.echo(corpus.attribution)
 
 
 @main.command("list")
@@ -249,7 +249,7 @@ def list_command(kind: str | None) -> None:
                 click.echo(name)
 
 
-def _echo_table(rows: Iterable[dict[str, object]], total: dict[str, object]) -> None:
+def _echo_table(rows: Iterable[Mapping[str, object]], total: Mapping[str, object]) -> None:
     from cosim.results import table  # noqa: PLC0415
 
     click.echo(table(rows, total))

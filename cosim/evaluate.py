@@ -2,24 +2,39 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Protocol, TypeVar
 
 from cosim.artefact import Artefact
+from cosim.artefact import load as load_artefact
 from cosim.errors import CosimError
 from cosim.execute import ProgramEngine, Weights
-from cosim.speech.audio import load_audio
 from cosim.speech.decoding import Engine, Tokenizer, greedy
-from cosim.speech.features import RATE_HZ, log_mel
-from cosim.speech.manifest import Utterance
+from cosim.speech.features import log_mel
+from cosim.speech.manifest import FORMATS, SpeechConfig, Utterance
+from cosim.speech.normalize import describe
+from cosim.speech.selection import Speech, load_utterance, select
 from cosim.speech.wer import WerResult, score
 
 EngineMaker = Callable[[], Engine]
+# Which normaliser a family's published figures use.
+NORMALIZERS: Mapping[str, str] = {"whisper": "whisper_english"}
+
+
+class Progress(Protocol):
+    """Where long work tells what it is doing."""
+
+    def stage(self, text: str, total: int = 0) -> None:
+        """Begin a stage of `total` pieces (0: unknown)."""
+
+    def advance(self) -> None:
+        """Say that one piece is finished."""
+
+    def note(self, text: str) -> None:
+        """Say something that stays on the screen."""
 
 
 @dataclass(frozen=True)
@@ -49,52 +64,37 @@ class Transcript:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Speech:
-    """Utterances that can be used, and what was skipped or converted on the way."""
+def within_window(speech: Speech, window_s: float, *, keep_going: bool = False) -> Speech:
+    """Return the speech without recordings that are longer than the model's window.
 
-    utterances: tuple[Utterance, ...]
-    durations_s: Mapping[str, float]
-    skipped: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = field(default=())
-
-
-def check_speech(
-    utterances: Iterable[Utterance], *, window_s: float, keep_going: bool = False
-) -> Speech:
-    """Read every file once and return what can be used.
-
-    Raises CosimError with one line per unusable file; `keep_going` skips and counts them instead.
+    Raises CosimError listing them, or when nothing is left; `keep_going` skips and counts them.
     """
-    used: list[Utterance] = []
-    durations: dict[str, float] = {}
-    problems: list[str] = []
-    warnings: list[str] = []
-    for utterance in utterances:
-        try:
-            audio, notes = _audio_of(utterance, window_s)
-        except CosimError as error:
-            problems += error.problems
-            continue
-        warnings += notes
-        durations[utterance.id] = len(audio) / RATE_HZ
-        used.append(utterance)
+    problems = [
+        f"{item.audio}: found {item.duration_s:.1f} s of audio, expected at most {window_s:g}"
+        for item in speech.utterances
+        if (item.duration_s or 0.0) > window_s
+    ]
+    kept = tuple(item for item in speech.utterances if (item.duration_s or 0.0) <= window_s)
     if problems and not keep_going:
         raise CosimError(problems)
-    if not used:
-        raise CosimError([*problems, "no utterance is left to transcribe"])
-    return Speech(tuple(used), durations, tuple(problems), tuple(warnings))
+    if not kept:
+        raise CosimError([*speech.skipped, *problems, "no utterance is left to transcribe"])
+    return replace(speech, utterances=kept, skipped=(*speech.skipped, *problems))
 
 
-def _audio_of(utterance: Utterance, window_s: float) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Return samples and warnings of an utterance that must fit one window."""
-    return load_audio(
-        utterance.audio,
-        RATE_HZ,
-        start_s=utterance.start_s,
-        end_s=utterance.end_s,
-        max_seconds=window_s,
-    )
+def speech_at(path: Path, *, limit: int | None = None) -> SpeechConfig:
+    """Return the `speech:` key that stands for a manifest file or a corpus folder.
+
+    Raises CosimError naming the three formats when the path is none of them.
+    """
+    if path.is_file():
+        return SpeechConfig(manifest=str(path), limit=limit)
+    if (path / "wav.scp").is_file():
+        return SpeechConfig(kaldi=str(path), limit=limit)
+    if path.is_dir() and next(path.rglob("*.trans.txt"), None) is not None:
+        return SpeechConfig(librispeech=str(path), limit=limit)
+    found = "a folder of another kind" if path.is_dir() else "no such file or folder"
+    raise CosimError(f"--speech {path}: {found}, expected {FORMATS}")
 
 
 def program_engines(artefact: Artefact) -> EngineMaker:
@@ -127,14 +127,14 @@ def transcribe(
         if not hasattr(local, "engine"):
             with lock:  # weights are prepared once
                 local.engine = make_engine()
-        audio, _ = _audio_of(utterance, artefact.model.window_s)
+        audio = load_utterance(utterance)
         heard = greedy(local.engine, log_mel(audio, artefact.model.mels), artefact.model.decoding)
         transcript = Transcript(
             utterance.id,
             tokenizer.decode(heard.tokens),
             utterance.text,
             utterance.speaker,
-            speech.durations_s[utterance.id],
+            utterance.duration_s or 0.0,
             heard.tokens,
             heard.steps,
             heard.hit_limit,
@@ -171,3 +171,49 @@ def measure(transcripts: Sequence[Transcript], *, normalizer: str) -> WerResult:
         [item.text for item in transcripts],
         normalizer,
     )
+
+
+def evaluate_artefact(
+    artefact_folder: Path,
+    speech: Path,
+    *,
+    progress: Progress,
+    limit: int | None = None,
+    normalizer: str | None = None,
+    keep_going: bool = False,
+) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """Return rows per utterance and the WER of an artefact on a manifest or corpus folder."""
+    name = normalizer or ""
+    if normalizer is not None:
+        describe(normalizer)
+    artefact = load_artefact(artefact_folder)
+    name = name or NORMALIZERS[artefact.model.family]
+    selected = select(speech_at(speech, limit=limit), keep_going=keep_going, progress=progress.note)
+    checked = within_window(selected, artefact.model.window_s, keep_going=keep_going)
+    progress.stage("transcribing", len(checked.utterances))
+    heard = transcribe(
+        program_engines(artefact),
+        checked,
+        artefact=artefact,
+        report=lambda _transcript: progress.advance(),
+    )
+    result = measure(heard, normalizer=name)
+    rows = [
+        {**item.row(), "errors": errors, "words": words}
+        for item, errors, words in zip(heard, result.errors, result.reference_words, strict=True)
+    ]
+    total = {
+        "wer": result.wer,
+        "cer": result.cer,
+        "substitutions": result.substitutions,
+        "insertions": result.insertions,
+        "deletions": result.deletions,
+        "words": result.words,
+        "utterances": result.utterances,
+        "normalizer": result.normalizer,
+        "hit_limit": sum(item.hit_limit for item in heard),
+        "skipped": len(checked.skipped),
+        "program_hash": artefact.program.hash,
+        "warnings": list(checked.warnings),
+    }
+    return rows, total

@@ -6,45 +6,31 @@ in the same result.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Protocol
 
 from cosim.artefact import Artefact, ModelFacts, build, facts_of
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe
 from cosim.evaluate import (
+    NORMALIZERS,
     EngineMaker,
-    Speech,
+    Progress,
     Transcript,
-    check_speech,
     measure,
     program_engines,
     transcribe,
+    within_window,
 )
 from cosim.experiment import Experiment
 from cosim.models import LoadedModel, load
 from cosim.results import SCHEMA, RunFolder, config_hash, now, read_rows, versions, write_rows
 from cosim.simulate import SpeechRun, check_chip, simulate_speech
-from cosim.speech.corpora import utterances_of
+from cosim.speech.selection import Speech, select
 from cosim.speech.wer import WerResult, paired_interval
 
-NORMALIZERS: Mapping[str, str] = {"whisper": "whisper_english"}
 BASELINE = "torch fp32"
-
-
-class Progress(Protocol):
-    """Where a run tells what it is doing."""
-
-    def stage(self, text: str, total: int = 0) -> None:
-        """Begin a stage of `total` pieces (0: unknown)."""
-
-    def advance(self) -> None:
-        """Say that one piece is finished."""
-
-    def note(self, text: str) -> None:
-        """Say something that stays on the screen."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +58,17 @@ def run(
     A folder whose run is complete is read, not made again. Raises CosimError for bad input and for
     a folder that holds something else.
     """
-    listing = utterances_of(experiment.speech, keep_going=keep_going)
+    speech = select(
+        experiment.speech,
+        relative_to=experiment.path,
+        keep_going=keep_going,
+        progress=progress.note,
+    )
+    if speech.attribution:
+        progress.note(speech.attribution)
     identity = {
         "config": experiment.document,
-        "speech": [(item.id, item.text, str(item.audio.name)) for item in listing.utterances],
+        "speech": [(item.id, item.text, item.duration_s) for item in speech.utterances],
         "versions": versions(),
     }
     place = RunFolder(folder)
@@ -83,11 +76,10 @@ def run(
         progress.note(f"{folder}: this run is complete; its results are shown again")
         return dict(json.loads(place.document.read_text(encoding="utf-8")))
     seconds: dict[str, float] = {}
-    progress.stage("loading the model and checking speech")
+    progress.stage("loading the model")
     loaded = load(experiment.model)
     progress.note(f"weights: {loaded.source}")
-    speech = check_speech(listing.utterances, window_s=loaded.window_s, keep_going=keep_going)
-    speech = replace(speech, skipped=(*listing.skipped, *speech.skipped))
+    speech = within_window(speech, loaded.window_s, keep_going=keep_going)
     engines = _engines(experiment, loaded, progress, seconds)
     check_chip(engines.artefact, experiment.chip)
     started = perf_counter()
@@ -112,7 +104,7 @@ def _engines(
     experiment: Experiment, loaded: LoadedModel, progress: Progress, seconds: dict[str, float]
 ) -> Engines:
     """Return torch, our fp32 and the recipe's engine (the last two are one for an fp32 recipe)."""
-    from cosim.models.torch_engine import TorchEngine  # noqa: PLC0415, imports torch
+    from cosim.models.torch_engine import torch_engine  # noqa: PLC0415, imports torch
 
     progress.stage("compressing")
     started = perf_counter()
@@ -122,7 +114,7 @@ def _engines(
     progress.stage("lowering")
     started = perf_counter()
     plain = Recipe("fp32")
-    makers: dict[str, EngineMaker] = {BASELINE: lambda: TorchEngine(loaded.module)}
+    makers: dict[str, EngineMaker] = {BASELINE: lambda: torch_engine(loaded)}
     reference = _lowered(loaded, plain, facts)
     makers["cosim fp32"] = program_engines(reference)
     artefact = reference
@@ -186,6 +178,12 @@ def _document(
         "versions": versions(),
         "config_hash": config_hash(experiment.document),
         "program_hash": artefact.program.hash,
+        "speech": {
+            "name": speech.name,
+            "utterances": len(speech.utterances),
+            "seconds": speech.seconds,
+            "attribution": speech.attribution,
+        },
         "model": {
             "name": model.name,
             "source": model.source,

@@ -5,9 +5,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cosim.errors import CosimError
+from cosim.models import LoadedModel
 from cosim.models.whisper import Whisper
 
 Floats = NDArray[np.float32]
+
+
+def torch_engine(loaded: LoadedModel, *, threads: int = 1) -> "TorchEngine":
+    """Return the engine of a loaded model; CosimError for a family that torch cannot run here."""
+    if not isinstance(loaded.module, Whisper):
+        raise CosimError(f"model {loaded.name}: family {loaded.family} has no torch engine")
+    return TorchEngine(loaded.module, threads=threads)
 
 
 class TorchEngine:
