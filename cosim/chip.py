@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 from cosim.config import configs_root, parse, read, resolve
 from cosim.errors import CosimError, collect
-from hwmodels.architecture import Architecture, MemoryTechnology, check
-from hwmodels.energy import EnergyTable, prices
+from hwmodels.architecture import Architecture, MemoryTechnology
+from hwmodels.energy import EnergyTable
+from hwmodels.simulate import chip as require_fit
 
 DEFAULT_ENERGY = "energy/aladdin_cacti_28nm.yaml"
 
@@ -81,15 +82,9 @@ def parse_chip(
         )
     if architecture is None or table is None or technology is None or problems:
         raise CosimError(problems)
-    for rule in (
-        lambda: check(architecture, technology),
-        lambda: prices(architecture, technology, table),
-    ):
-        try:
-            rule()
-        except ValueError as error:
-            problems += [f"{source}: {line}" for line in str(error).splitlines()]
-    if problems:
-        raise CosimError(problems)
+    try:
+        require_fit(architecture, technology=technology, energy=table)
+    except ValueError as error:
+        raise CosimError(f"{source}: {line}" for line in str(error).splitlines()) from None
     document = {"hardware": hardware, "memory": memory, "energy": energy}
     return Chip(architecture, technology, table, document)

@@ -14,7 +14,8 @@ from cosim.errors import CosimError
 from cosim.evaluate import Transcript
 from cosim.profile import graph_lengths
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
-from hwmodels.machine import Reuse, check_supported, simulate_calls
+from hwmodels.planner import require_supported
+from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
 from hwmodels.workload import Workload, gemms_from_csv
 
@@ -150,11 +151,14 @@ def _by_kind(stats: RunStats) -> list[dict[str, object]]:
 
 def check_chip(artefact: Artefact, chip: Chip) -> None:
     """Raise CosimError listing every op of the program that the chip supports nowhere."""
-    caller = Caller(artefact)
-    try:
-        check_supported(caller.utterance(2), chip.architecture)
-    except ValueError as error:
-        raise CosimError(str(error).splitlines()) from None
+    problems: list[str] = []
+    for workload in Caller(artefact).utterance(1):
+        try:
+            require_supported(workload, chip.architecture)
+        except ValueError as error:
+            problems += str(error).splitlines()
+    if problems:
+        raise CosimError(problems)
 
 
 def simulate_speech(
@@ -167,17 +171,24 @@ def simulate_speech(
     caller, reuse = Caller(artefact), Reuse()
     found: list[RunStats] = []
     for transcript in transcripts:
-        found.append(
-            simulate_calls(
-                caller.utterance(transcript.steps),
-                chip.architecture,
-                chip.technology,
-                chip.energy,
-                reuse=reuse,
-            )
-        )
+        found.append(_simulate(caller.utterance(transcript.steps), chip, transcript.id, reuse))
         advance()
     return SpeechRun(chip, tuple(found), tuple(item.duration_s for item in transcripts))
+
+
+def _simulate(calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None) -> RunStats:
+    """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do."""
+    try:
+        found = simulate_calls(
+            calls,
+            chip.architecture,
+            technology=chip.technology,
+            energy=chip.energy,
+            reuse=reuse,
+        )
+    except ValueError as error:
+        raise CosimError(str(error).splitlines()) from None
+    return combine(found, name=name)
 
 
 def simulate_any(
@@ -207,12 +218,7 @@ def simulate_any(
         check_chip(artefact, chip)
         calls = Caller(artefact).utterance(steps)
         name = f"{artefact.model.name} ({artefact.compression.recipe}), {steps} decoding steps"
-    try:
-        stats = simulate_calls(
-            calls, chip.architecture, chip.technology, chip.energy, reuse=Reuse() if reuse else None
-        )
-    except ValueError as error:
-        raise CosimError(str(error).splitlines()) from None
+    stats = _simulate(calls, chip, name, Reuse() if reuse else None)
     total = totals_of(stats) | {
         "hardware": chip.name,
         "work": name,
