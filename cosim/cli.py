@@ -142,7 +142,7 @@ def evaluate_command(
             artefact,
             speech,
             limit=limit,
-            normalizer=normalizer,
+            normalizer_name=normalizer,
             keep_going=keep_going,
             progress=progress,
         )

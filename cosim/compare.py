@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from cosim.errors import CosimError
+from cosim.evaluate import Transcript, difference_interval, measure
 from cosim.results import read_rows
-from cosim.speech.wer import paired_interval, utterance_errors
+
+Rows = Mapping[str, Mapping[str, object]]
 
 
 def compare(runs: Sequence[Path]) -> list[dict[str, object]]:
@@ -35,48 +37,47 @@ def _row(
     path: Path,
     document: Mapping[str, Any],
     first: Mapping[str, Any],
-    rows: Mapping[str, Mapping[str, object]],
-    first_rows: Mapping[str, Mapping[str, object]],
+    rows: Rows,
+    first_rows: Rows,
 ) -> dict[str, object]:
     difference, interval, note = _difference(document, first, rows, first_rows)
     text = note
     if difference is not None and interval is not None:
         low, high = (100 * bound for bound in interval)
         text = f"{100 * difference:+.2f} ({low:+.2f} to {high:+.2f})"
+    shared = [key for key in first_rows if key in rows]
     return {
         "run": path.name,
         "wer": document["accuracy"]["wer"],
+        "shared_utterances": len(shared),
         "wer_difference": difference,
         "wer_difference_interval": interval,
         "wer_difference_text": text,
-        "cycles_ratio": _ratio(document, first, "totals", "cycles"),
-        "energy_ratio": _ratio(document, first, "totals", "energy_j"),
-        "dram_ratio": _ratio(document, first, "totals", "dram_bytes"),
-        "size_ratio": _ratio(document, first, "compression", "size_bytes"),
+        "cycles_ratio": _ratio(rows, first_rows, shared, "cycles"),
+        "energy_ratio": _ratio(rows, first_rows, shared, "energy_j"),
+        "dram_ratio": _ratio(rows, first_rows, shared, "dram_bytes"),
+        "size_ratio": document["compression"]["size_bytes"] / first["compression"]["size_bytes"],
     }
 
 
-def _ratio(document: Mapping[str, Any], first: Mapping[str, Any], part: str, key: str) -> float:
-    return float(document[part][key] / first[part][key])
+def _ratio(rows: Rows, first_rows: Rows, shared: Sequence[str], key: str) -> float | None:
+    """Return the ratio of sums over the utterances that both runs have."""
+    base = sum(float(str(first_rows[name][key])) for name in shared)
+    return sum(float(str(rows[name][key])) for name in shared) / base if base else None
 
 
 def _difference(
-    document: Mapping[str, Any],
-    first: Mapping[str, Any],
-    rows: Mapping[str, Mapping[str, object]],
-    first_rows: Mapping[str, Mapping[str, object]],
-) -> tuple[float | None, tuple[float, float] | None, str]:
+    document: Mapping[str, Any], first: Mapping[str, Any], rows: Rows, first_rows: Rows
+) -> tuple[float | None, list[float] | None, str]:
     names = [item["accuracy"]["normalizer_name"] for item in (document, first)]
     if names[0] != names[1]:
         return None, None, "other normaliser"
-    shared = [key for key in first_rows if key in rows]
-    if not shared:
-        return None, None, "no utterance shared"
-    references = [str(rows[key]["reference"]) for key in shared]
-    ours, words = utterance_errors(references, [str(rows[k]["text"]) for k in shared], names[0])
-    theirs, _ = utterance_errors(references, [str(first_rows[k]["text"]) for k in shared], names[0])
-    total = int(sum(words))
-    if not total:
-        return None, None, "no words"
-    interval = paired_interval(ours, theirs, words, groups=None, seed=0)
-    return (int(sum(ours)) - int(sum(theirs))) / total, interval, ""
+    ours, theirs = (
+        measure([Transcript.from_row(table[key]) for key in first_rows if key in rows], names[0])
+        for table in (rows, first_rows)
+    )
+    if not ours.total.words:
+        return None, None, "no words shared"
+    speakers = [str(first_rows[key]["speaker"]) for key in first_rows if key in rows]
+    interval = difference_interval(ours, theirs, speakers)
+    return (ours.total.errors - theirs.total.errors) / ours.total.words, interval, ""

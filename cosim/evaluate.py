@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,9 +15,16 @@ from cosim.execute import ProgramEngine, Weights
 from cosim.speech.decoding import Engine, Tokenizer, greedy
 from cosim.speech.features import log_mel
 from cosim.speech.manifest import FORMATS, SpeechConfig, Utterance
-from cosim.speech.normalize import describe
+from cosim.speech.normalize import normalizer
 from cosim.speech.selection import Speech, load_utterance, select
-from cosim.speech.wer import WerResult, score
+from cosim.speech.wer import (
+    UtteranceErrors,
+    WerResult,
+    align,
+    paired_interval,
+    speaker_groups,
+    total,
+)
 
 EngineMaker = Callable[[], Engine]
 # Which normaliser a family's published figures use.
@@ -56,7 +63,8 @@ class Transcript:
     @classmethod
     def from_row(cls, row: Mapping[str, object]) -> "Transcript":
         """Return the transcript that `row` kept."""
-        values = {**row, "tokens": tuple(row["tokens"])}  # type: ignore[arg-type]
+        values = {field.name: row[field.name] for field in fields(cls)}
+        values["tokens"] = tuple(row["tokens"])  # type: ignore[arg-type]
         return cls(**values)  # type: ignore[arg-type]
 
     def row(self) -> dict[str, object]:
@@ -164,13 +172,49 @@ def _run_all(work: Callable[[T], None], items: Sequence[T], workers: int) -> Non
             raise
 
 
-def measure(transcripts: Sequence[Transcript], *, normalizer: str) -> WerResult:
-    """Return corpus-level error counts of transcripts."""
-    return score(
-        [item.reference for item in transcripts],
-        [item.text for item in transcripts],
-        normalizer,
+@dataclass(frozen=True)
+class Measured:
+    """Error counts of an engine: the corpus and each utterance, in order."""
+
+    total: WerResult
+    rows: tuple[UtteranceErrors, ...]
+
+    @property
+    def wer(self) -> float | None:
+        """Word errors per reference word; None where no reference has words."""
+        return self.total.wer if self.total.words else None
+
+    @property
+    def cer(self) -> float | None:
+        """Character errors per reference character; None where no reference has words."""
+        return self.total.cer if self.total.words else None
+
+
+def measure(transcripts: Sequence[Transcript], name: str) -> Measured:
+    """Return the error counts of transcripts under the normaliser `name`."""
+    chosen = normalizer(name)
+    rows = align([item.reference for item in transcripts], [t.text for t in transcripts], chosen)
+    return Measured(total(rows, chosen), rows)
+
+
+def difference_interval(
+    ours: Measured, theirs: Measured, speakers: Sequence[str], *, seed: int = 0
+) -> list[float] | None:
+    """Return [low, high] of WER ours minus theirs on the same utterances, 95 % paired bootstrap.
+
+    Speakers are resampled where there are enough of them, else utterances; None for fewer than two.
+    """
+    words = [row.words for row in ours.rows]
+    if sum(count > 0 for count in words) < 2:
+        return None
+    interval = paired_interval(
+        [row.errors for row in ours.rows],
+        [row.errors for row in theirs.rows],
+        words,
+        groups=speaker_groups(speakers),
+        seed=seed,
     )
+    return list(interval)
 
 
 def evaluate_artefact(
@@ -179,15 +223,14 @@ def evaluate_artefact(
     *,
     progress: Progress,
     limit: int | None = None,
-    normalizer: str | None = None,
+    normalizer_name: str | None = None,
     keep_going: bool = False,
 ) -> tuple[list[dict[str, object]], dict[str, object]]:
     """Return rows per utterance and the WER of an artefact on a manifest or corpus folder."""
-    name = normalizer or ""
-    if normalizer is not None:
-        describe(normalizer)
+    if normalizer_name is not None:
+        normalizer(normalizer_name)  # an unknown name is told before any work
     artefact = load_artefact(artefact_folder)
-    name = name or NORMALIZERS[artefact.model.family]
+    name = normalizer_name or NORMALIZERS[artefact.model.family]
     selected = select(speech_at(speech, limit=limit), keep_going=keep_going, progress=progress.note)
     checked = within_window(selected, artefact.model.window_s, keep_going=keep_going)
     progress.stage("transcribing", len(checked.utterances))
@@ -197,14 +240,15 @@ def evaluate_artefact(
         artefact=artefact,
         report=lambda _transcript: progress.advance(),
     )
-    result = measure(heard, normalizer=name)
+    measured = measure(heard, name)
     rows = [
-        {**item.row(), "errors": errors, "words": words}
-        for item, errors, words in zip(heard, result.errors, result.reference_words, strict=True)
+        {**item.row(), "errors": counts.errors, "words": counts.words}
+        for item, counts in zip(heard, measured.rows, strict=True)
     ]
-    total = {
-        "wer": result.wer,
-        "cer": result.cer,
+    result = measured.total
+    summary: dict[str, object] = {
+        "wer": measured.wer,
+        "cer": measured.cer,
         "substitutions": result.substitutions,
         "insertions": result.insertions,
         "deletions": result.deletions,
@@ -216,4 +260,4 @@ def evaluate_artefact(
         "program_hash": artefact.program.hash,
         "warnings": list(checked.warnings),
     }
-    return rows, total
+    return rows, summary

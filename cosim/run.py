@@ -16,8 +16,10 @@ from cosim.compress.recipe import Recipe
 from cosim.evaluate import (
     NORMALIZERS,
     EngineMaker,
+    Measured,
     Progress,
     Transcript,
+    difference_interval,
     measure,
     program_engines,
     transcribe,
@@ -27,8 +29,9 @@ from cosim.experiment import Experiment
 from cosim.models import LoadedModel, load
 from cosim.results import SCHEMA, RunFolder, config_hash, now, read_rows, versions, write_rows
 from cosim.simulate import SpeechRun, check_chip, simulate_speech
+from cosim.speech.normalize import normalizer
 from cosim.speech.selection import Speech, select
-from cosim.speech.wer import WerResult, paired_interval
+from cosim.speech.wer import write_trn
 
 BASELINE = "torch fp32"
 
@@ -96,6 +99,7 @@ def run(
     document = _document(experiment, engines.artefact, speech, heard, simulated, seconds)
     write_rows(folder / "layers.jsonl", simulated.layer_rows())
     write_rows(folder / "utterances.jsonl", _utterance_rows(heard, simulated))
+    _write_trn(folder, heard, NORMALIZERS[engines.artefact.model.family])
     place.close(document)
     return document
 
@@ -165,10 +169,11 @@ def _document(
     seconds: Mapping[str, float],
 ) -> dict[str, object]:
     """Return `run.json` (schema in DESIGN: keys are added, never renamed)."""
-    normalizer = NORMALIZERS[artefact.model.family]
-    measured = {name: measure(items, normalizer=normalizer) for name, items in heard.items()}
+    name = NORMALIZERS[artefact.model.family]
+    measured = {engine: measure(items, name) for engine, items in heard.items()}
     final = list(measured)[-1]
     accuracy = _accuracy(measured, heard, final, experiment.seed)
+    accuracy["normalizer_name"] = name
     accuracy["skipped"] = list(speech.skipped)
     model = artefact.model
     return {
@@ -212,36 +217,35 @@ def _document(
 
 
 def _accuracy(
-    measured: Mapping[str, WerResult],
+    measured: Mapping[str, Measured],
     heard: Mapping[str, Sequence[Transcript]],
     final: str,
     seed: int,
 ) -> dict[str, object]:
-    result = measured[final]
-    base = measured[BASELINE]
-    low, high = paired_interval(
-        result.errors, base.errors, result.reference_words, groups=_groups(heard[final]), seed=seed
-    )
+    result, base = measured[final], measured[BASELINE]
+    counts = result.total
     return {
         "wer": result.wer,
         "cer": result.cer,
-        "substitutions": result.substitutions,
-        "insertions": result.insertions,
-        "deletions": result.deletions,
-        "words": result.words,
-        "utterances": result.utterances,
-        "normalizer": result.normalizer,
-        "note": f"{result.empty_references} utterances without words after normalisation left out",
+        "substitutions": counts.substitutions,
+        "insertions": counts.insertions,
+        "deletions": counts.deletions,
+        "words": counts.words,
+        "utterances": counts.utterances,
+        "normalizer": counts.normalizer,
+        "note": f"{counts.left_out} utterances without words after normalisation left out",
         "hit_limit": sum(item.hit_limit for item in heard[final]),
         "baseline": {"wer": base.wer, "engine": BASELINE},
-        "wer_difference_interval": [low, high],
+        "wer_difference_interval": difference_interval(
+            result, base, [item.speaker for item in heard[final]], seed=seed
+        ),
         "engines": [
             {
                 "engine": name,
                 "wer": item.wer,
-                "substitutions": item.substitutions,
-                "insertions": item.insertions,
-                "deletions": item.deletions,
+                "substitutions": item.total.substitutions,
+                "insertions": item.total.insertions,
+                "deletions": item.total.deletions,
                 "same_text_as_baseline": sum(
                     a.text == b.text for a, b in zip(heard[name], heard[BASELINE], strict=True)
                 )
@@ -252,10 +256,18 @@ def _accuracy(
     }
 
 
-def _groups(transcripts: Sequence[Transcript]) -> list[str] | None:
-    """Return speakers to resample by, or None where there are too few to."""
-    speakers = [item.speaker for item in transcripts]
-    return speakers if len(set(speakers)) > 2 and all(speakers) else None
+def _write_trn(folder: Path, heard: Mapping[str, Sequence[Transcript]], name: str) -> None:
+    """Write normalised references and hypotheses as .trn, so that sclite can confirm the WER."""
+    apply = normalizer(name).apply
+    texts = {"reference": [apply(item.reference) for item in next(iter(heard.values()))]}
+    texts |= {
+        engine.replace(" ", "-"): [apply(item.text) for item in items]
+        for engine, items in heard.items()
+    }
+    for title, lines in texts.items():
+        items = next(iter(heard.values()))
+        ids, speakers = [item.id for item in items], [item.speaker for item in items]
+        write_trn(folder / f"{title}.trn", ids, lines, speakers)
 
 
 def _utterance_rows(
@@ -265,7 +277,6 @@ def _utterance_rows(
     rows = []
     for index, transcript in enumerate(heard[names[-1]]):
         row = transcript.row()
-        del row["tokens"]
         row["texts"] = {name: heard[name][index].text for name in names}
         rows.append(row | simulated.utterance_row(index))
     return rows

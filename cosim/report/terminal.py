@@ -107,6 +107,13 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
     return table
 
 
+def _points(interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return "not measured"
+    low, high = (100 * bound for bound in interval)
+    return f"{low:+.2f} to {high:+.2f} points"
+
+
 def print_run(document: Mapping[str, Any], folder: Path) -> None:
     """Print the table of a run: accuracy by engine, then cycles, energy and bandwidth."""
     console = _console()
@@ -137,11 +144,15 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
             ),
         )
     )
-    low, high = accuracy["wer_difference_interval"]
+    interval = accuracy["wer_difference_interval"]
     console.print(
         f"WER difference to {accuracy['baseline']['engine']}, 95 % paired bootstrap: "
-        f"{100 * low:+.2f} to {100 * high:+.2f} points; "
-        f"{accuracy['hit_limit']} utterances hit the step limit",
+        + (
+            "not measured"
+            if interval is None
+            else "{:+.2f} to {:+.2f} points".format(*_points(interval))
+        )
+        + f"; {accuracy['hit_limit']} utterances hit the step limit",
         soft_wrap=True,
     )
     console.print(
@@ -291,7 +302,7 @@ def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
                     percent(row["wer"]),
                     str(row["wer_difference_text"]),
                     *(
-                        f"{row[key]:.3f}"
+                        "-" if row[key] is None else f"{row[key]:.3f}"
                         for key in ("cycles_ratio", "energy_ratio", "dram_ratio", "size_ratio")
                     ),
                 )
