@@ -1,0 +1,184 @@
+"""What a chip is: frozen dataclasses that mirror the chip and memory YAML key by key.
+
+Ranges are `annotated_types` metadata on the fields, so any reader of YAML can enforce them without
+this package knowing the reader.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, MinLen
+
+FEMTO = 10**15  # femtoseconds in a second
+
+Dataflow = Literal["weight_stationary"]
+Schedule = Literal["serial", "double_buffered"]
+Sparsity = Literal["dense"]
+Fidelity = Literal["sampled", "exact", "roofline"]
+Arbitration = Literal["fifo", "priority"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number with its range and where it comes from (`assumed ...` when nobody published it)."""
+
+    value: Annotated[float, Ge(0)]
+    source: Annotated[str, MinLen(1)]
+    low: Annotated[float, Ge(0)] | None = None
+    high: Annotated[float, Ge(0)] | None = None
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Low and high; the value itself where no range is given."""
+        return (
+            self.value if self.low is None else self.low,
+            self.value if self.high is None else self.high,
+        )
+
+
+@dataclass(frozen=True)
+class ProcessingArray:
+    """A systolic array of `rows` x `columns` multiply-accumulate cells.
+
+    `supports` lists operand types as activation x weight, e.g. `i8xi4`. `sparsity` names the policy
+    for zero weights; `dense` computes them.
+    """
+
+    rows: Annotated[int, Ge(1)]
+    columns: Annotated[int, Ge(1)]
+    clock_hz: Annotated[float, Gt(0)]
+    dataflow: Dataflow = "weight_stationary"
+    schedule: Schedule = "double_buffered"
+    supports: Annotated[tuple[str, ...], MinLen(1)] = ("i8xi8",)
+    accumulator_bits: Annotated[int, Ge(8)] = 32
+    sparsity: Sparsity = "dense"
+
+    @property
+    def period_fs(self) -> int:
+        """Clock period in femtoseconds."""
+        return round(FEMTO / self.clock_hz)
+
+
+@dataclass(frozen=True)
+class VectorUnit:
+    """Lanes that do one operation, or one multiply-accumulate, on one element per cycle.
+
+    With `fallback` GEMMs of types the array does not support run here, with a warning; without it
+    they are an error.
+    """
+
+    lanes: Annotated[int, Ge(1)]
+    clock_hz: Annotated[float, Gt(0)]
+    fallback: bool = False
+
+    @property
+    def period_fs(self) -> int:
+        """Clock period in femtoseconds."""
+        return round(FEMTO / self.clock_hz)
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """On-chip memory. `port_bytes` move between it and memory per array cycle.
+
+    The side towards the array and the vector unit is as wide as they are. `port_bytes: null` takes
+    the port out of the picture, for studies of the limits.
+    """
+
+    size_bytes: Annotated[int, Ge(64)]
+    port_bytes: Annotated[int, Ge(1)] | None
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """The three buffers of the array."""
+
+    input: Buffer
+    weight: Buffer
+    output: Buffer
+
+
+@dataclass(frozen=True)
+class MemoryStack:
+    """Which memory is used: the path of its YAML, how many channels and how it is modelled."""
+
+    technology: Annotated[str, MinLen(1)]
+    channels: Annotated[int, Ge(1)]
+    fidelity: Fidelity = "roofline"
+    arbitration: Arbitration = "fifo"
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A chip with its memory stack."""
+
+    name: Annotated[str, MinLen(1)]
+    array: ProcessingArray
+    vector_unit: VectorUnit
+    buffers: Buffers
+    memory: MemoryStack
+
+
+@dataclass(frozen=True)
+class MemoryTechnology:
+    """A memory as the roofline model needs it; all figures are per channel.
+
+    `peak_bytes_per_s: null` means unlimited. `efficiency` is the share of the peak that a long
+    stream reaches. Addresses rotate over the channels every `interleave_bytes`; memory moves whole
+    bursts of `burst_bytes`.
+    """
+
+    name: Annotated[str, MinLen(1)]
+    channels: Annotated[int, Ge(1)]
+    capacity_bytes: Annotated[int, Ge(1)]
+    burst_bytes: Annotated[int, Ge(1)]
+    interleave_bytes: Annotated[int, Ge(1)]
+    organisation_source: Annotated[str, MinLen(1)]
+    clock_hz: Figure
+    peak_bytes_per_s: Figure | None
+    efficiency: Figure
+    latency_s: Figure
+    read_j_per_bit: Figure
+    write_j_per_bit: Figure
+    background_w: Figure
+
+
+def check(architecture: Architecture, technology: MemoryTechnology) -> None:
+    """Raise ValueError with every rule between the fields that this chip and its memory break."""
+    memory = architecture.memory
+    problems: list[str] = []
+    if memory.fidelity != "roofline":
+        problems.append(
+            f'memory.fidelity: found "{memory.fidelity}", which needs the cycle-accurate '
+            'controller; available: "roofline"'
+        )
+    if memory.channels > technology.channels:
+        problems.append(
+            f"memory.channels: found {memory.channels}, "
+            f"but {technology.name} has {technology.channels}"
+        )
+    if not 0 < technology.efficiency.value <= 1:
+        problems.append(
+            f"{technology.name}: efficiency: found {technology.efficiency.value}, "
+            "expected a share in (0, 1]"
+        )
+    if technology.peak_bytes_per_s is not None and technology.peak_bytes_per_s.value == 0:
+        problems.append(f"{technology.name}: peak_bytes_per_s: found 0, expected more")
+    if technology.interleave_bytes % technology.burst_bytes:
+        problems.append(
+            f"{technology.name}: interleave_bytes: found {technology.interleave_bytes}, expected a "
+            f"multiple of burst_bytes, {technology.burst_bytes}"
+        )
+    problems += [
+        f"{technology.name}: {name}: found low {figure.bounds[0]:g}, value {figure.value:g}, "
+        f"high {figure.bounds[1]:g}, expected low <= value <= high"
+        for name, figure in vars(technology).items()
+        if isinstance(figure, Figure) and not _is_ordered(figure)
+    ]
+    if problems:
+        raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
+
+
+def _is_ordered(figure: Figure) -> bool:
+    low, high = figure.bounds
+    return low <= figure.value <= high

@@ -1,0 +1,234 @@
+"""Energy as a ledger: action counts times energy per action, each with its source and range.
+
+Totals are sums of rows. Memory energy comes from the memory's own file, everything on the chip from
+an energy table; a table that does not cover the chip is refused before anything runs.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import log
+from typing import Annotated
+
+from annotated_types import Ge, Gt, MinLen
+
+from hwmodels.architecture import Architecture, Figure, MemoryTechnology
+
+Action = tuple[str, str]  # component and what it does
+
+
+@dataclass(frozen=True)
+class SramPoint:
+    """Energy per byte of a buffer of `size_bytes`."""
+
+    size_bytes: Annotated[int, Ge(1)]
+    read_j_per_byte: Figure
+    write_j_per_byte: Figure
+
+
+@dataclass(frozen=True)
+class EnergyTable:
+    """Energy of everything on the chip at one node.
+
+    `actions` are joules per action: `mac_AxW` (one multiply-accumulate of the array for operands A
+    and W), `vector_mac` and `vector_op` (one lane operation). `sram` are points of buffer energy;
+    sizes between them follow the power law through the two neighbours, sizes outside the power law
+    of the two nearest. Leakage is in watts per byte of buffer and per cell of the array.
+    """
+
+    name: Annotated[str, MinLen(1)]
+    node_m: Annotated[float, Gt(0)]
+    actions: dict[str, Figure]
+    sram: Annotated[tuple[SramPoint, ...], MinLen(2)]
+    sram_leakage_w_per_byte: Figure
+    cell_leakage_w: Figure
+    lane_leakage_w: Figure
+
+
+@dataclass(frozen=True)
+class EnergyRow:
+    """One line of a ledger. `factor` names what rows of one table share when a range moves."""
+
+    component: str
+    action: str
+    count: int
+    energy_per_action_j: float
+    low_per_action_j: float
+    high_per_action_j: float
+    source: str
+    factor: str
+
+    @property
+    def energy_j(self) -> float:
+        """Joules of this row."""
+        return self.count * self.energy_per_action_j
+
+    @property
+    def energy_low_j(self) -> float:
+        """Low end of the range."""
+        return self.count * self.low_per_action_j
+
+    @property
+    def energy_high_j(self) -> float:
+        """High end of the range."""
+        return self.count * self.high_per_action_j
+
+
+@dataclass(frozen=True)
+class Price:
+    """Joules per action with range, source and factor."""
+
+    value_j: float
+    low_j: float
+    high_j: float
+    source: str
+    factor: str
+
+
+Prices = dict[Action, Price]
+
+
+def prices(architecture: Architecture, technology: MemoryTechnology, table: EnergyTable) -> Prices:
+    """Return the price of every action this chip can do.
+
+    Static actions (`leakage`, `background`) are counted per array cycle. Raises ValueError listing
+    every action that the table lacks and every figure whose range does not hold its value.
+    """
+    _require_actions(architecture, table)
+    clock_hz = architecture.array.clock_hz
+    found: Prices = {}
+    for operands in architecture.array.supports:
+        found["array", f"mac_{operands}"] = _price(table.actions[f"mac_{operands}"], table.name)
+    for action in ("vector_op", "vector_mac"):
+        if action in table.actions:
+            found["vector_unit", action] = _price(table.actions[action], table.name)
+    for name, buffer in vars(architecture.buffers).items():
+        for way in ("read", "write"):
+            figure = interpolate_sram(table, buffer.size_bytes, way=way)
+            found[f"{name}_buffer", f"{way}_byte"] = _price(figure, table.name)
+    size_bytes = sum(buffer.size_bytes for buffer in vars(architecture.buffers).values())
+    cells = architecture.array.rows * architecture.array.columns
+    for component, figure, number in (
+        ("buffers", table.sram_leakage_w_per_byte, size_bytes),
+        ("array", table.cell_leakage_w, cells),
+        ("vector_unit", table.lane_leakage_w, architecture.vector_unit.lanes),
+    ):
+        found[component, "leakage"] = _price(figure, table.name, times=number / clock_hz)
+    found["memory", "read_bit"] = _price(technology.read_j_per_bit, technology.name)
+    found["memory", "write_bit"] = _price(technology.write_j_per_bit, technology.name)
+    channels = architecture.memory.channels
+    found["memory", "background"] = _price(
+        technology.background_w, technology.name, times=channels / clock_hz
+    )
+    return found
+
+
+STATIC: tuple[Action, ...] = (
+    ("array", "leakage"),
+    ("vector_unit", "leakage"),
+    ("buffers", "leakage"),
+    ("memory", "background"),
+)
+
+
+def interpolate_sram(table: EnergyTable, size_bytes: int, *, way: str) -> Figure:
+    """Return joules per byte read or written (`way`) in a buffer of `size_bytes`.
+
+    Between two points energy = e0 (size / s0) ^ b with b through both; low and high likewise.
+    """
+    points = sorted(table.sram, key=lambda point: point.size_bytes)
+    upper = next(
+        (i for i in range(1, len(points)) if size_bytes <= points[i].size_bytes), len(points) - 1
+    )
+    small, large = points[upper - 1], points[upper]
+    share = log(size_bytes / small.size_bytes) / log(large.size_bytes / small.size_bytes)
+    first, second = (
+        (p.read_j_per_byte if way == "read" else p.write_j_per_byte) for p in (small, large)
+    )
+    is_point = share in (0.0, 1.0)
+    word = "interpolated" if 0 <= share <= 1 else "extrapolated"
+
+    def power(start: float, end: float) -> float:
+        return start if share == 0 else end if share == 1 else start ** (1 - share) * end**share
+
+    low, high = (power(a, b) for a, b in zip(first.bounds, second.bounds, strict=True))
+    source = first.source if share == 0 else second.source
+    if not is_point:
+        source = f"{word} to {size_bytes} bytes: {first.source}"
+    return Figure(power(first.value, second.value), source, low, high)
+
+
+def ledger(counts: Mapping[Action, int], priced: Prices) -> tuple[EnergyRow, ...]:
+    """Return one row per action that happened.
+
+    Raises KeyError naming an action without a price.
+    """
+    rows = []
+    for (component, action), number in counts.items():
+        if number:
+            price = priced[component, action]
+            rows.append(
+                EnergyRow(
+                    component,
+                    action,
+                    number,
+                    price.value_j,
+                    price.low_j,
+                    price.high_j,
+                    price.source,
+                    price.factor,
+                )
+            )
+    return tuple(rows)
+
+
+def sum_rows(rows: Iterable[tuple[EnergyRow, int]]) -> tuple[EnergyRow, ...]:
+    """Return one row per action and price: counts added, each row taken its number of times."""
+    counts: dict[tuple[str, str, float, float, float, str, str], int] = {}
+    for row, times in rows:
+        key = (
+            row.component,
+            row.action,
+            row.energy_per_action_j,
+            row.low_per_action_j,
+            row.high_per_action_j,
+            row.source,
+            row.factor,
+        )
+        counts[key] = counts.get(key, 0) + times * row.count
+    return tuple(
+        EnergyRow(key[0], key[1], count, key[2], key[3], key[4], key[5], key[6])
+        for key, count in counts.items()
+    )
+
+
+def _price(figure: Figure, factor: str, *, times: float = 1.0) -> Price:
+    low, high = figure.bounds
+    return Price(times * figure.value, times * low, times * high, figure.source, factor)
+
+
+def _require_actions(architecture: Architecture, table: EnergyTable) -> None:
+    needed = [f"mac_{operands}" for operands in architecture.array.supports] + ["vector_op"]
+    if architecture.vector_unit.fallback:
+        needed.append("vector_mac")
+    have = ", ".join(table.actions)
+    problems = [
+        f'{table.name}: no action "{action}", which {architecture.name} needs; it has {have}'
+        for action in needed
+        if action not in table.actions
+    ]
+    sizes = {point.size_bytes for point in table.sram}
+    if len(sizes) < max(2, len(table.sram)):
+        problems.append(f"{table.name}: sram: found equal sizes, expected at least two different")
+    figures = dict(table.actions)
+    figures |= {f"sram.{p.size_bytes}.read": p.read_j_per_byte for p in table.sram}
+    figures |= {f"sram.{p.size_bytes}.write": p.write_j_per_byte for p in table.sram}
+    figures |= {k: v for k, v in vars(table).items() if isinstance(v, Figure)}
+    for name, figure in figures.items():
+        low, high = figure.bounds
+        if not low <= figure.value <= high:
+            problems.append(
+                f"{table.name}: {name}: found low {low:g}, value {figure.value:g}, high {high:g}, "
+                "expected low <= value <= high"
+            )
+    if problems:
+        raise ValueError("\n".join(problems))

@@ -1,0 +1,290 @@
+"""One GEMM into steps: the loop nest over products, tiles, panels and chunks, with its loads.
+
+A GEMM of types the array does not support takes the same nest on the vector unit: every lane makes
+one result column, one multiply-accumulate per cycle, with its partial sum in a register.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+
+from hwmodels.architecture import ProcessingArray
+from hwmodels.array import Split, stream
+from hwmodels.dataflow import fold_count
+from hwmodels.descriptors import rows, run
+from hwmodels.mapping import Mapping, Shape, m_tiles, map_product, panels
+from hwmodels.memory import Descriptor
+from hwmodels.plan import Load, Step
+from hwmodels.planner import Operand, Planner, Result, Share, array_operands
+from hwmodels.workload import NUMBER_BITS, Gemm, TensorRef
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one step computes in product number `index`.
+
+    Result rows `m`, columns `n` and part `k` of the sum, each as (start, stop).
+    """
+
+    index: int
+    m: tuple[int, int]
+    n: tuple[int, int]
+    k: tuple[int, int]
+
+    @property
+    def rows(self) -> int:
+        """Activation rows."""
+        return self.m[1] - self.m[0]
+
+    @property
+    def columns(self) -> int:
+        """Result columns."""
+        return self.n[1] - self.n[0]
+
+    @property
+    def depth(self) -> int:
+        """Products summed into each result."""
+        return self.k[1] - self.k[0]
+
+
+@dataclass
+class Units:
+    """The loads of one operand along the steps: a new unit replaces the one before."""
+
+    operand: Operand
+    seen: set[tuple[int, ...]] = field(default_factory=set)
+    key: tuple[int, ...] | None = None
+    current: Load | None = None
+
+    def needs(self, key: tuple[int, ...]) -> bool:
+        """Whether the unit `key` has to be loaded now."""
+        if self.operand.is_here or key == self.key:
+            return False
+        self.key = key
+        if self.operand.is_kept:
+            is_new = key not in self.seen
+            self.seen.add(key)
+            return is_new
+        return True
+
+
+def plan_gemm(planner: Planner, gemm: Gemm) -> None:
+    """Append the group of a GEMM and the ops fused behind it to the plan.
+
+    Raises ValueError naming each buffer that is too small and the bytes it lacks.
+    """
+    array = planner.architecture.array
+    is_on_array = array_operands(gemm) in array.supports
+    group = planner.begin("array" if is_on_array else "vector")
+    head = group.items[0]
+    pinned = planner.pinned()
+    a = planner.reads(gemm.a, port="input", pinned=pinned, is_reused=True)
+    w = planner.reads(gemm.w, port="weight", pinned=pinned, is_reused=True)
+    extras = [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
+    results = planner.writes(planner.results(), pinned=pinned)
+    shape = Shape(
+        gemm.m,
+        gemm.n,
+        gemm.k,
+        -(-gemm.a.size_bytes // gemm.count),
+        -(-gemm.w.size_bytes // gemm.count),
+        a.is_kept,
+        w.is_kept,
+    )
+    mapping = map_product(shape, array, planner.limits)
+    _tally(planner, gemm, mapping, (a, w), results)
+    sum_bytes = -(-array.accumulator_bits // 8)
+    inputs, weights = Units(a), Units(w)
+    blocks = list(_blocks(gemm, mapping))
+    for number, block in enumerate(blocks):
+        step = Step()
+        is_first = number == 0 or blocks[number - 1].index != block.index
+        is_last = number == len(blocks) - 1 or blocks[number + 1].index != block.index
+        step.loads = planner.extra_loads(extras, _share(gemm, block), is_start=number == 0)
+        step.releases = [load for load in step.loads if load.credit_bytes]
+        for units, key, part in (
+            (inputs, _input_key(mapping, block), _input_part),
+            (weights, _weight_key(mapping, block), _weight_part),
+        ):
+            if units.needs(key):
+                if units.current is not None:
+                    group.steps[-1].releases.append(units.current)
+                load = planner.load(units.operand, head, part(planner, gemm, mapping, block))
+                step.loads.append(load)
+                units.current = load if load.credit_bytes else None
+        if is_on_array:
+            step.array = _array_work(array, block, is_first=is_first, is_last=is_last)
+            if array.schedule == "double_buffered" and not is_first:
+                step.hidden_load = array.rows
+        else:
+            step.vector = ((head, _fallback_cycles(planner, block)),)
+        if block.k[0] == 0:
+            step.opens_bytes = block.rows * block.columns * sum_bytes
+        if block.k[1] == gemm.k:
+            step.closes_bytes = block.rows * block.columns * sum_bytes
+            step.vector += planner.fused_work(_share(gemm, block))
+            step.stores = [
+                planner.store(result, head, _result_part(planner, gemm, result.ref, block))
+                for result in results
+                if result.written is not None
+            ]
+        group.steps.append(step)
+    held = [units.current for units in (inputs, weights) if units.current is not None]
+    group.steps[-1].releases += held
+
+
+def _share(gemm: Gemm, block: Block) -> Share:
+    """Return which part of all results a block finishes; nothing before its last chunk."""
+    first = (block.index * gemm.m + block.m[0]) * gemm.n + block.rows * block.n[0]
+    done = block.rows * block.columns if block.k[1] == gemm.k else 0
+    return Share(first, first + done, gemm.count * gemm.m * gemm.n)
+
+
+def _array_work(array: ProcessingArray, block: Block, *, is_first: bool, is_last: bool) -> Split:
+    folds = fold_count(
+        array.dataflow, n=block.columns, k=block.depth, rows=array.rows, columns=array.columns
+    )
+    return stream(array, m=block.rows, folds=folds, is_first=is_first, is_last=is_last)
+
+
+def _blocks(gemm: Gemm, mapping: Mapping) -> Iterator[Block]:
+    """Yield the steps in order: products, then the loops of the mapping, chunks innermost."""
+    heights = m_tiles(gemm.m, mapping.tile_m)
+    rows = list(pairwise(accumulate(heights, initial=0)))
+    columns = list(panels(gemm.n, mapping.tile_n))
+    chunks = list(panels(gemm.k, mapping.tile_k))
+    for index in range(gemm.count):
+        if mapping.order == "weights_outer":
+            outer = [(m, n) for n in columns for m in rows]
+        else:
+            outer = [(m, n) for m in rows for n in columns]
+        for m, n in outer:
+            for k in chunks:
+                yield Block(index, m, n, k)
+
+
+def _input_key(mapping: Mapping, block: Block) -> tuple[int, ...]:
+    key = (block.index, block.m[0])
+    return key if mapping.input_unit == "whole_k" else (*key, block.k[0])
+
+
+def _weight_key(mapping: Mapping, block: Block) -> tuple[int, ...]:
+    key = (block.index, block.n[0])
+    return key if mapping.weight_unit == "whole_k" else (*key, block.k[0])
+
+
+def _input_part(planner: Planner, gemm: Gemm, mapping: Mapping, block: Block) -> Descriptor:
+    """Return the bytes of the activations of a block.
+
+    Row-major activations give one run over all of k, or one run per row for a chunk. A convolution
+    reads its share of the rows before im2col, without the rows that two tiles share.
+    """
+    ref, total = gemm.a, gemm.count * gemm.m * gemm.k
+    base = planner.address(ref)
+    first = (block.index * gemm.m + block.m[0]) * gemm.k
+    if mapping.input_unit == "whole_k":
+        stop = first + block.rows * gemm.k
+        return run(ref, base, first=first, stop=stop, total=total, requester="input")
+    if ref.elements == total:
+        return rows(
+            ref,
+            base,
+            first=first + block.k[0],
+            number=block.rows,
+            pitch=gemm.k,
+            width=block.depth,
+            requester="input",
+        )
+    first += block.rows * block.k[0]
+    stop = first + block.rows * block.depth
+    return run(ref, base, first=first, stop=stop, total=total, requester="input")
+
+
+def _weight_part(planner: Planner, gemm: Gemm, mapping: Mapping, block: Block) -> Descriptor:
+    """Return the bytes of the weights of a block: constants lie tile by tile, others by row."""
+    ref, total = gemm.w, gemm.count * gemm.n * gemm.k
+    base = planner.address(ref)
+    first = (block.index * gemm.n + block.n[0]) * gemm.k
+    if mapping.weight_unit == "whole_k":
+        stop = first + block.columns * gemm.k
+        return run(ref, base, first=first, stop=stop, total=total, requester="weight")
+    if ref.kind != "constant" and ref.elements == total:
+        return rows(
+            ref,
+            base,
+            first=first + block.k[0],
+            number=block.columns,
+            pitch=gemm.k,
+            width=block.depth,
+            requester="weight",
+        )
+    first += block.columns * block.k[0]
+    stop = first + block.columns * block.depth
+    return run(ref, base, first=first, stop=stop, total=total, requester="weight")
+
+
+def _result_part(planner: Planner, gemm: Gemm, ref: TensorRef, block: Block) -> Descriptor:
+    total = gemm.count * gemm.m * gemm.n
+    base = planner.address(ref)
+    first = (block.index * gemm.m + block.m[0]) * gemm.n
+    if ref.elements == total and block.columns < gemm.n:
+        return rows(
+            ref,
+            base,
+            first=first + block.n[0],
+            number=block.rows,
+            pitch=gemm.n,
+            width=block.columns,
+            requester="output",
+        )
+    first += block.rows * block.n[0]
+    stop = first + block.rows * block.columns
+    return run(ref, base, first=first, stop=stop, total=total, requester="output")
+
+
+def _fallback_cycles(planner: Planner, block: Block) -> int:
+    lanes = planner.architecture.vector_unit.lanes
+    return -(-block.columns // lanes) * block.rows * block.depth
+
+
+def _tally(
+    planner: Planner,
+    gemm: Gemm,
+    mapping: Mapping,
+    operands: tuple[Operand, Operand],
+    results: tuple[Result, ...],
+) -> None:
+    """Count what the steps do to buffers and lanes; loads and stores count themselves."""
+    architecture = planner.architecture
+    array, lanes = architecture.array, architecture.vector_unit.lanes
+    group = planner.groups[-1]
+    head = group.items[0]
+    tally = planner.tallies[head]
+    results_number = gemm.count * gemm.m * gemm.n
+    sum_bytes = -(-array.accumulator_bits // 8)
+    activation_bytes = gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]
+    if group.unit == "array":
+        tally.array_macs = gemm.macs
+        input_read = -(-gemm.n // array.columns) * activation_bytes // 8
+        weight_read = len(m_tiles(gemm.m, mapping.tile_m)) * gemm.w.size_bytes
+        sums = -(-gemm.k // array.rows)
+    else:
+        tally.vector_macs = gemm.macs
+        input_read = -(-gemm.n // lanes) * activation_bytes // 8
+        weight_read = gemm.macs * NUMBER_BITS[gemm.w_number] // 8
+        sums = -(-gemm.k // mapping.tile_k)
+    for operand, size in zip(operands, (input_read, weight_read), strict=True):
+        if operand.port == "input":
+            tally.input_buffer_read += size
+        else:
+            tally.weight_buffer_read += size
+    tally.partial_sums_written = sums * results_number * sum_bytes
+    tally.partial_sums_read = (sums - 1) * results_number * sum_bytes
+    tally.output_buffer_write = tally.partial_sums_written
+    tally.output_buffer_read = tally.partial_sums_read
+    for result in results:  # to memory, to the kept half, or both
+        times = result.is_kept + (result.written is not None)
+        tally.output_buffer_read += times * result.ref.size_bytes
+        tally.input_buffer_write += result.is_kept * result.ref.size_bytes
+    tally.mapping = mapping.describe()
+    planner.tally_fused(element_bytes=sum_bytes)

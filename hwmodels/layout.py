@@ -1,0 +1,143 @@
+"""Where every tensor lies in memory: base address and layout, aligned and apart.
+
+Constants come first, then states, then inputs and outputs, so that their addresses do not depend on
+lengths bound later in the run; activations share one region behind them that every call reuses.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from hwmodels.architecture import Architecture, MemoryTechnology
+from hwmodels.workload import TensorKind, TensorRef, Workload
+
+LayoutName = Literal["tile_major", "row_major", "append"]
+LAYOUTS: dict[TensorKind, LayoutName] = {
+    "constant": "tile_major",
+    "activation": "row_major",
+    "input": "row_major",
+    "output": "row_major",
+    "state": "append",
+}
+_ORDER: tuple[TensorKind, ...] = ("constant", "state", "input", "output")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where one tensor lies. `size_bytes` is the room kept for it."""
+
+    base: int
+    size_bytes: int
+    layout: LayoutName
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Placements of one call's tensors by id."""
+
+    placements: Mapping[str, Placement]
+
+    def base(self, ref: TensorRef) -> int:
+        """Return the address of the first byte of a tensor."""
+        return self.placements[ref.id].base
+
+
+def place(
+    workloads: Sequence[Workload], architecture: Architecture, technology: MemoryTechnology
+) -> tuple[Layout, ...]:
+    """Return the layout of each workload's tensors; tensors they share lie at one place.
+
+    Tensors start at a multiple of channels times interleave, so a stream begins on the first
+    channel. Raises ValueError when one id means constants of different size or digest, and when the
+    stack is too small: how many bytes it lacks and which tensors are largest.
+    """
+    turn = architecture.memory.channels * technology.interleave_bytes
+    lasting = _lasting(workloads)
+    placements: dict[str, Placement] = {}
+    end = 0
+    for kind in _ORDER:
+        for ref, size in lasting[kind].values():
+            placements[ref.id] = Placement(end, size, LAYOUTS[kind])
+            end += -(-size // turn) * turn
+    layouts: list[Layout] = []
+    highest = end
+    for workload in workloads:
+        own = {ref.id: placements[ref.id] for ref in workload.tensors() if ref.id in placements}
+        top = end
+        for ref_id, size in _activations(workload).items():
+            own[ref_id] = Placement(top, size, "row_major")
+            top += -(-size // turn) * turn
+        highest = max(highest, top)
+        layouts.append(Layout(own))
+    have = architecture.memory.channels * technology.capacity_bytes
+    if highest > have:
+        raise ValueError(_too_small(architecture, technology, layouts, need=highest, have=have))
+    return tuple(layouts)
+
+
+def _size(ref: TensorRef) -> int:
+    return -(-max(ref.size_bits, ref.reserved_bits) // 8)
+
+
+def _lasting(
+    workloads: Iterable[Workload],
+) -> dict[TensorKind, dict[str, tuple[TensorRef, int]]]:
+    """Return the tensors that outlive a call, by kind and id, with the largest room asked for."""
+    found: dict[TensorKind, dict[str, tuple[TensorRef, int]]] = {kind: {} for kind in _ORDER}
+    kinds: dict[str, TensorKind] = {}
+    problems: list[str] = []
+    for workload, ref in _tensors(workloads):
+        if ref.kind == "activation":
+            continue
+        kind = kinds.setdefault(ref.id, ref.kind)  # an output that a later call takes as input
+        known = found[kind].get(ref.id)
+        if known and "constant" in (kind, ref.kind) and not _is_same(known[0], ref):
+            problems.append(
+                f'{workload.name}: constant "{ref.id}" has {_size(ref)} bytes, digest '
+                f'"{ref.digest}"; an earlier use has {_size(known[0])} bytes, digest '
+                f'"{known[0].digest}"'
+            )
+        first, size = known or (ref, 0)
+        found[kind][ref.id] = (first, max(_size(ref), size))
+    if problems:
+        raise ValueError("\n".join(dict.fromkeys(problems)))
+    return found
+
+
+def _is_same(first: TensorRef, second: TensorRef) -> bool:
+    return first.kind == second.kind and (first.size_bits, first.digest) == (
+        second.size_bits,
+        second.digest,
+    )
+
+
+def _activations(workload: Workload) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for _, ref in _tensors([workload]):
+        if ref.kind == "activation":
+            sizes[ref.id] = max(_size(ref), sizes.get(ref.id, 0))
+    return sizes
+
+
+def _tensors(workloads: Iterable[Workload]) -> Iterator[tuple[Workload, TensorRef]]:
+    for workload in workloads:
+        for item in workload.items:
+            for ref in (*item.reads, *item.writes):
+                yield workload, ref
+
+
+def _too_small(
+    architecture: Architecture,
+    technology: MemoryTechnology,
+    layouts: Iterable[Layout],
+    *,
+    need: int,
+    have: int,
+) -> str:
+    sizes = {name: p.size_bytes for layout in layouts for name, p in layout.placements.items()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:3]
+    return (
+        f"{architecture.name}: memory: {architecture.memory.channels} channels of "
+        f"{technology.name} hold {have} bytes, the tensors need {need}: {need - have} bytes are "
+        f"missing; largest: {', '.join(f'{name} {sizes[name]}' for name in largest)}"
+    )

@@ -1,0 +1,115 @@
+"""The programme a machine runs: loads, steps and stores of a workload, decided before time starts.
+
+A `Group` is one op with the element-wise ops fused behind it. Its steps run in order; each names
+the loads it waits for and the loads it is the last to use. All byte counts are fixed here, the
+machine only adds time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hwmodels.array import Split
+from hwmodels.memory import Descriptor
+from hwmodels.residency import Kept
+from hwmodels.workload import WorkItem
+
+Port = Literal["input", "weight"]
+UnitName = Literal["array", "vector", "dma"]
+
+
+@dataclass(eq=False, slots=True)
+class Written:
+    """A tensor that one group writes to memory: how many stores of it are still to finish."""
+
+    stores: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Load:
+    """One descriptor into an operand buffer.
+
+    It starts when group `after_group` is done (-1: at once), the tensors `after` are in memory and
+    `credit_bytes` of the streaming half are free (0: it goes to the kept half).
+    """
+
+    port: Port
+    descriptor: Descriptor
+    credit_bytes: int
+    after_group: int
+    after: tuple[Written, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Store:
+    """One descriptor out of the output buffer, or of a kept tensor that has to go."""
+
+    descriptor: Descriptor
+    written: Written
+
+
+@dataclass(eq=False, slots=True)
+class Step:
+    """A run of folds, or of vector work, that needs no further operand once it has begun.
+
+    `loads` must be there before it; `releases` are free after it. `array` are array cycles,
+    `vector` (op, vector cycles) of vector and fused ops. `opens_bytes` of the output buffer must be
+    free before it; behind it follow the fused ops and the `stores`, then `closes_bytes` are free.
+    `hidden_load` are the array cycles that the weights of this step need to shift in behind the
+    step before.
+    """
+
+    loads: list[Load] = field(default_factory=list)
+    releases: list[Load] = field(default_factory=list)
+    array: Split | None = None
+    vector: tuple[tuple[int, int], ...] = ()
+    opens_bytes: int = 0
+    closes_bytes: int = 0
+    stores: list[Store] = field(default_factory=list)
+    hidden_load: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """One op and the ops fused behind it: item numbers, unit, steps.
+
+    `spills` are kept tensors that are written to memory before the first step, to make room.
+    """
+
+    items: tuple[int, ...]
+    unit: UnitName
+    steps: list[Step] = field(default_factory=list)
+    spills: list[Store] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one op that do not depend on time. Fields as in `stats.Traffic`."""
+
+    dram_read: int = 0
+    dram_write: int = 0
+    input_buffer_read: int = 0
+    input_buffer_write: int = 0
+    weight_buffer_read: int = 0
+    weight_buffer_write: int = 0
+    output_buffer_read: int = 0
+    output_buffer_write: int = 0
+    partial_sums_read: int = 0
+    partial_sums_written: int = 0
+    array_macs: int = 0
+    vector_macs: int = 0
+    vector_operations: int = 0
+    compute_fs: int = 0
+    mapping: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole workload: groups in order, counts per item, constants left on chip at the end."""
+
+    items: Sequence[WorkItem]
+    groups: Sequence[Group]
+    tallies: Sequence[Tally]
+    kept: Kept
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]

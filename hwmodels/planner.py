@@ -1,0 +1,388 @@
+"""Workload -> plan: which op runs where, what is loaded, kept, spilled and stored, in order.
+
+The rules, all decided here and charged where they cost:
+- Constants pass through the weight buffer, other tensors through the input buffer; the second
+  operand of a GEMM passes through the weight buffer whatever it is.
+- A tensor that is read again stays on chip when it fits the kept half of its buffer, the least
+  recently used going first. Constants count as read again by the next call; states never stay.
+- A result that a later op reads stays in the kept half of the input buffer when it fits; it is
+  written to memory only if it must go before its last reader. Other results are written at once,
+  also activations that nobody reads again. Outputs and states are always written.
+- What lies on chip feeds either unit at its full width, from whichever buffer holds it.
+- Only constants survive the end of a call.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hwmodels.architecture import Architecture, MemoryTechnology
+from hwmodels.descriptors import run
+from hwmodels.layout import Layout
+from hwmodels.mapping import Room, resident_bytes, room
+from hwmodels.memory import Descriptor, bus_bytes, bus_shape
+from hwmodels.plan import Group, Load, Port, Store, Tally, UnitName, Written
+from hwmodels.residency import Entry, Kept, Pool
+from hwmodels.vector import FUNCTIONS, function_cycles, operation_count, require_functions
+from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor that a group reads: `is_here` before any load, `is_kept` once loaded.
+
+    `port` is the buffer it lies in or passes through; its loads wait for `after_group` and `after`.
+    """
+
+    ref: TensorRef
+    port: Port
+    is_here: bool
+    is_kept: bool
+    after_group: int = -1
+    after: tuple[Written, ...] = ()
+
+
+@dataclass(frozen=True)
+class Result:
+    """A tensor that a group writes: kept on chip, written to memory, or both."""
+
+    ref: TensorRef
+    is_kept: bool
+    written: Written | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part [first, stop) of `total` result positions that a step finishes."""
+
+    first: int
+    stop: int
+    total: int
+
+    def of(self, number: int) -> int:
+        """Return how many of `number` things fall into this part; all parts sum to `number`."""
+        return number * self.stop // self.total - number * self.first // self.total
+
+
+@dataclass(frozen=True)
+class Extra:
+    """What a fused op reads besides the result: a bias, scales, a residual."""
+
+    item: int
+    operand: Operand
+
+
+class Planner:
+    """Walks a workload in order, keeping track of what lies on chip."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        architecture: Architecture,
+        *,
+        technology: MemoryTechnology,
+        layout: Layout,
+        kept: Kept = (),
+    ) -> None:
+        buffers = architecture.buffers
+        self.items = workload.items
+        self.architecture = architecture
+        self.layout = layout
+        self.limits: Room = room(architecture)
+        self.shape = bus_shape(architecture.memory, technology)
+        self.tallies = [Tally() for _ in workload.items]
+        self.groups: list[Group] = []
+        self._constants = Pool(resident_bytes(buffers.weight.size_bytes), kept)
+        self._tensors = Pool(resident_bytes(buffers.input.size_bytes))
+        self._written: dict[str, Written] = {}
+        self._members = group_items(workload.items)
+        self._readers = _reader_groups(workload.items, self._members)
+
+    def begin(self, unit: UnitName) -> Group:
+        """Return the next group, without steps."""
+        group = Group(self._members[len(self.groups)], unit)
+        self.groups.append(group)
+        return group
+
+    @property
+    def number(self) -> int:
+        """Number of the group being planned."""
+        return len(self.groups) - 1
+
+    def members(self) -> tuple[tuple[int, ...], ...]:
+        """Item numbers of all groups."""
+        return self._members
+
+    def pinned(self) -> set[str]:
+        """Return the ids that the current group reads or writes: they may not leave the chip."""
+        items = [self.items[index] for index in self.groups[-1].items]
+        return {ref.id for item in items for ref in (*item.reads, *item.writes)}
+
+    def results(self) -> list[TensorRef]:
+        """Return what leaves the current group: the last form of each tensor it writes.
+
+        An activation that only its fused ops read stays inside.
+        """
+        found: dict[str, TensorRef] = {}
+        last = ""
+        for index in self.groups[-1].items:
+            for ref in self.items[index].writes:
+                found[ref.id] = ref
+                last = ref.id
+        return [
+            ref
+            for ref in found.values()
+            if ref.id == last or ref.kind != "activation" or self._is_read_later(ref)
+        ]
+
+    def extras(self, pinned: set[str]) -> list[Extra]:
+        """Return what the fused ops of the current group read besides its own results."""
+        found: dict[str, Extra] = {}
+        head, *fused = self.groups[-1].items
+        known = {ref.id for ref in (*self.items[head].reads, *self.items[head].writes)}
+        for index in fused:
+            for ref in self.items[index].reads:
+                if ref.id not in known and ref.id not in found:
+                    port: Port = "weight" if ref.kind == "constant" else "input"
+                    found[ref.id] = Extra(index, self.reads(ref, port=port, pinned=pinned))
+            known.update(ref.id for ref in self.items[index].writes)
+        return list(found.values())
+
+    def extra_loads(self, extras: Sequence[Extra], share: Share, *, is_start: bool) -> list[Load]:
+        """Return the loads of `extras` for one step: kept ones whole at the start, others by share.
+
+        Shares are only good for the step itself; the caller's step releases them.
+        """
+        loads = []
+        for extra in extras:
+            operand, ref = extra.operand, extra.operand.ref
+            if operand.is_kept and is_start:
+                part = Share(0, 1, 1)
+            elif operand.is_kept or share.of(ref.size_bytes) == 0:
+                continue
+            else:
+                part = share
+            descriptor = run(
+                ref,
+                self.address(ref),
+                first=part.first,
+                stop=part.stop,
+                total=part.total,
+                requester=operand.port,
+            )
+            loads.append(self.load(operand, extra.item, descriptor))
+        return loads
+
+    def fused_work(self, share: Share) -> tuple[tuple[int, int], ...]:
+        """Return (item, vector cycles) of the fused ops for one step's results."""
+        lanes = self.architecture.vector_unit.lanes
+        return tuple(
+            (index, function_cycles(item.function, share.of(item.elements), lanes))
+            for index in self.groups[-1].items[1:]
+            if isinstance(item := self.items[index], VectorOp)
+        )
+
+    def tally_fused(self, *, element_bytes: int) -> None:
+        """Count what the fused ops of the current group do in the output buffer."""
+        for index in self.groups[-1].items[1:]:
+            item, tally = self.items[index], self.tallies[index]
+            if isinstance(item, VectorOp):
+                tally.vector_operations = operation_count(item.function, item.elements)
+                tally.output_buffer_read += item.elements * element_bytes
+                tally.output_buffer_write += item.elements * element_bytes
+
+    def reads(
+        self, ref: TensorRef, *, port: Port, pinned: set[str], is_reused: bool = False
+    ) -> Operand:
+        """Find or make a place for a tensor that the current group reads.
+
+        `is_reused`: the group itself reads it more than once.
+        """
+        if here := self.port_of(ref):
+            (self._constants if here == "weight" else self._tensors).touch(ref.id, use=self.number)
+            return Operand(ref, here, is_here=True, is_kept=True)
+        after = self.write_of(ref)
+        is_constant = ref.kind == "constant"
+        is_worth_it = is_constant or is_reused or self._is_read_later(ref)
+        if ref.kind == "state" or not is_worth_it:
+            return Operand(ref, port, is_here=False, is_kept=False, after=after)
+        pool = self._constants if is_constant else self._tensors
+        gone = pool.insert(ref.id, ref.size_bytes, use=self.number, pinned=pinned)
+        if gone is None:
+            return Operand(ref, port, is_here=False, is_kept=False, after=after)
+        after_group = max((entry.last_use for entry in gone.values()), default=-1)
+        if not is_constant:
+            after_group = self.number - 1
+        return Operand(
+            ref,
+            "weight" if is_constant else "input",
+            is_here=False,
+            is_kept=True,
+            after_group=after_group,
+            after=(*after, *self._spill(gone)),
+        )
+
+    def port_of(self, ref: TensorRef) -> Port | None:
+        """Return the buffer that keeps a tensor now, None when only memory holds it."""
+        if ref.id in self._constants:
+            return "weight"
+        return "input" if ref.id in self._tensors else None
+
+    def write_of(self, ref: TensorRef) -> tuple[Written, ...]:
+        """Return the write to memory that a load of this tensor has to wait for."""
+        written = self._written.get(ref.id)
+        return (written,) if written else ()
+
+    def writes(self, refs: Sequence[TensorRef], *, pinned: set[str]) -> tuple[Result, ...]:
+        """Find a place for the tensors that the current group writes."""
+        results = []
+        for ref in refs:
+            self._constants.drop(ref.id)
+            self._tensors.drop(ref.id)
+            self._written.pop(ref.id, None)
+            must_write = ref.kind in ("state", "output")
+            gone = None
+            if ref.kind != "state" and self._is_read_later(ref):
+                gone = self._tensors.insert(
+                    ref.id,
+                    ref.size_bytes,
+                    use=self.number,
+                    is_dirty=not must_write,
+                    pinned=pinned,
+                )
+            if gone is not None:
+                self._spill(gone)
+            written = None
+            if gone is None or must_write:
+                written = self._written[ref.id] = Written()
+            results.append(Result(ref, gone is not None, written))
+        return tuple(results)
+
+    def finish_group(self) -> None:
+        """Drop what nobody reads after the current group."""
+        for index in self.groups[-1].items:
+            for ref in (*self.items[index].reads, *self.items[index].writes):
+                if ref.kind != "constant" and not self._is_read_later(ref):
+                    self._tensors.drop(ref.id)
+
+    def load(self, operand: Operand, item: int, descriptor: Descriptor) -> Load:
+        """Return one load of an operand, charged to item number `item`."""
+        tally, size = self.tallies[item], descriptor.size_bytes
+        tally.dram_read += bus_bytes(self.shape, descriptor)
+        if operand.port == "input":
+            tally.input_buffer_write += size
+        else:
+            tally.weight_buffer_write += size
+        credit = 0 if operand.is_kept else size
+        return Load(operand.port, descriptor, credit, operand.after_group, operand.after)
+
+    def store(self, result: Result, item: int, descriptor: Descriptor) -> Store:
+        """Return one store of a result, charged to item number `item`."""
+        if result.written is None:
+            raise ValueError(f"{result.ref.id} stays on chip, it has no store")
+        self.tallies[item].dram_write += bus_bytes(self.shape, descriptor)
+        result.written.stores += 1
+        return Store(descriptor, result.written)
+
+    def address(self, ref: TensorRef) -> int:
+        """Return where a tensor begins in memory."""
+        return self.layout.base(ref)
+
+    def kept_constants(self) -> Kept:
+        """Return the constants on chip, least recently used first."""
+        return self._constants.kept()
+
+    def _is_read_later(self, ref: TensorRef) -> bool:
+        readers = self._readers.get(ref.id)
+        return readers is not None and readers[-1] > self.number
+
+    def _spill(self, gone: dict[str, Entry]) -> tuple[Written, ...]:
+        """Write to memory what only the chip holds; return the writes to wait for."""
+        waits = []
+        for ref_id, entry in gone.items():
+            if not entry.is_dirty:
+                continue
+            item = self.groups[-1].items[0]
+            written = self._written[ref_id] = Written(stores=1)
+            base = self.layout.placements[ref_id].base
+            descriptor = Descriptor(
+                base, entry.size_bytes, is_write=True, requester="output", priority=2
+            )
+            self.tallies[item].dram_write += bus_bytes(self.shape, descriptor)
+            self.tallies[item].input_buffer_read += entry.size_bytes
+            self.groups[-1].spills.append(Store(descriptor, written))
+            waits.append(written)
+        return tuple(waits)
+
+
+def is_epilogue(item: WorkItem) -> bool:
+    """Whether an op can follow the one before it tile by tile."""
+    if not isinstance(item, VectorOp) or not item.is_fused:
+        return False
+    return FUNCTIONS[item.function].scope == "element"
+
+
+def group_items(items: Sequence[WorkItem]) -> tuple[tuple[int, ...], ...]:
+    """Return item numbers of each op with the element-wise ops fused behind it.
+
+    A fused op that reduces over rows or the tensor cannot follow tile by tile: it stands alone.
+    """
+    groups: list[list[int]] = []
+    for index, item in enumerate(items):
+        if groups and is_epilogue(item):
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return tuple(tuple(group) for group in groups)
+
+
+def _reader_groups(
+    items: Sequence[WorkItem], members: Sequence[Sequence[int]]
+) -> dict[str, list[int]]:
+    """Return the numbers of the groups that read each tensor, in order.
+
+    What a group reads of its own results does not count.
+    """
+    readers: dict[str, list[int]] = {}
+    for number, group in enumerate(members):
+        own: set[str] = set()
+        for index in group:
+            for ref in items[index].reads:
+                if ref.id not in own:
+                    readers.setdefault(ref.id, []).append(number)
+            own.update(ref.id for ref in items[index].writes)
+    return readers
+
+
+def array_operands(gemm: Gemm) -> str:
+    """Return the operand types as chips list them: activation x weight."""
+    return f"{gemm.a_number}x{gemm.w_number}"
+
+
+def require_supported(workload: Workload, architecture: Architecture) -> tuple[str, ...]:
+    """Return a warning per kind of GEMM that falls back to the vector unit.
+
+    Raises KeyError for unknown vector functions and ValueError listing every GEMM that the chip
+    supports nowhere.
+    """
+    require_functions(workload)
+    supports = architecture.array.supports
+    lost = [
+        item
+        for item in workload.items
+        if isinstance(item, Gemm) and array_operands(item) not in supports
+    ]
+    if not lost:
+        return ()
+    if not architecture.vector_unit.fallback:
+        raise ValueError(
+            "\n".join(
+                f"{gemm.name}: {architecture.name} supports {', '.join(supports)} and has no "
+                f"fallback; found {array_operands(gemm)}"
+                for gemm in lost
+            )
+        )
+    return tuple(
+        f"{gemm.name}: {array_operands(gemm)} is not among {', '.join(supports)} of "
+        f"{architecture.name}; runs on the vector unit"
+        for gemm in lost
+    )

@@ -1,0 +1,75 @@
+"""Which tensors stay in the kept half of an operand buffer: least recently used goes first."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+Kept = tuple[tuple[str, int], ...]  # ids and bytes of kept constants, least recently used first
+
+
+@dataclass
+class Entry:
+    """One tensor on chip. `is_dirty`: memory does not hold it yet. `last_use`: number of an op."""
+
+    size_bytes: int
+    is_dirty: bool
+    last_use: int
+
+
+class Pool:
+    """The kept half of one operand buffer. Tensors are whole or absent."""
+
+    def __init__(self, capacity_bytes: int, kept: Kept = ()) -> None:
+        self.capacity_bytes = capacity_bytes
+        self.used_bytes = 0
+        self._entries: dict[str, Entry] = {}
+        for ref_id, size_bytes in kept:
+            self.insert(ref_id, size_bytes, use=-1)
+
+    def __contains__(self, ref_id: str) -> bool:
+        return ref_id in self._entries
+
+    def touch(self, ref_id: str, *, use: int) -> None:
+        """Make a tensor the most recently used, by op number `use`."""
+        entry = self._entries.pop(ref_id)
+        entry.last_use = use
+        self._entries[ref_id] = entry
+
+    def insert(
+        self,
+        ref_id: str,
+        size_bytes: int,
+        *,
+        use: int,
+        is_dirty: bool = False,
+        pinned: Collection[str] = (),
+    ) -> dict[str, Entry] | None:
+        """Keep a tensor and return what had to go; None, and nothing changes, when it cannot fit.
+
+        `pinned` tensors may not go.
+        """
+        self.drop(ref_id)
+        free = self.capacity_bytes - self.used_bytes
+        leaving: dict[str, Entry] = {}
+        for name, entry in self._entries.items():
+            if free >= size_bytes:
+                break
+            if name not in pinned:
+                leaving[name] = entry
+                free += entry.size_bytes
+        if free < size_bytes:
+            return None
+        for name in leaving:
+            self.drop(name)
+        self._entries[ref_id] = Entry(size_bytes, is_dirty, use)
+        self.used_bytes += size_bytes
+        return leaving
+
+    def drop(self, ref_id: str) -> None:
+        """Forget a tensor, if it is here."""
+        entry = self._entries.pop(ref_id, None)
+        if entry is not None:
+            self.used_bytes -= entry.size_bytes
+
+    def kept(self) -> Kept:
+        """Return what is here, least recently used first."""
+        return tuple((name, entry.size_bytes) for name, entry in self._entries.items())

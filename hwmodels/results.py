@@ -1,0 +1,111 @@
+"""Plan and time line into statistics: cycles, bounds, bytes and ledger of every op."""
+
+from collections.abc import Iterable
+
+from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology
+from hwmodels.energy import STATIC, Action, Prices, ledger
+from hwmodels.machine import Timeline
+from hwmodels.memory import peak_bandwidth
+from hwmodels.plan import Group, Plan, Tally
+from hwmodels.planner import array_operands
+from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
+from hwmodels.workload import Gemm, WorkItem
+
+
+def collect(
+    name: str,
+    plan: Plan,
+    timeline: Timeline,
+    architecture: Architecture,
+    *,
+    technology: MemoryTechnology,
+    prices: Prices,
+) -> RunStats:
+    """Return the statistics of one run, one `LayerStats` per item of the workload."""
+    array = architecture.array
+    peak = peak_bandwidth(architecture.memory, technology)
+    groups = {index: group for group in plan.groups for index in group.items}
+    layers: list[LayerStats] = []
+    busy_fs = 0
+    for index, item in enumerate(plan.items):
+        group, tally, cycles = groups[index], plan.tallies[index], timeline.cycles[index]
+        is_head = index == group.items[0]
+        unit = group.unit if is_head else "vector"
+        own_fs = _work_fs(group, architecture) if is_head else 0
+        busy_fs += own_fs
+        traffic = _traffic(tally)
+        layers.append(
+            LayerStats(
+                name=item.name,
+                kind=item.kind,
+                unit=unit,
+                schedule=array.schedule if unit == "array" else "",
+                mapping=tally.mapping,
+                cycles=cycles,
+                bound_cycles=_bound_cycles(own_fs, [traffic], architecture, peak),
+                macs=item.macs if isinstance(item, Gemm) else 0,
+                array_macs=tally.array_macs,
+                traffic=traffic,
+                energy=ledger(_actions(item, tally, cycles), prices),
+                cells=array.rows * array.columns,
+            )
+        )
+    return RunStats(
+        name=name,
+        layers=tuple(layers),
+        clock_hz=array.clock_hz,
+        cells=array.rows * array.columns,
+        peak_bytes_per_s=peak,
+        bound_cycles=_bound_cycles(
+            busy_fs, [layer.traffic for layer in layers], architecture, peak
+        ),
+        simpy_events=timeline.events,
+        memory=timeline.memory,
+        warnings=plan.warnings,
+        notes=plan.notes,
+    )
+
+
+def _traffic(tally: Tally) -> Traffic:
+    return Traffic(**{name: getattr(tally, name) for name in Traffic.__dataclass_fields__})
+
+
+def _work_fs(group: Group, architecture: Architecture) -> int:
+    """Return the femtoseconds of the group's head without any wait; fused ops run beside it."""
+    head = group.items[0]
+    array_cycles = sum(step.array.total for step in group.steps if step.array is not None)
+    vector_cycles = sum(
+        cycles for step in group.steps for item, cycles in step.vector if item == head
+    )
+    return (
+        array_cycles * architecture.array.period_fs
+        + vector_cycles * architecture.vector_unit.period_fs
+    )
+
+
+def _bound_cycles(
+    work_fs: int, traffics: Iterable[Traffic], architecture: Architecture, peak: float | None
+) -> int:
+    """Return the larger of the work without any wait and the bytes at peak bandwidth."""
+    work = -(-work_fs // architecture.array.period_fs)
+    if peak is None:
+        return work
+    moved = sum(traffic.dram for traffic in traffics)
+    return max(work, int(moved * FEMTO / peak) // architecture.array.period_fs)
+
+
+def _actions(item: WorkItem, tally: Tally, cycles: Cycles) -> dict[Action, int]:
+    """Return how often each priced action happened; static ones once per array cycle."""
+    actions: dict[Action, int] = {
+        ("vector_unit", "vector_mac"): tally.vector_macs,
+        ("vector_unit", "vector_op"): tally.vector_operations,
+        ("memory", "read_bit"): 8 * tally.dram_read,
+        ("memory", "write_bit"): 8 * tally.dram_write,
+    }
+    if isinstance(item, Gemm) and tally.array_macs:
+        actions["array", f"mac_{array_operands(item)}"] = tally.array_macs
+    for buffer in ("input", "weight", "output"):
+        for way in ("read", "write"):
+            actions[f"{buffer}_buffer", f"{way}_byte"] = getattr(tally, f"{buffer}_buffer_{way}")
+    actions |= dict.fromkeys(STATIC, cycles.total)
+    return actions

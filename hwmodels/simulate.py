@@ -1,0 +1,170 @@
+"""Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hwmodels.architecture import Architecture, MemoryTechnology, check
+from hwmodels.energy import EnergyTable, Prices, prices
+from hwmodels.gemm_steps import plan_gemm
+from hwmodels.layout import Layout, place
+from hwmodels.machine import Machine
+from hwmodels.plan import Plan
+from hwmodels.planner import Planner, require_supported
+from hwmodels.residency import Kept
+from hwmodels.results import collect
+from hwmodels.stats import RunStats
+from hwmodels.stream_steps import plan_transfer, plan_vector
+from hwmodels.workload import Gemm, VectorOp, Workload
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Everything a simulation needs to know besides the workload."""
+
+    architecture: Architecture
+    technology: MemoryTechnology
+    prices: Prices
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What results on this chip depend on."""
+        return (self.architecture, self.technology, tuple(self.prices.items()))
+
+
+@dataclass
+class Reuse:
+    """Results of calls that were simulated before, for equal work, addresses, chip and residency.
+
+    `hits` and `misses` count. One object may serve any number of chips and utterances.
+    """
+
+    results: dict[object, tuple[RunStats, Kept]] = field(default_factory=dict)
+    hits: int = 0
+    misses: int = 0
+
+
+def chip(architecture: Architecture, *, technology: MemoryTechnology, energy: EnergyTable) -> Chip:
+    """Return a chip whose parts fit each other.
+
+    Raises ValueError listing every rule between the fields that is broken, and every action that
+    the energy table lacks.
+    """
+    problems: list[str] = []
+    try:
+        check(architecture, technology)
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        priced = prices(architecture, technology, energy)
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        raise ValueError("\n".join(problems))
+    return Chip(architecture, technology, priced)
+
+
+def simulate(
+    workload: Workload,
+    architecture: Architecture,
+    *,
+    technology: MemoryTechnology,
+    energy: EnergyTable,
+    residency: Kept = (),
+    reuse: Reuse | None = None,
+) -> RunStats:
+    """Return cycles, bytes and joules of one call.
+
+    `residency` are the constants on chip at entry. Raises ValueError or KeyError, each listing
+    every op, field or action concerned, before anything is simulated.
+    """
+    found = chip(architecture, technology=technology, energy=energy)
+    layout = place([workload], architecture, technology)[0]
+    return _call(workload, found, layout, residency, reuse)[0]
+
+
+def simulate_calls(
+    calls: Sequence[Workload],
+    architecture: Architecture,
+    *,
+    technology: MemoryTechnology,
+    energy: EnergyTable,
+    residency: Kept = (),
+    reuse: Reuse | None = None,
+) -> list[RunStats]:
+    """Return one result per call, e.g. an encoder and its decoding steps, one after the other.
+
+    Constants that are on chip after a call are there for the next; nothing else is, because a token
+    is chosen between calls. Calls equal to one in `reuse` return that very object; add results with
+    `stats.combine`. Raises as `simulate`.
+    """
+    found = chip(architecture, technology=technology, energy=energy)
+    results = []
+    for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
+        result, residency = _call(workload, found, layout, residency, reuse)
+        results.append(result)
+    return results
+
+
+def _call(
+    workload: Workload, on: Chip, layout: Layout, kept: Kept, reuse: Reuse | None
+) -> tuple[RunStats, Kept]:
+    if reuse is None:
+        return _simulate(workload, on, layout, kept)
+    bases = tuple((name, place.base) for name, place in layout.placements.items())
+    key = (workload, on.key, bases, kept)
+    if key not in reuse.results:
+        reuse.misses += 1
+        reuse.results[key] = _simulate(workload, on, layout, kept)
+    else:
+        reuse.hits += 1
+    return reuse.results[key]
+
+
+def _simulate(workload: Workload, on: Chip, layout: Layout, kept: Kept) -> tuple[RunStats, Kept]:
+    plan = plan_workload(
+        workload, on.architecture, technology=on.technology, layout=layout, kept=kept
+    )
+    timeline = Machine(plan, on.architecture, technology=on.technology).run()
+    result = collect(
+        workload.name, plan, timeline, on.architecture, technology=on.technology, prices=on.prices
+    )
+    return result, plan.kept
+
+
+def plan_workload(
+    workload: Workload,
+    architecture: Architecture,
+    *,
+    technology: MemoryTechnology,
+    layout: Layout,
+    kept: Kept = (),
+) -> Plan:
+    """Return the plan of a workload on a chip that starts with the constants `kept` on chip.
+
+    Raises as `require_supported`, and ValueError naming each op that a buffer is too small for.
+    """
+    warnings = require_supported(workload, architecture)
+    planner = Planner(workload, architecture, technology=technology, layout=layout, kept=kept)
+    problems: list[str] = []
+    for members in planner.members():
+        head = workload.items[members[0]]
+        try:
+            if isinstance(head, Gemm):
+                plan_gemm(planner, head)
+            elif isinstance(head, VectorOp):
+                plan_vector(planner, head)
+            else:
+                plan_transfer(planner, head)
+        except ValueError as error:
+            problems += [f"{head.name}: {line}" for line in str(error).splitlines()]
+        planner.finish_group()
+    if problems:
+        raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
+    notes = tuple(
+        f"{item.name}: assumed uniform density {item.nonzero:g}, computed dense"
+        for item in workload.items
+        if isinstance(item, Gemm) and isinstance(item.nonzero, float)
+    )
+    return Plan(
+        workload.items, planner.groups, planner.tallies, planner.kept_constants(), warnings, notes
+    )

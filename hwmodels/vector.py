@@ -1,0 +1,98 @@
+"""Cycles and operations of the vector unit: which function takes how many passes over its rows."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from hwmodels.workload import VectorOp, Workload
+
+Scope = Literal["element", "row", "tensor"]
+
+
+@dataclass(frozen=True)
+class VectorFunction:
+    """One function: operations per element in each pass, and what a pass must have seen whole.
+
+    `scope` is `element` (no reduction: may follow a GEMM tile by tile), `row` (the next pass over a
+    row waits for the whole row) or `tensor` (the next pass waits for the whole tensor: a barrier).
+    """
+
+    operations: tuple[int, ...]
+    scope: Scope
+    source: str
+
+    @property
+    def passes(self) -> int:
+        """Number of passes over the elements."""
+        return len(self.operations)
+
+
+_ONE = "assumed: one lane operation per element"
+_NORM = "assumed: sum; subtract, square and sum; subtract, scale and shift"
+_SOFTMAX = "assumed: maximum; subtract, exponential by table and sum; one multiply"
+_QUANTIZE = "assumed: multiply by 1/scale, round and clip in one further operation"
+_DYNAMIC = f"assumed: maximum of magnitudes; {_QUANTIZE[9:]}"
+_TABLE = "assumed: table look-up with linear interpolation (look-up, multiply, add)"
+
+FUNCTIONS: dict[str, VectorFunction] = {
+    "add": VectorFunction((1,), "element", _ONE),
+    "sub": VectorFunction((1,), "element", _ONE),
+    "mul": VectorFunction((1,), "element", _ONE),
+    "div": VectorFunction((4,), "element", "assumed: reciprocal by table, then one multiply"),
+    "bias": VectorFunction((1,), "element", _ONE),
+    "scale": VectorFunction((1,), "element", _ONE),
+    "relu": VectorFunction((1,), "element", _ONE),
+    "copy": VectorFunction((1,), "element", _ONE),
+    "cast": VectorFunction((1,), "element", _ONE),
+    "dequantize": VectorFunction((1,), "element", "assumed: one multiply; scales are per row"),
+    "quantize": VectorFunction((2,), "element", _QUANTIZE),
+    "requantize": VectorFunction((2,), "element", _QUANTIZE),
+    "exp": VectorFunction((3,), "element", _TABLE),
+    "tanh": VectorFunction((3,), "element", _TABLE),
+    "sigmoid": VectorFunction((3,), "element", _TABLE),
+    "gelu": VectorFunction((4,), "element", f"{_TABLE}, then one multiply"),
+    "silu": VectorFunction((4,), "element", f"{_TABLE}, then one multiply"),
+    "glu": VectorFunction((4,), "element", f"{_TABLE}, then one multiply"),
+    "batch_norm": VectorFunction((2,), "element", "assumed: scale and shift with fixed statistics"),
+    "layer_norm": VectorFunction((1, 3, 3), "row", _NORM),
+    "group_norm": VectorFunction((1, 3, 3), "row", _NORM),
+    "rms_norm": VectorFunction((2, 2), "row", "assumed: square and sum; scale by two factors"),
+    "mean": VectorFunction((1,), "row", _ONE),
+    "softmax": VectorFunction((1, 5, 1), "row", _SOFTMAX),
+    "log_softmax": VectorFunction((1, 5, 1), "row", _SOFTMAX),
+    "dynamic_quantize_row": VectorFunction((1, 2), "row", _DYNAMIC),
+    "dynamic_quantize_tensor": VectorFunction((1, 2), "tensor", _DYNAMIC),
+}
+
+
+def pass_cycles(elements: int, operations: int, lanes: int) -> int:
+    """Return the vector cycles of one pass: every lane does one operation per cycle."""
+    return -(-elements // lanes) * operations
+
+
+def function_cycles(function: str, elements: int, lanes: int) -> int:
+    """Return the vector cycles of all passes of `function` over `elements`.
+
+    Example:
+        >>> function_cycles("softmax", 100, 32)  # ceil(100 / 32) = 4 cycles, 7 operations
+        28
+
+    """
+    return sum(pass_cycles(elements, n, lanes) for n in FUNCTIONS[function].operations)
+
+
+def operation_count(function: str, elements: int) -> int:
+    """Return the lane operations of all passes of `function` over `elements`."""
+    return elements * sum(FUNCTIONS[function].operations)
+
+
+def require_functions(workload: Workload) -> None:
+    """Raise KeyError listing every op whose function is no row of FUNCTIONS."""
+    problems = []
+    for item in workload.items:
+        if isinstance(item, VectorOp) and item.function not in FUNCTIONS:
+            near = get_close_matches(item.function, FUNCTIONS, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(FUNCTIONS)}"
+            problems.append(f'{item.name}: unknown vector function "{item.function}"{hint}')
+    if problems:
+        raise KeyError("\n".join(problems))
