@@ -48,10 +48,10 @@ def unpack_codes(payload: NDArray[np.uint8], k: int, bits: int) -> NDArray[np.in
 
 
 def pack_bitmask(nonzero: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Flags ``(n, k)`` as uint8 ``(n, ceil(k / 8))``, bit 0 first."""
+    """Pack flags ``(n, k)`` into uint8 ``(n, ceil(k / 8))``, bit 0 first."""
     return np.packbits(nonzero, axis=1, bitorder="little")
 
 
 def unpack_bitmask(mask: NDArray[np.uint8], k: int) -> NDArray[np.bool_]:
-    """Flags ``(n, k)`` of a mask made by ``pack_bitmask``."""
+    """Unpack the flags ``(n, k)`` that ``pack_bitmask`` packed."""
     return np.unpackbits(mask, axis=1, count=k, bitorder="little").astype(np.bool_)

@@ -38,8 +38,8 @@ class Dense:
 class BitPacked:
     """Codes of ``bits`` bits: payload uint8 ``(n, ceil(k * bits / 8))``.
 
-    The scale is ``(n or 1, ceil(k / group))``: ``group`` consecutive codes of a row share a scale; ``group == k`` is one scale per row, and a
-    scale of shape ``(1, 1)`` one for the whole constant.
+    The scale is ``(n or 1, ceil(k / group))``: ``group`` consecutive codes of a row share one, so
+    ``group == k`` is one scale per row, and a scale of shape ``(1, 1)`` one for the whole constant.
     """
 
     payload: U8

@@ -52,7 +52,7 @@ def _every_encoding(seed: int, shape: tuple[int, ...], bits: int, keep: float, g
     keep=st.sampled_from([0.0, 0.3, 1.0]),
     group=st.sampled_from([None, 1, 4]),
 )
-def test_every_encoding_decodes_to_what_went_in(seed, n, tail, bits, keep, group):  # noqa: PLR0917
+def test_every_encoding_decodes_to_what_went_in(seed, n, tail, bits, keep, group):
     shape = (n, *tail)
     codes, values, made = _every_encoding(seed, shape, bits, keep, group)
     for e in made.values():

@@ -1,0 +1,102 @@
+"""Softmax attention over heads, float and on integer codes."""
+
+import numpy as np
+from numba import float32, float64, int8
+from numpy.typing import NDArray
+
+from kernels.jit import entry, in1, in2, in3, out2
+from kernels.mathematics import exp
+
+F32 = NDArray[np.float32]
+I8 = NDArray[np.int8]
+
+
+@entry(in3(float32), in3(float32), in3(float32), float64, out2(float32))
+def _attention_f32(q, k, v, scale, out):
+    heads, rows, depth = q.shape
+    length = k.shape[1]
+    scores = np.empty(length, np.float32)
+    total = np.empty(depth, np.float32)
+    for h in range(heads):
+        for t in range(rows):
+            largest = float32(-np.inf)
+            for s in range(length):
+                y = float32(0.0)
+                for d in range(depth):
+                    y += q[h, t, d] * k[h, s, d]
+                scores[s] = y * float32(scale)
+                largest = scores[s] if scores[s] > largest else largest
+            norm = float32(0.0)
+            total[:] = 0
+            for s in range(length):
+                e = exp(scores[s] - largest)
+                norm += e
+                for d in range(depth):
+                    total[d] += e * v[h, s, d]
+            for d in range(depth):
+                out[t, h * depth + d] = total[d] / norm
+    return 0
+
+
+def attention_f32(q: F32, k: F32, v: F32, scale: float, out: F32) -> None:
+    """Write softmax(scale q k^T) v of each head into ``out (T, H * D)``.
+
+    q is ``(H, T, D)``, k and v ``(H, S, D)``, any strides with a unit inner one.
+    """
+    _attention_f32(q, k, v, scale, out)
+
+
+@entry(
+    in3(int8),
+    in2(float32),
+    in3(int8),
+    in2(float32),
+    in3(int8),
+    in1(float32),
+    float64,
+    out2(float32),
+)
+def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
+    heads, rows, depth = q.shape
+    length = k.shape[1]
+    scores = np.empty(length, np.float32)
+    total = np.empty(depth, np.int64)
+    for h in range(heads):
+        for t in range(rows):
+            largest = float32(-np.inf)
+            for s in range(length):
+                y = np.int64(0)
+                for d in range(depth):
+                    y += np.int64(q[h, t, d]) * np.int64(k[h, s, d])
+                factor = q_scale[h, t] * k_scale[h, s] * float32(scale)
+                scores[s] = float32(y) * factor
+                largest = scores[s] if scores[s] > largest else largest
+            norm = np.int64(0)
+            total[:] = 0
+            for s in range(length):
+                code = np.int64(np.rint(float32(255.0) * exp(scores[s] - largest)))
+                norm += code
+                for d in range(depth):
+                    total[d] += code * np.int64(v[h, s, d])
+            for d in range(depth):
+                out[t, h * depth + d] = float32(total[d]) * (v_scale[h] / float32(norm))
+    return 0
+
+
+def attention_i8(
+    q: I8, q_scale: F32, k: I8, k_scale: F32, v: I8, v_scale: F32, scale: float, out: F32
+) -> None:
+    """Write attention on codes into ``out (T, H * D)``, as ``reference.attention_i8`` defines it.
+
+    Scales are (H, T), (H, S) and (H), or of size 1.
+    """
+    _attention_i8(
+        q,
+        np.broadcast_to(q_scale, q.shape[:2]),
+        k,
+        np.broadcast_to(k_scale, k.shape[:2]),
+        v,
+        np.broadcast_to(v_scale, q.shape[:1]),
+        scale,
+        out,
+    )

@@ -1,0 +1,141 @@
+"""Compilation: numba functions with a cache that notices changed generators.
+
+numba keys its cache by the file of the jitted function alone. A kernel built from an intrinsic of
+another file would come back stale when that file changes, so the key here also holds a fingerprint
+of every source file of the package, the CPU and the versions of numba and llvmlite.
+"""
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+from numba import types
+from numba.core.caching import FunctionCache
+
+GENERIC_VARIABLE = "COSIM_GENERIC_KERNELS"
+"""Set to 1 to use the plain kernels on any CPU."""
+
+
+def in1(dtype: types.Type) -> types.Array:
+    """Type of a readable 1-D array of any stride."""
+    return types.Array(dtype, 1, "A", readonly=True)
+
+
+def in2(dtype: types.Type) -> types.Array:
+    """Type of a readable 2-D array of any strides."""
+    return types.Array(dtype, 2, "A", readonly=True)
+
+
+def in3(dtype: types.Type) -> types.Array:
+    """Type of a readable 3-D array of any strides."""
+    return types.Array(dtype, 3, "A", readonly=True)
+
+
+def out1(dtype: types.Type) -> types.Array:
+    """Type of a writable 1-D array of any stride."""
+    return types.Array(dtype, 1, "A")
+
+
+def out2(dtype: types.Type) -> types.Array:
+    """Type of a writable 2-D array of any strides."""
+    return types.Array(dtype, 2, "A")
+
+
+@functools.cache
+def host_features() -> frozenset[str]:
+    """Instruction sets of this CPU as LLVM names them; none when plain kernels are asked for."""
+    if os.environ.get(GENERIC_VARIABLE) == "1":
+        return frozenset()
+    found = llvmlite.binding.get_host_cpu_features()
+    return frozenset(name for name, present in found.items() if present)
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Hash of everything that the machine code of a kernel depends on."""
+    state = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        state.update(path.name.encode() + path.read_bytes())
+    state.update(f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.__version__}".encode())
+    state.update(f"{numba.__version__} {sorted(host_features())}".encode())
+    return state.hexdigest()
+
+
+class _GuardedCache(FunctionCache):
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), fingerprint())
+
+
+def compiled(
+    function: Callable[..., Any] | None = None, *, contract: bool = False, sums: bool = False
+) -> Any:
+    """Compile lazily, without the GIL, with the guarded cache; for helpers that kernels call.
+
+    ``contract`` lets a product and a sum become one fused operation, ``sums`` also lets a loop's
+    sum be split over lanes. Both stay deterministic: one machine code, one order.
+    """
+    if function is None:
+        return functools.partial(compiled, contract=contract, sums=sums)
+    flags = {"contract", "reassoc", "nsz"} if sums else {"contract"} if contract else False
+    dispatcher = numba.njit(nogil=True, fastmath=flags)(function)
+    dispatcher._cache = _GuardedCache(function)  # noqa: SLF001 (numba has no public hook)
+    return dispatcher
+
+
+class Entry:
+    """A numba function of one signature, compiled at its first call.
+
+    One signature with any-stride arrays keeps one machine code for contiguous and strided callers.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        signature: tuple[types.Type, ...],
+        *,
+        contract: bool = False,
+        sums: bool = False,
+    ) -> None:
+        self.py_func = function
+        self.contract = contract
+        self.sums = sums
+        self.signature = signature
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self._ready: Any = None
+
+    def ready(self) -> Any:
+        """Return the numba dispatcher, compiled for its one signature."""
+        if self._ready is None:
+            dispatcher = compiled(self.py_func, contract=self.contract, sums=self.sums)
+            dispatcher.compile(self.signature)
+            dispatcher.disable_compile()
+            self._ready = dispatcher
+        return self._ready
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Run the function; TypeError if the arguments do not fit the signature."""
+        return (self._ready or self.ready())(*arguments)
+
+
+ENTRIES: list[Entry] = []
+"""Every entry point, for compiling ahead of time."""
+
+
+def entry(
+    *signature: types.Type, contract: bool = False, sums: bool = False
+) -> Callable[[Callable[..., Any]], Entry]:
+    """Make an entry point of a function that takes arrays and numbers; flags as ``compiled``."""
+
+    def wrap(function: Callable[..., Any]) -> Entry:
+        made = Entry(function, signature, contract=contract, sums=sums)
+        ENTRIES.append(made)
+        return made
+
+    return wrap

@@ -1,0 +1,129 @@
+"""What every kernel means, in plain numpy: the one oracle of the tests."""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+I8 = NDArray[np.int8]
+
+
+def linear_f32(x: F32, w: F32, bias: F32 | None = None) -> F32:
+    """``x (T, K) @ w (N, K).T + bias (N)``, summed in float64 and rounded once."""
+    y = x.astype(np.float64) @ w.astype(np.float64).T
+    return (y if bias is None else y + bias).astype(np.float32)
+
+
+def linear_accumulators(x: I8, w: I8) -> NDArray[np.int32]:
+    """Exact sums of ``x (T, K)`` and ``w (N, K)`` codes; OverflowError outside int32."""
+    total = x.astype(np.int64) @ w.astype(np.int64).T
+    if total.size and np.abs(total).max() > np.iinfo(np.int32).max:
+        raise OverflowError("the sum of products does not fit int32")
+    return total.astype(np.int32)
+
+
+def linear_i8(x: I8, w: I8, x_scale: F32, w_scale: F32, bias: F32 | None = None) -> F32:
+    """``float32(acc) * x_scale * w_scale + bias``, every step rounded to float32, in this order."""
+    y = linear_accumulators(x, w).astype(np.float32) * x_scale[:, None] * w_scale[None, :]
+    return y if bias is None else y + bias
+
+
+def attention_f32(q: F32, k: F32, v: F32, scale: float) -> F32:
+    """Softmax(scale q k^T) v over heads: q (H, T, D), k and v (H, S, D) -> (T, H * D)."""
+    scores = np.float64(scale) * (q.astype(np.float64) @ k.astype(np.float64).transpose(0, 2, 1))
+    e = np.exp(scores - scores.max(axis=2, keepdims=True))
+    y = (e / e.sum(axis=2, keepdims=True)) @ v.astype(np.float64)
+    return y.transpose(1, 0, 2).reshape(q.shape[1], -1).astype(np.float32)
+
+
+def scores_i8(q: I8, k: I8) -> NDArray[np.int32]:
+    """Exact scores (H, T, S) of codes q (H, T, D) and k (H, S, D)."""
+    return (q.astype(np.int64) @ k.astype(np.int64).transpose(0, 2, 1)).astype(np.int32)
+
+
+def context_i8(p: NDArray[np.uint8], v: I8) -> NDArray[np.int32]:
+    """Exact sums (H, T, D) of probability codes p (H, T, S) and value codes v (H, S, D)."""
+    return (p.astype(np.int64) @ v.astype(np.int64)).astype(np.int32)
+
+
+def attention_i8(
+    q: I8, q_scale: F32, k: I8, k_scale: F32, v: I8, v_scale: F32, scale: float
+) -> F32:
+    """Attention on codes: exact scores, float softmax, probabilities as u8 codes, exact sums.
+
+    ``q_scale`` is (H, T), ``k_scale`` (H, S), ``v_scale`` (H). Probabilities are not normalised
+    before they are rounded: the code of exp(s - max) is rint(255 exp(s - max)), and the sum that
+    divides the context is that of the codes. Returns (T, H * D).
+    """
+    factor = q_scale.astype(np.float64)[:, :, None] * k_scale.astype(np.float64)[:, None, :]
+    scores = scores_i8(q, k) * factor * scale
+    codes = np.rint(255.0 * np.exp(scores - scores.max(axis=2, keepdims=True))).astype(np.uint8)
+    total = codes.sum(axis=2, dtype=np.int64)
+    y = context_i8(codes, v) * (v_scale.astype(np.float64)[:, None, None] / total[:, :, None])
+    return y.transpose(1, 0, 2).reshape(q.shape[1], -1).astype(np.float32)
+
+
+def layer_norm(x: F32, gamma: F32, beta: F32, eps: float) -> F32:
+    """(x - mean) / sqrt(variance + eps) * gamma + beta over the last axis, in float64."""
+    x64 = x.astype(np.float64)
+    centred = x64 - x64.mean(axis=1, keepdims=True)
+    variance = (centred * centred).mean(axis=1, keepdims=True)
+    return (centred / np.sqrt(variance + eps) * gamma + beta).astype(np.float32)
+
+
+def gelu(x: F32) -> F32:
+    """Exact GELU, x / 2 (1 + erf(x / sqrt 2)), in float64."""
+    x64 = x.astype(np.float64)
+    erf = np.vectorize(math.erf, otypes=[np.float64])(x64 / math.sqrt(2.0))
+    return (0.5 * x64 * (1.0 + erf)).astype(np.float32)
+
+
+def softmax(x: F32) -> F32:
+    """Take exp(x - max) over its sum along the last axis, in float64."""
+    x64 = x.astype(np.float64)
+    e = np.exp(x64 - x64.max(axis=1, keepdims=True))
+    return (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def relu(x: F32) -> F32:
+    """Larger of x and 0; NaN stays NaN."""
+    return np.maximum(x, np.float32(0.0))
+
+
+def silu(x: F32) -> F32:
+    """Sigmoid-weighted x, x / (1 + exp(-x)), in float64."""
+    x64 = x.astype(np.float64)
+    with np.errstate(over="ignore"):
+        return (x64 / (1.0 + np.exp(-x64))).astype(np.float32)
+
+
+def add(a: F32, b: F32) -> F32:
+    """Sum of two matrices, or a matrix and one row."""
+    return a + b
+
+
+def quantize_rows(x: F32, absmax: F32) -> tuple[I8, F32]:
+    """Codes rint(x * (127 / absmax)), scales absmax / 127, every step rounded to float32.
+
+    ``absmax`` is float32 (R). Below 2**-100 it counts as 0: codes 0, scale 1. Where it is NaN or
+    infinite the codes are 0 and the scale is NaN.
+    """
+    finite = np.isfinite(absmax)
+    usable = finite & (absmax >= np.float32(2.0**-100))
+    safe = np.where(usable, absmax, np.float32(1.0))
+    codes = np.rint(x * (np.float32(127.0) / safe)[:, None])
+    codes = np.where(usable[:, None], np.clip(codes, -127, 127), 0).astype(np.int8)
+    scale = np.where(usable, safe / np.float32(127.0), np.float32(1.0))
+    return codes, np.where(finite, scale, np.float32(np.nan))
+
+
+def dynamic_quantize_row(x: F32) -> tuple[I8, F32]:
+    """Codes and scale (R) of each row of x (R, K) by its own largest magnitude."""
+    return quantize_rows(x, np.abs(x).max(axis=1))
+
+
+def dynamic_quantize_tensor(x: F32) -> tuple[I8, F32]:
+    """Codes and scale (1) of x (R, K) by its largest magnitude."""
+    codes, scale = quantize_rows(x.reshape(1, -1), np.abs(x).max(keepdims=True).reshape(1))
+    return codes.reshape(x.shape), scale
