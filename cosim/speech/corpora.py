@@ -157,15 +157,21 @@ def _download(work: Path, progress: Progress) -> dict[str, Path]:
     if os.geteuid() == 0:  # apt's own user could not enter a folder of root
         private += ["-o", "APT::Sandbox::User=root"]
     progress("reading the package lists with apt")
-    _apt([*private, "update"], work)
+    updated = _apt([*private, "update"], work)
     progress("downloading 10.6 MB with apt")
     wanted = [f"{name}={PROMPTS_VERSION}" for name in PROMPTS_SHA256]
-    _apt([*private, "download", *wanted], work / "packages")
+    downloaded = _apt([*private, "download", *wanted], work / "packages")
+    if downloaded.returncode:  # a source that could not be updated matters only now
+        said = " ".join(f"{updated.stderr} {downloaded.stderr}".split())[-800:]
+        raise CosimError(
+            f"corpus prompts: apt-get cannot download {' '.join(wanted)}: {said}; try again, or "
+            f"use speech of your own: {FORMATS}"
+        )
     return {name: next((work / "packages").glob(f"{name}_*.deb")) for name in PROMPTS_SHA256}
 
 
-def _apt(arguments: list[str], folder: Path) -> None:
-    done = subprocess.run(  # noqa: S603, arguments of our own
+def _apt(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603, arguments of our own
         ["apt-get", "-q", *arguments],  # noqa: S607, found on the user's path
         cwd=folder,
         env={**os.environ, "LC_ALL": "C"},
@@ -174,12 +180,6 @@ def _apt(arguments: list[str], folder: Path) -> None:
         text=True,
         check=False,
     )
-    if done.returncode:
-        said = " ".join(done.stderr.split())[-600:]
-        raise CosimError(
-            f"corpus prompts: apt-get {arguments[-1]} failed: {said}; try again, or use speech of "
-            f"your own: {FORMATS}"
-        )
 
 
 def _verify(packages: dict[str, Path]) -> None:

@@ -159,7 +159,7 @@ def write_trn(
 ) -> None:
     """Write `texts` (already normalised) as a .trn file that NIST's sclite reads.
 
-    A line is `words (speaker-id)`; characters that end an id there become `_`.
+    A line is `words (speaker-id)`; characters that end an id there become `.`.
     """
     lines = [
         f"{text} ({_trn_id(speaker or 'unknown')}-{_trn_id(name)})\n"
@@ -169,7 +169,7 @@ def write_trn(
 
 
 def _trn_id(text: str) -> str:
-    return "".join("_" if letter in "()-" or letter.isspace() else letter for letter in text)
+    return "".join("." if letter in "()-_" or letter.isspace() else letter for letter in text)
 
 
 def _align(reference: str, hypothesis: str) -> UtteranceErrors:
@@ -198,9 +198,8 @@ def _units(columns: NDArray[np.int64], groups: Sequence[str] | None) -> NDArray[
     if groups is None:
         return kept
     names, index = np.unique(np.array(groups)[scored], return_inverse=True)
-    sums = np.zeros((3, names.size), dtype=np.int64)
-    np.add.at(sums, (slice(None), index), kept)
-    return sums
+    belongs = index[:, None] == np.arange(names.size)
+    return np.asarray(kept @ belongs.astype(np.int64), dtype=np.int64)
 
 
 def _ratio(errors: int, count: int) -> float:
