@@ -4,6 +4,7 @@ Lengths stay symbolic. What has no importer is collected and reported in one err
 every place.
 """
 
+import operator
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from cosim.errors import CosimError
 from cosim.expr import Dim
 from cosim.ir import Dtype, Graph, Op, TensorType, attributes
 from cosim.models import GraphSpec
-from cosim.ops import ATEN, AtenCall
+from cosim.ops import ATEN, AtenCall, UnsupportedCallError
 
 _DTYPES: Mapping[torch.dtype, Dtype] = {
     torch.float32: "f32",
@@ -71,28 +72,40 @@ class _Importer:
             return [self.argument(item) for item in value]
         return value
 
-    def bind_input(self, node: torch.fx.Node, name: str) -> None:
-        """Name an input and learn which symbol of the export each length symbol is."""
+    def bind_input(self, node: torch.fx.Node, name: str) -> list[str]:
+        """Name an input and learn which symbol of the export each length symbol is.
+
+        Return where the export fixed a length, or made one of two.
+        """
+        wrong: list[str] = []
         shape = self.source.shapes[self.source.inputs.index(name)]
         for axis, (size, wanted) in enumerate(zip(node.meta["val"].shape, shape, strict=True)):
+            where = f"graph {self.source.name}: {name}: axis {axis}"
             if isinstance(wanted, int):
+                if isinstance(size, torch.SymInt) or size != wanted:
+                    wrong.append(f"{where}: found {size}, expected the fixed length {wanted}")
                 continue
             if not isinstance(size, torch.SymInt):
-                where = f"graph {self.source.name}: {name}: axis {axis}"
-                raise CosimError(f"{where}: found the fixed length {size}, expected {wanted}")
-            self.symbols.setdefault(str(size.node.expr), wanted)
+                wrong.append(f"{where}: found the fixed length {size}, expected {wanted}")
+                continue
+            known = self.symbols.setdefault(str(size.node.expr), wanted)
+            if known != wanted or not str(size.node.expr).isidentifier():
+                wrong.append(
+                    f"{where}: found the length {self.dim(size)}, expected {wanted} of its own"
+                )
         self.names[node.name] = f"%{name}"
+        return wrong
 
     def call(self, node: torch.fx.Node) -> None:
         target = str(node.target).removeprefix("aten.")
         meta = node.meta.get("val")
-        if target in _GUARDS or not isinstance(meta, torch.Tensor):
+        if target in _GUARDS or not _holds_tensor(meta) or node.target is operator.getitem:
             return
         if target in _IDENTITIES:
             self.names[node.name] = str(self.argument(node.args[0]))
             return
         scope = _scope(node)
-        if target not in ATEN:
+        if target not in ATEN or not isinstance(meta, torch.Tensor):
             self.unsupported.append(f"graph {self.source.name}: {scope or 'top'}: {node.target}")
             return
         row, read = ATEN[target]
@@ -105,12 +118,19 @@ class _Importer:
                 arguments[position] = self.argument(node.kwargs[parameter.name])
         try:
             inputs, values = read(AtenCall(target, tuple(arguments), self.types, result))
-        except ValueError as error:
+        except UnsupportedCallError as error:
             self.unsupported.append(f"graph {self.source.name}: {scope or 'top'}: {error}")
             return
         name = f"%{node.name}"
         self.types[name] = result
         self.ops.append(Op(row.kind, inputs, (name,), attributes(**values), scope))
+
+
+def _holds_tensor(meta: object) -> bool:
+    """Return whether a call makes a tensor; a call that makes several is one place."""
+    if isinstance(meta, list | tuple):
+        return any(map(_holds_tensor, meta))
+    return isinstance(meta, torch.Tensor)
 
 
 def _scope(node: torch.fx.Node) -> str:
@@ -140,7 +160,7 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
     """Return the graph of a module; constants are named `@` + parameter name.
 
     `parameters` renames parameters (a tied weight has one name). Raises CosimError listing every
-    call that has no importer, with the module it stands in.
+    length that the export fixed, or every call that has no importer with the module it stands in.
     """
     exported = torch.export.export(
         source.module,
@@ -157,8 +177,11 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
     }
     users = [node for node in exported.graph.nodes if node.op == "placeholder"]
     inputs = [node for node in users if node.name not in stored]
+    wrong: list[str] = []
     for node, name in zip(inputs, source.inputs, strict=True):
-        importer.bind_input(node, name)
+        wrong += importer.bind_input(node, name)
+    if wrong:
+        raise CosimError(wrong)
     for node in users:
         kind = importer.type_of(node.meta["val"])
         if node.name in stored:

@@ -76,12 +76,14 @@ class Expr:
 
     def __floordiv__(self, other: "Dim") -> "Expr":
         divisor = as_expr(other)
+        if not divisor.terms:
+            raise ZeroDivisionError(f"{self} // 0")
         if divisor == self:
             return as_expr(1)
-        if set(divisor.terms) <= {((), divisor.constant or 0)} and divisor.constant:
+        if divisor.is_constant:
             value = divisor.constant
             if self.is_constant:
-                return as_expr((self.constant or 0) // value)
+                return as_expr(self.constant // value)
             whole = {m: c // value for m, c in self.terms if c % value == 0}
             rest = {m: c for m, c in self.terms if c % value}
             if set(rest) <= {()}:  # the constant is all that does not divide
@@ -184,7 +186,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[Expr, Expr], Expr]] = {
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Expr:
-    """Return the expression written in `text`; ValueError for anything but + - * //."""
+    """Return the expression written in `text`; ValueError for more than + - * // and for // 0."""
 
     def build(node: ast.expr) -> Expr:
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
@@ -201,4 +203,7 @@ def parse(text: str) -> Expr:
         tree = ast.parse(text, mode="eval")
     except SyntaxError as error:
         raise ValueError(f"{text!r}: not an integer expression") from error
-    return build(tree.body)
+    try:
+        return build(tree.body)
+    except ZeroDivisionError as error:
+        raise ValueError(f"{text!r}: divides by zero") from error

@@ -109,7 +109,8 @@ class Graph:
     """SSA ops over named values.
 
     `inputs` and `states` are defined outside; a state keeps its contents between calls and has
-    room for `capacity` rows along its second last axis. `outputs` pairs public names with values.
+    room for `capacity` rows along the axis that `cache_append` grows. `outputs` pairs public names
+    with values.
     """
 
     name: str
@@ -211,12 +212,12 @@ def _show_op(op: Op, types: Mapping[str, TensorType]) -> str:
     if shown:
         text += f" {{{shown}}}"
     text += f" : {kinds}"
-    return text + (f' in "{op.scope}"' if op.scope else "")
+    return text + (f" in {json.dumps(op.scope)}" if op.scope else "")
 
 
 def to_text(program: Program) -> str:
     """Return the text of a program; `from_text` gives the equal program back."""
-    lines = [f'program "{program.name}"']
+    lines = [f"program {json.dumps(program.name)}"]
     for name, constant in sorted(program.constants.items()):
         lines.append(
             f"constant {name} : {constant.type} {constant.encoding} {constant.storage} "
@@ -245,7 +246,7 @@ _INPUT = re.compile(rf"  input (%\S+) : ({_TYPE})$")
 _STATE = re.compile(rf"  state (%\S+) : ({_TYPE}) capacity (\d+)$")
 _OP = re.compile(
     rf"  (%\S+(?:, %\S+)*) = (\w+)\(([^)]*)\)(?: \{{(.*)\}})? : ({_TYPE}(?:, {_TYPE})*)"
-    r'(?: in "([^"]*)")?$'
+    r'(?: in ("(?:[^"\\]|\\.)*"))?$'
 )
 _RETURN = re.compile(r"  return (\S+) = (%\S+)$")
 _ATTRIBUTE = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\[[^\]]*\]|float\([^)]*\)|[^,]+)(?:, |$)')
@@ -276,6 +277,13 @@ def _read_attribute(text: str) -> Attribute:
     return _read_dim(text)
 
 
+def _read_attributes(text: str) -> tuple[tuple[str, Attribute], ...]:
+    pairs = _ATTRIBUTE.findall(text)
+    if ", ".join(f"{key}={value}" for key, value in pairs) != text:
+        raise ValueError(f"{{{text}}}: expected {{name=value, name=value}}")
+    return tuple((key, _read_attribute(value)) for key, value in pairs)
+
+
 @dataclass
 class _GraphLines:
     """What has been read of the graph that is open."""
@@ -302,14 +310,13 @@ class _GraphLines:
             outputs = tuple(found[1].split(", "))
             kinds = re.findall(_TYPE, found[5])
             self.types.update(zip(outputs, map(_read_type, kinds), strict=True))
-            pairs = _ATTRIBUTE.findall(found[4] or "")
             self.ops.append(
                 Op(
                     found[2],
                     tuple(found[3].split(", ")) if found[3] else (),
                     outputs,
-                    tuple((key, _read_attribute(value)) for key, value in pairs),
-                    found[6] or "",
+                    _read_attributes(found[4] or ""),
+                    str(json.loads(found[6])) if found[6] else "",
                 )
             )
         else:
@@ -328,23 +335,26 @@ class _GraphLines:
         )
 
 
-def from_text(text: str) -> Program:
-    """Return the program written by `to_text`; ValueError names the line that is not understood."""
-    name = ""
-    graphs: list[Graph] = []
-    constants: dict[str, Constant] = {}
+@dataclass
+class _ProgramLines:
+    """What has been read of a program; `body` is the graph that is open."""
+
+    name: str | None = None
+    graphs: list[Graph] = field(default_factory=list)
+    constants: dict[str, Constant] = field(default_factory=dict)
     body: _GraphLines | None = None
-    for number, line in enumerate(text.splitlines(), 1):
-        if body is not None:
-            if line == "}":
-                graphs.append(body.finish())
-                body = None
-            elif not body.read(line):
-                raise ValueError(f"program text line {number}: not understood: {line.strip()!r}")
+
+    def read(self, line: str) -> bool:
+        """Take one line; return whether it was understood."""
+        if self.body is not None and line == "}":
+            self.graphs.append(self.body.finish())
+            self.body = None
+        elif self.body is not None:
+            return self.body.read(line)
         elif line.startswith("program "):
-            name = str(json.loads(line[8:]))
+            self.name = str(json.loads(line[8:]))
         elif found := _CONSTANT.match(line):
-            constants[found[1]] = Constant(
+            self.constants[found[1]] = Constant(
                 _read_type(found[2]),
                 found[3],
                 found[4],
@@ -354,9 +364,24 @@ def from_text(text: str) -> Program:
             )
         elif found := _GRAPH.match(line):
             symbols = tuple(part for part in found[2].split(", ") if part)
-            body = _GraphLines(found[1], symbols)
+            self.body = _GraphLines(found[1], symbols)
         else:
+            return False
+        return True
+
+
+def from_text(text: str) -> Program:
+    """Return the program written by `to_text`; ValueError names the line that is not understood."""
+    reader = _ProgramLines()
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            is_understood = reader.read(line)
+        except ValueError as error:
+            raise ValueError(f"program text line {number}: {error}") from error
+        if not is_understood:
             raise ValueError(f"program text line {number}: not understood: {line.strip()!r}")
-    if body is not None:
-        raise ValueError(f"program text: graph {body.name} is not closed")
-    return Program(name, tuple(graphs), constants)
+    if reader.body is not None:
+        raise ValueError(f"program text: graph {reader.body.name} is not closed")
+    if reader.name is None:
+        raise ValueError('program text: expected a line `program "NAME"`')
+    return Program(reader.name, tuple(reader.graphs), reader.constants)

@@ -4,9 +4,13 @@ The schedule knows no chip. Shapes, number types, stored bits and zero patterns 
 program that is executed; residency, tiling and addresses are decided by the hardware model.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cosim.ir import DTYPE_BITS, Constant, Graph, Op, Program, TensorType, is_constant
 from cosim.ops import OPS, row
@@ -27,10 +31,10 @@ def zero_patterns(encodings: Mapping[str, Encoding]) -> dict[str, Nonzero]:
     return found
 
 
-def _mask_digest(mask: object) -> str:
-    import hashlib
-
-    return hashlib.sha256(memoryview(mask)).hexdigest()  # type: ignore[arg-type]
+def _mask_digest(mask: NDArray[np.uint8]) -> str:
+    state = hashlib.sha256(str(mask.shape).encode())
+    state.update(mask.tobytes())
+    return state.hexdigest()
 
 
 def schedule(

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from cosim.ir import Graph, Op, Program, is_constant
-from cosim.ops import OPS
 
 
 def substitute(op: Op, names: Mapping[str, str]) -> Op:
@@ -70,14 +69,3 @@ def merge_equal(graph: Graph) -> Graph:
             kept.append(op)
     outputs = tuple((public, names.get(value, value)) for public, value in graph.outputs)
     return remove_dead(replace(graph, ops=tuple(kept), outputs=outputs))
-
-
-def views_of(graph: Graph) -> dict[str, str]:
-    """Return, for each value, the value whose memory it is a view of (itself if none)."""
-    roots = {name: name for name in (*graph.inputs, *(state for state, _ in graph.states))}
-    for op in graph.ops:
-        is_view = OPS[op.kind].is_view or op.kind == "cache_append"
-        for name in op.outputs:
-            source = op.inputs[0] if op.inputs else name
-            roots[name] = roots.get(source, source) if is_view else name
-    return roots

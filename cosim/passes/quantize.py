@@ -151,8 +151,10 @@ def quantize_caches(graph: Graph) -> Graph:
     """Return the graph with row-wise quantised caches holding codes and scales.
 
     Quantising rows commutes with appending rows, so codes are equal bit for bit, and each row is
-    quantised once instead of at every step.
+    quantised once instead of at every step. A cache that is also read or returned as floats, or
+    that grows along the quantised rows themselves, stays as it is.
     """
+    returned = {value for _, value in graph.outputs}
     consumers = graph.consumers()
     types = dict(graph.types)
     states: list[tuple[str, int]] = []
@@ -161,7 +163,13 @@ def quantize_caches(graph: Graph) -> Graph:
         append = next(op for op in consumers[state] if op.kind == "cache_append")
         readers = consumers.get(append.outputs[0], [])
         only = readers[0] if len(readers) == 1 else None
-        if only is None or only.kind != "dynamic_quantize" or only.attribute("per") != "row":
+        if (
+            only is None
+            or only.kind != "dynamic_quantize"
+            or only.attribute("per") != "row"
+            or append.outputs[0] in returned
+            or append.integer("axis") == len(types[state].shape) - 1
+        ):
             states.append((state, capacity))
             continue
         new = append.inputs[1]
@@ -199,6 +207,8 @@ def quantize_at_source(program: Program) -> Program:
             )
             if maker is None or len(readers) != 1 or readers[0].kind != "dynamic_quantize":
                 continue
+            if _is_read_elsewhere(program, name, reader):
+                continue
             quantize = readers[0]
             public = (f"{name[1:]}.codes", f"{name[1:]}.scales")
             swapped = {
@@ -208,6 +218,13 @@ def quantize_at_source(program: Program) -> Program:
             graphs = tuple(swapped.get(graph.name, graph) for graph in program.graphs)
             return quantize_at_source(replace(program, graphs=graphs))
     return program
+
+
+def _is_read_elsewhere(program: Program, name: str, reader: Graph) -> bool:
+    """Return whether the floats of input `name` are needed beside the op that quantises them."""
+    return any(value == name for _, value in reader.outputs) or any(
+        name in graph.inputs for graph in program.graphs if graph is not reader
+    )
 
 
 def _receive_codes(graph: Graph, name: str, quantize: Op, public: tuple[str, str]) -> Graph:
