@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.capture import capture, parameter_names
 from cosim.ir import Constant, Program, TensorType
 from cosim.models import GraphSpec

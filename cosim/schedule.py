@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.ir import DTYPE_BITS, Constant, Graph, Op, Program, TensorType, is_constant
 from cosim.ops import OPS, row
 from hwmodels.workload import NUMBER_BITS, Nonzero, Number, TensorRef, WorkItem, Workload
