@@ -16,23 +16,18 @@ from dataclasses import dataclass, field
 import simpy
 
 from hwmodels.architecture import Architecture, Buffer, MemoryTechnology
-from hwmodels.memory import Descriptor, MemoryServer, Process, after
+from hwmodels.memory import Descriptor, MemoryServer, Process, after, call
 from hwmodels.plan import Group, Load, Plan, Port, Step, Store, Written
 from hwmodels.stats import Cycles
 from hwmodels.timeline import Cause, Record, divide
 
 
 class CountingEnvironment(simpy.Environment):
-    """An environment that counts the events it has processed."""
+    """An environment that knows how many events it was given."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.events = 0
-
-    def step(self) -> None:
-        """Process the next event."""
-        self.events += 1
-        super().step()
+    def count_events(self) -> int:
+        """Return the number of events scheduled so far; each call uses up one number."""
+        return next(self._eid)
 
 
 @dataclass
@@ -101,16 +96,14 @@ class Engine:
         self.free_fs = max(int(self.env.now), self.free_fs) + busy
         free_fs = self.free_fs
 
-        def arrived(_: simpy.Event) -> None:
+        def arrived() -> None:
             rest = free_fs - int(self.env.now)
             if rest > 0:
                 after(self.env, rest, then)
             else:
                 then()
 
-        event = self.server.submit(descriptor)
-        if event.callbacks is not None:
-            event.callbacks.append(arrived)
+        call(self.server.submit(descriptor), arrived)
 
 
 @dataclass(frozen=True)
@@ -173,7 +166,10 @@ class Machine:
             cycles |= divide(group, record, self.period_fs)
         memory = {name: dict(vars(stats)) for name, stats in self.server.statistics.items()}
         return Timeline(
-            tuple(cycles[i] for i in sorted(cycles)), self.env.events, memory, tuple(self.records)
+            tuple(cycles[i] for i in sorted(cycles)),
+            self.env.count_events(),
+            memory,
+            tuple(self.records),
         )
 
     def _fetch(self, port: Port) -> Process:

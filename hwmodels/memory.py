@@ -10,10 +10,10 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
-from typing import Any
 
 import numpy as np
 import simpy
+from numpy.typing import NDArray
 
 from hwmodels.architecture import FEMTO, MemoryStack, MemoryTechnology
 
@@ -68,35 +68,43 @@ class BusShape:
 
 def channel_bytes(shape: BusShape, descriptor: Descriptor) -> tuple[int, ...]:
     """Return the bytes that each channel moves, in whole bursts for every row."""
-    rows, row_bytes = descriptor.rows, descriptor.bytes
-    if rows > 1 and descriptor.stride == row_bytes:
-        rows, row_bytes = 1, rows * row_bytes
-    stride = descriptor.stride if rows > 1 else 0
-    return _channel_bytes(shape, descriptor.base % shape.turn_bytes, row_bytes, stride, rows)
+    return _channel_bytes(shape, *_pattern(shape, descriptor))
+
+
+def _pattern(shape: BusShape, descriptor: Descriptor) -> tuple[int, int, int, int]:
+    """Return what the share of each channel depends on: base, bytes, stride and rows."""
+    rows, row_bytes, stride = descriptor.rows, descriptor.bytes, descriptor.stride
+    if stride == row_bytes or rows == 1:
+        rows, row_bytes, stride = 1, rows * row_bytes, 0
+    return descriptor.base % shape.turn_bytes, row_bytes, stride, rows
 
 
 @lru_cache(maxsize=65536)
 def _channel_bytes(
     shape: BusShape, base: int, row_bytes: int, stride: int, rows: int
 ) -> tuple[int, ...]:
-    burst, turn = shape.burst_bytes, shape.turn_bytes
+    burst, turn, width = shape.burst_bytes, shape.turn_bytes, shape.interleave_bytes
     starts = base + stride * np.arange(rows, dtype=np.int64)
     stops = -(-(starts + row_bytes) // burst) * burst
     starts = starts // burst * burst
-    first = shape.interleave_bytes * np.arange(shape.channels, dtype=np.int64)
+    first = width * np.arange(shape.channels, dtype=np.int64)
 
-    def below(addresses: np.ndarray[Any, np.dtype[np.int64]]) -> Any:
-        """Bytes of each channel in [0, address), one row per address."""
-        full = (addresses // turn)[:, None] * shape.interleave_bytes
-        rest = (addresses % turn)[:, None] - first
-        return full + np.clip(rest, 0, shape.interleave_bytes)
+    def below(addresses: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the bytes of each channel in [0, address), one row per address."""
+        rest = np.clip((addresses % turn)[:, None] - first, 0, width)
+        return np.asarray((addresses // turn)[:, None] * width + rest, dtype=np.int64)
 
     return tuple((below(stops) - below(starts)).sum(axis=0).tolist())
 
 
+@lru_cache(maxsize=65536)
+def _bus_bytes(shape: BusShape, base: int, row_bytes: int, stride: int, rows: int) -> int:
+    return sum(_channel_bytes(shape, base, row_bytes, stride, rows))
+
+
 def bus_bytes(shape: BusShape, descriptor: Descriptor) -> int:
     """Return the bytes that the memory moves for a descriptor, in whole bursts."""
-    return sum(channel_bytes(shape, descriptor))
+    return _bus_bytes(shape, *_pattern(shape, descriptor))
 
 
 def bus_shape(memory: MemoryStack, technology: MemoryTechnology) -> BusShape:
@@ -118,25 +126,27 @@ def service_fs(technology: MemoryTechnology, size_bytes: int) -> int:
     return -int(-size_bytes * FEMTO // rate)
 
 
+def after(env: simpy.Environment, delay_fs: int, action: Callable[[], object]) -> None:
+    """Do `action` in `delay_fs` femtoseconds."""
+    call(env.timeout(delay_fs), action)
+
+
+def call(event: simpy.Event, action: Callable[[], object]) -> None:
+    """Do `action` when `event`, which has not happened yet, happens."""
+    if event.callbacks is not None:
+        event.callbacks.append(lambda _: action())  # type: ignore[arg-type]
+
+
+Share = tuple[tuple[tuple[int, int], ...], int]  # (channel, busy femtoseconds) and bytes moved
 Waiting = tuple[int, int, Descriptor, int, simpy.Event]  # rank, order, what, since when, done
 
 
-def after(env: simpy.Environment, delay_fs: int, action: Callable[[], object]) -> None:
-    """Do `action` in `delay_fs` femtoseconds."""
-    timeout = env.timeout(delay_fs)
-
-    def act(_: simpy.Event) -> None:
-        action()
-
-    if timeout.callbacks is not None:
-        timeout.callbacks.append(act)
-
-
 class MemoryServer:
-    """One SimPy process that admits descriptors to the channels.
+    """The channels of a stack and what they have promised.
 
-    The next descriptor (first come first served, or by priority) is admitted as soon as one of the
-    channels it uses is free; on every channel it then follows what was admitted before.
+    `fifo`: every channel serves descriptors in order of submission. `priority`: a descriptor goes
+    to its channels once one of them is free, the smallest priority first, and is not interrupted;
+    a SimPy process admits those that have to wait.
     """
 
     def __init__(
@@ -150,56 +160,66 @@ class MemoryServer:
         self._latency_fs = round(technology.latency_s.value * FEMTO)
         self._free_fs = [0] * memory.channels
         self._order = count()
+        self._shares: dict[tuple[int, int, int, int], Share] = {}
         self._pending: list[Waiting] = []
-        self._wake = env.event()
-        env.process(self._serve())
 
     def submit(self, descriptor: Descriptor) -> simpy.Event:
         """Return the event that happens when the last byte of `descriptor` has moved."""
+        now = int(self.env.now)
+        share = self._share(descriptor)
+        if not self._is_by_priority or (not self._pending and self._wait_fs(share) <= 0):
+            return self.env.timeout(self._admit(descriptor, share, now) - now)
         done = self.env.event()
-        rank = descriptor.priority if self._is_by_priority else 0
-        entry = (rank, next(self._order), descriptor, int(self.env.now), done)
+        entry = (descriptor.priority, next(self._order), descriptor, now, done)
         heapq.heappush(self._pending, entry)
-        if not self._wake.triggered:
-            self._wake.succeed()
+        if len(self._pending) == 1:
+            self.env.process(self._serve())
         return done
 
     def _serve(self) -> Process:
-        while True:
-            if not self._pending:
-                self._wake = self.env.event()
-                yield self._wake
-            used = self._shares(self._pending[0][2])
-            free = min((self._free_fs[channel] for channel, _ in used), default=0)
-            if free > self.env.now:
-                yield self.env.timeout(free - self.env.now)
+        """Admit what waits, best first, until nothing does."""
+        while self._pending:
+            share = self._share(self._pending[0][2])
+            wait_fs = self._wait_fs(share)
+            if wait_fs > 0:
+                yield self.env.timeout(wait_fs)
                 continue  # somebody with a better priority may have come meanwhile
             _, _, descriptor, submitted, done = heapq.heappop(self._pending)
-            self._admit(descriptor, used, submitted, done)
+            end = self._admit(descriptor, share, submitted)
+            after(self.env, end - int(self.env.now), done.succeed)
 
-    def _shares(self, descriptor: Descriptor) -> list[tuple[int, int]]:
-        shares = channel_bytes(self.shape, descriptor)
-        return [(channel, size) for channel, size in enumerate(shares) if size]
+    def _wait_fs(self, share: Share) -> int:
+        """Return how long until the first channel of a share is free."""
+        free = self._free_fs
+        return min([free[channel] for channel, _ in share[0]], default=0) - int(self.env.now)
 
-    def _admit(
-        self, descriptor: Descriptor, used: list[tuple[int, int]], submitted: int, done: simpy.Event
-    ) -> None:
-        now = int(self.env.now)
-        last = now
-        for channel, size in used:
-            start = max(now, self._free_fs[channel])
-            self._free_fs[channel] = start + service_fs(self.technology, size)
-            last = max(last, self._free_fs[channel])
+    def _share(self, descriptor: Descriptor) -> Share:
+        pattern = _pattern(self.shape, descriptor)
+        share = self._shares.get(pattern)
+        if share is None:
+            sizes = _channel_bytes(self.shape, *pattern)
+            busy = tuple(
+                (channel, service_fs(self.technology, size))
+                for channel, size in enumerate(sizes)
+                if size
+            )
+            share = self._shares[pattern] = busy, sum(sizes)
+        return share
+
+    def _admit(self, descriptor: Descriptor, share: Share, submitted: int) -> int:
+        """Put a descriptor on its channels; returns when its last byte arrives."""
+        now = last = int(self.env.now)
+        free = self._free_fs
+        for channel, busy in share[0]:
+            end = free[channel] = max(free[channel], now) + busy
+            last = max(last, end)
         end = last + self._latency_fs
-        self._record(descriptor, sum(size for _, size in used), now - submitted, end - submitted)
-        after(self.env, end - now, done.succeed)
-
-    def _record(self, descriptor: Descriptor, size: int, queued_fs: int, total_fs: int) -> None:
         stats = self.statistics.setdefault(descriptor.requester, RequesterStats())
         stats.descriptors += 1
-        stats.queued_fs += queued_fs
-        stats.total_fs += total_fs
+        stats.queued_fs += now - submitted
+        stats.total_fs += end - submitted
         if descriptor.is_write:
-            stats.write_bytes += size
+            stats.write_bytes += share[1]
         else:
-            stats.read_bytes += size
+            stats.read_bytes += share[1]
+        return end
