@@ -1,3 +1,4 @@
+# ruff: noqa: FURB136 (max would drop NaN)
 """Softmax attention over heads, float and on integer codes."""
 
 import numpy as np

@@ -1,4 +1,4 @@
-# ruff: noqa: FURB136 (max and min would drop NaN and order)
+# ruff: noqa: D402, FURB136 (exp is no signature; max and min would drop NaN)
 """exp and erf as polynomials that vectorise, rounding and absolute maxima by bits.
 
 Comparisons are written so that NaN falls through to the arithmetic and is never replaced.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import encodings, generic  # noqa: F401 (registers its kernels)
+from kernels import dense, encodings, generic  # noqa: F401 (they register kernels)
 from kernels.encodings import Encoding, matrix_shape
 from kernels.jit import ENTRIES, host_features
 from kernels.registry import KERNELS, Kernel, lookup
@@ -69,10 +69,10 @@ def prepare_linear(
     n, k = matrix_shape(encoding.shape)
     if activation not in {"f32", "i8"}:
         raise ValueError(f"prepare_linear: activation: found {activation!r}, expected 'f32', 'i8'")
-    if rows < 1 or kernel_size < 1 or k % kernel_size:
+    if rows < 1 or kernel_size < 1 or k % kernel_size or n * k == 0:
         raise ValueError(
             f"prepare_linear: found rows {rows}, kernel_size {kernel_size} for a constant of shape "
-            f"{encoding.shape}; expected both at least 1 and kernel_size a divisor of {k}"
+            f"{encoding.shape}; expected sizes of at least 1 and kernel_size a divisor of {k}"
         )
     values, reason = _choose_values(encoding, rows, activation)
     row = lookup("linear", values=values, activation=activation)[0]

@@ -181,7 +181,7 @@ def float_of(_context: Any, bits: Any) -> tuple[Any, Callable[..., Any]]:
     return types.float32(bits), lambda _c, builder, _s, values: builder.bitcast(values[0], F32)
 
 
-@intrinsic
+@intrinsic(prefer_literal=True)
 def stack_bytes(_context: Any, size: Any) -> tuple[Any, Callable[..., Any]]:
     """Address of ``size`` (a literal) bytes on the stack of the calling kernel, aligned to 64."""
     if not isinstance(size, types.IntegerLiteral):
