@@ -17,7 +17,7 @@ from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
-from hwmodels.workload import Workload, gemms_from_csv
+from hwmodels.workload import Workload
 
 
 @dataclass
@@ -231,6 +231,8 @@ def simulate_any(
 
 
 def _gemm_list(path: Path) -> Workload:
+    from hwmodels.gemm_list import gemms_from_csv
+
     try:
         return gemms_from_csv(path)
     except (ValueError, OSError) as error:

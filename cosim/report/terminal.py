@@ -98,13 +98,16 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+def _print_table(
+    console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
+) -> None:
+    table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    return table
+    console.print(title, style="bold", soft_wrap=True)
+    console.print(table)
 
 
 def _points(interval: Sequence[float] | None) -> str:
@@ -126,52 +129,46 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
         f"weights: {model['source']}",
         soft_wrap=True,
     )
-    console.print(
-        _table(
-            f"\nWER on {accuracy['utterances']} utterances, {accuracy['words']} words "
-            f"({accuracy['normalizer']})",
-            ("engine", "WER", "sub", "ins", "del", "same text as torch"),
+    _print_table(
+        console,
+        f"\nWER on {accuracy['utterances']} utterances, {accuracy['words']} words "
+        f"({accuracy['normalizer']})",
+        ("engine", "WER", "sub", "ins", "del", "same text as torch"),
+        (
             (
-                (
-                    str(row["engine"]),
-                    percent(row["wer"]),
-                    str(row["substitutions"]),
-                    str(row["insertions"]),
-                    str(row["deletions"]),
-                    percent(row["same_text_as_baseline"]),
-                )
-                for row in accuracy["engines"]
-            ),
-        )
+                str(row["engine"]),
+                percent(row["wer"]),
+                str(row["substitutions"]),
+                str(row["insertions"]),
+                str(row["deletions"]),
+                percent(row["same_text_as_baseline"]),
+            )
+            for row in accuracy["engines"]
+        ),
     )
     interval = accuracy["wer_difference_interval"]
     console.print(
         f"WER difference to {accuracy['baseline']['engine']}, 95 % paired bootstrap: "
-        + (
-            "not measured"
-            if interval is None
-            else "{:+.2f} to {:+.2f} points".format(*_points(interval))
-        )
+        + _points(interval)
         + f"; {accuracy['hit_limit']} utterances hit the step limit",
         soft_wrap=True,
     )
-    console.print(
-        _table(
-            f"\n{hardware['name']} at {scaled(hardware['clock_hz'], 'Hz')}, all utterances",
-            ("layer kind", "cycles", "share", "MACs", "utilisation", "energy", "DRAM"),
+    _print_table(
+        console,
+        f"\n{hardware['name']} at {scaled(hardware['clock_hz'], 'Hz')}, all utterances",
+        ("layer kind", "cycles", "share", "MACs", "utilisation", "energy", "DRAM"),
+        (
             (
-                (
-                    str(row["kind"]),
-                    scaled(row["cycles"]),
-                    percent(row["cycles"] / totals["cycles"] if totals["cycles"] else 0.0),
-                    scaled(row["macs"]),
-                    percent(row["array_utilization"]),
-                    scaled(row["energy_j"], "J"),
-                    scaled(row["dram_bytes"], "B"),
-                )
-                for row in totals["by_kind"]
-            ),
-        )
+                str(row["kind"]),
+                scaled(row["cycles"]),
+                percent(row["cycles"] / totals["cycles"] if totals["cycles"] else 0.0),
+                scaled(row["macs"]),
+                percent(row["array_utilization"]),
+                scaled(row["energy_j"], "J"),
+                scaled(row["dram_bytes"], "B"),
+            )
+            for row in totals["by_kind"]
+        ),
     )
     _print_totals(console, totals)
     for warning in document["warnings"]:
@@ -219,18 +216,17 @@ def print_profile(counted: Profile) -> None:
     """Print parameters, bytes and work per module group."""
     console = _console()
     rows = [group.row() for group in (*counted.rows, counted.total)]
-    console.print(
-        _table(
-            f"one encoder call and one decoding step at {dict(counted.lengths)}",
-            ("module", "parameters", "bytes", "zipped", "MACs", "BOPs (bits x bits)"),
+    _print_table(
+        console,
+        f"one encoder call and one decoding step at {dict(counted.lengths)}",
+        ("module", "parameters", "bytes", "zipped", "MACs", "BOPs (bits x bits)"),
+        (
             (
-                (
-                    str(row["module"]),
-                    *(scaled(float(str(row[key]))) for key in _PROFILE_KEYS),
-                )
-                for row in rows
-            ),
-        )
+                str(row["module"]),
+                *(scaled(float(str(row[key]))) for key in _PROFILE_KEYS),
+            )
+            for row in rows
+        ),
     )
 
 
@@ -269,21 +265,20 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
     """Print cycles per layer and the totals."""
     console = _console()
-    console.print(
-        _table(
-            f"{total['hardware']}: {total['work']}",
-            ("layer", "unit", "cycles", "bound", "MACs", "utilisation", "DRAM"),
+    _print_table(
+        console,
+        f"{total['hardware']}: {total['work']}",
+        ("layer", "unit", "cycles", "bound", "MACs", "utilisation", "DRAM"),
+        (
             (
-                (
-                    str(row["name"]),
-                    str(row["unit"]),
-                    *(scaled(row[key]) for key in ("cycles", "bound_cycles", "macs")),
-                    percent(row["utilization"]),
-                    scaled(row["dram_read_bytes"] + row["dram_write_bytes"], "B"),
-                )
-                for row in rows
-            ),
-        )
+                str(row["name"]),
+                str(row["unit"]),
+                *(scaled(row[key]) for key in ("cycles", "bound_cycles", "macs")),
+                percent(row["utilization"]),
+                scaled(row["dram_read_bytes"] + row["dram_write_bytes"], "B"),
+            )
+            for row in rows
+        ),
     )
     _print_totals(console, total)
     for warning in total["warnings"]:
@@ -292,23 +287,22 @@ def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 
 def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print runs side by side, as ratios to the first."""
-    _console().print(
-        _table(
-            "against the first run: ratios below 1 are cheaper",
-            ("run", "WER", "difference (95 % interval)", "cycles", "energy", "DRAM", "size"),
+    _print_table(
+        _console(),
+        "against the first run: ratios below 1 are cheaper",
+        ("run", "WER", "difference (95 % interval)", "cycles", "energy", "DRAM", "size"),
+        (
             (
-                (
-                    str(row["run"]),
-                    percent(row["wer"]),
-                    str(row["wer_difference_text"]),
-                    *(
-                        "-" if row[key] is None else f"{row[key]:.3f}"
-                        for key in ("cycles_ratio", "energy_ratio", "dram_ratio", "size_ratio")
-                    ),
-                )
-                for row in rows
-            ),
-        )
+                str(row["run"]),
+                percent(row["wer"]),
+                str(row["wer_difference_text"]),
+                *(
+                    "-" if row[key] is None else f"{row[key]:.3f}"
+                    for key in ("cycles_ratio", "energy_ratio", "dram_ratio", "size_ratio")
+                ),
+            )
+            for row in rows
+        ),
     )
 
 
@@ -318,19 +312,18 @@ def print_bench(rows: Sequence[Mapping[str, Any]]) -> None:
     def shown(value: float | None, text: str) -> str:
         return "-" if value is None else format(value, text)
 
-    _console().print(
-        _table(
-            "one thread, CPU time, sides alternating; ratio above 1: ours is faster",
-            ("case", "vs torch", "vs numpy", "of limit", "GOP/s"),
+    _print_table(
+        _console(),
+        "one thread, CPU time, sides alternating; ratio above 1: ours is faster",
+        ("case", "vs torch", "vs numpy", "of limit", "GOP/s"),
+        (
             (
-                (
-                    f"{row['kernel']}/{row['shape']}",
-                    shown(row["ratio_torch"], ".2f"),
-                    shown(row["ratio_numpy"], ".2f"),
-                    shown(row["share_of_limit"], ".0%"),
-                    shown(row["gops"], ".0f"),
-                )
-                for row in rows
-            ),
-        )
+                f"{row['kernel']}/{row['shape']}",
+                shown(row["ratio_torch"], ".2f"),
+                shown(row["ratio_numpy"], ".2f"),
+                shown(row["share_of_limit"], ".0%"),
+                shown(row["gops"], ".0f"),
+            )
+            for row in rows
+        ),
     )

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim import config
+from cosim.cache import cache_root
 from cosim.errors import CosimError, suggestion
 from cosim.speech.manifest import FORMATS
 
@@ -62,13 +63,6 @@ class Splits:
     test: tuple[str, ...]
 
 
-def cache_root() -> Path:
-    """Return the folder for what can be fetched again: XDG_CACHE_HOME/cosim or ~/.cache/cosim."""
-    given = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path.home() / ".cache"
-    return base / "cosim"
-
-
 def prompt_splits() -> Splits:
     """Return which prompts are for training, development and test."""
     return config.load(Path(__file__).with_name("prompts_splits.yaml"), Splits)
@@ -82,7 +76,7 @@ def fetch(name: str, *, progress: Progress, cache: Path | None = None) -> Corpus
 
 
 def fetch_prompts(progress: Progress, cache: Path | None = None) -> Corpus:
-    """Return the prompts corpus in `cache` (default `cache_root()`); a second call does no work.
+    """Return the prompts corpus in `cache` (default: the user's); a second call does no work.
 
     Raises CosimError where apt is missing or does not have the packages, or their hash differs.
     """
