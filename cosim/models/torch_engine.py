@@ -36,6 +36,12 @@ class TorchEngine:
         self._caches: list[Tensor] = []
         self._past = 0
 
+    @property
+    def cross(self) -> dict[str, Tensor]:
+        """Cross-attention keys and values of the window by graph output name."""
+        names = self.module.graphs()[0].outputs
+        return dict(zip(names, self._cross, strict=True))
+
     @torch.inference_mode()
     def encode(self, features: Floats) -> None:
         """Take the window `features` (mels, frames) and forget all tokens."""

@@ -1,0 +1,115 @@
+"""The embedded default on real speech: what the executor hears, against torch and the reference."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cosim.artefact import build, facts_of
+from cosim.compress.compressed import compress
+from cosim.compress.recipe import load_recipe
+from cosim.config import configs_root, load
+from cosim.errors import CosimError
+from cosim.evaluate import difference_interval, measure, program_engines, transcribe
+from cosim.models import ModelConfig
+from cosim.models import load as load_model
+from cosim.models.torch_engine import torch_engine
+from cosim.speech.decoding import greedy
+from cosim.speech.features import log_mel
+from cosim.speech.manifest import SpeechConfig
+from cosim.speech.selection import load_utterance, select
+
+pytestmark = pytest.mark.slow
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "speech"
+TEST_OTHER = SHARED / "librispeech" / "test_other.jsonl"
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    try:
+        return load_model(load(configs_root() / "models" / "whisper_tiny_en.yaml", ModelConfig))
+    except CosimError as error:
+        pytest.skip(f"default weights are not installed: {error}")
+
+
+@pytest.fixture(scope="module")
+def artefacts(loaded):
+    facts = facts_of(loaded)
+    recipes = {n: load_recipe(configs_root() / "recipes" / f"{n}.yaml") for n in ("fp32", "w8a8")}
+    return {n: build(loaded, compress(loaded.module, r), facts) for n, r in recipes.items()}
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    return select(SpeechConfig(corpus="prompts", split="test"), progress=lambda _text: None)
+
+
+@pytest.fixture(scope="module")
+def test_other():
+    if not TEST_OTHER.exists():
+        pytest.skip("the test-other subset is not beside the repository")
+    return select(SpeechConfig(manifest=str(TEST_OTHER)), progress=lambda _text: None)
+
+
+def hear(speech, loaded, artefacts):
+    makers = {"torch": lambda: torch_engine(loaded)}
+    makers |= {name: program_engines(artefact) for name, artefact in artefacts.items()}
+    heard = {
+        name: transcribe(maker, speech, artefact=artefacts["fp32"])
+        for name, maker in makers.items()
+    }
+    return heard, {name: measure(items, "whisper_english") for name, items in heard.items()}
+
+
+def points(measured, name, other):
+    return 100 * (measured[name].wer - measured[other].wer)
+
+
+def test_prompts_are_heard_as_by_torch_and_as_published(prompts, loaded, artefacts):
+    heard, measured = hear(prompts, loaded, artefacts)
+    assert len(prompts.utterances) == 89
+    same = [a.text == b.text for a, b in zip(heard["fp32"], heard["torch"], strict=True)]
+    assert sum(same) >= 0.99 * len(same)
+    assert abs(100 * measured["fp32"].wer - 3.23) <= 0.2
+    assert abs(points(measured, "w8a8", "fp32")) <= 0.5
+    assert not any(item.hit_limit for item in heard["fp32"])
+    low, high = difference_interval(
+        measured["w8a8"], measured["fp32"], [item.speaker for item in heard["fp32"]]
+    )
+    assert low <= points(measured, "w8a8", "fp32") / 100 <= high
+
+
+def test_the_test_other_subset_is_heard_as_by_torch(test_other, loaded, artefacts):
+    heard, measured = hear(test_other, loaded, artefacts)
+    assert len(test_other.utterances) == 80
+    assert measured["fp32"].total.words == 1544
+    assert abs(points(measured, "fp32", "torch")) <= 0.2
+    assert abs(points(measured, "w8a8", "fp32")) <= 0.7
+    speakers = [item.speaker for item in heard["fp32"]]
+    assert len(set(speakers)) == 8
+    low, high = difference_interval(measured["w8a8"], measured["fp32"], speakers)
+    assert low < high
+
+
+def test_encoder_and_first_logits_agree_with_torch(prompts, loaded, artefacts):
+    ours, theirs = program_engines(artefacts["fp32"])(), torch_engine(loaded)
+    for utterance in prompts.utterances[:10]:
+        features = log_mel(load_utterance(utterance))
+        tokens = greedy(theirs, features, loaded.decoding).tokens
+        theirs.encode(features)
+        ours.encode(features)
+        for name, _ in ours.encoder.graph.outputs:
+            expected = theirs.cross[name].numpy()
+            assert np.abs(ours.encoder.output(name) - expected).max() <= 1e-3, name
+        for past, token in enumerate((*loaded.decoding.prompt, *tokens)[:20]):
+            difference = np.abs(ours.step(token, past) - theirs.step(token, past)).max()
+            assert difference <= 1e-3, (utterance.id, past)
+
+
+@pytest.mark.parametrize("name", ["fp32", "w8a8"])
+def test_an_engine_hears_the_same_twice(prompts, loaded, artefacts, name):
+    engine = program_engines(artefacts[name])()
+    first, second = (log_mel(load_utterance(item)) for item in prompts.utterances[:2])
+    once = greedy(engine, first, loaded.decoding)
+    greedy(engine, second, loaded.decoding)
+    assert greedy(engine, first, loaded.decoding) == once
