@@ -115,6 +115,7 @@ def totals_of(stats: RunStats) -> dict[str, object]:
         "energy_j": stats.energy_j,
         "energy_low_j": stats.energy_low_j,
         "energy_high_j": stats.energy_high_j,
+        "energy_assumed_fraction": _assumed_fraction(stats),
         "energy_rows": [{**vars(item), "energy_j": item.energy_j} for item in stats.energy],
         "dram_bytes": stats.traffic.dram,
         "bytes_by_level": dict(vars(stats.traffic)),
@@ -125,6 +126,12 @@ def totals_of(stats: RunStats) -> dict[str, object]:
         "simpy_events": stats.simpy_events,
         "by_kind": _by_kind(stats),
     }
+
+
+def _assumed_fraction(stats: RunStats) -> float:
+    """Return the share of the energy whose price nobody published (source `assumed ...`)."""
+    assumed = sum(item.energy_j for item in stats.energy if item.source.startswith("assumed"))
+    return assumed / stats.energy_j if stats.energy_j else 0.0
 
 
 def _by_kind(stats: RunStats) -> list[dict[str, object]]:

@@ -188,7 +188,8 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
     factor = totals["real_time_factor"]
     energy = (
         f"energy {scaled(totals['energy_j'], 'J')} "
-        f"({scaled(totals['energy_low_j'], 'J')} to {scaled(totals['energy_high_j'], 'J')})"
+        f"({scaled(totals['energy_low_j'], 'J')} to {scaled(totals['energy_high_j'], 'J')}; "
+        f"{percent(totals['energy_assumed_fraction'])} of it from figures that are assumed)"
     )
     if per := totals.get("energy_per_utterance_j"):
         energy += (
