@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import dense, encodings, generic  # noqa: F401 (they register kernels)
+from kernels import dense, encodings, generic, lowbit  # noqa: F401 (they register kernels)
 from kernels.encodings import Encoding, matrix_shape
 from kernels.jit import ENTRIES, host_features
 from kernels.registry import KERNELS, Kernel, lookup
@@ -97,14 +97,21 @@ def _choose_values(encoding: Encoding, rows: int, activation: str) -> tuple[str,
                 f"prepare_linear: a {name} encoding with {found} has no exact integer form; "
                 "expected codes with one scale per row or per tensor"
             )
-        return "i8", f"{bits}-bit codes, exact int32 sums"
+        return _code_kind(bits, activation), f"{bits}-bit codes, exact int32 sums"
     if bits == 32:
         return "f32", "float values" if name == "dense" else f"{name} widened to dense"
     if encodings.scales(encoding).shape[1] != 1:
         return "f32", f"{bits}-bit codes with group scales widened to float beforehand"
     if rows > FEW_ROWS:
         return "f32", f"{bits}-bit codes widened to float beforehand for {rows} rows"
-    return "i8", f"{bits}-bit codes widened in registers for {rows} rows"
+    kind = _code_kind(bits, activation)
+    return kind, f"{bits}-bit codes widened in registers for {rows} rows"
+
+
+def _code_kind(bits: int, activation: str) -> str:
+    """Smallest stored form that a kernel of this CPU reads: i4 for codes of up to 4 bits."""
+    has_nibbles = bits <= 4 and lookup("linear", values="i4", activation=activation)
+    return "i4" if has_nibbles else "i8"
 
 
 def _table(encoding: Encoding, values: str) -> NDArray[Any]:
@@ -157,7 +164,7 @@ def linear(
     except TypeError as error:
         raise TypeError(_misfit(panel, x, out, x_scale, bias)) from error
     if bad:
-        raise ValueError(_misfit(panel, x, out, x_scale, bias))
+        raise ValueError(_misfit(panel, x, out, x_scale, bias, status=bad))
 
 
 def accumulate(panel: LinearPanel, x: NDArray[np.int8], out: NDArray[np.int32]) -> None:
@@ -165,8 +172,9 @@ def accumulate(panel: LinearPanel, x: NDArray[np.int8], out: NDArray[np.int32]) 
     entry = KERNELS[panel.kernel].accumulate
     if entry is None:
         raise ValueError(f"accumulate: kernel {panel.kernel} has no integer sums")
-    if entry(x, *panel.arguments, out):
-        raise ValueError(_misfit(panel, x, out, None, None))
+    bad = entry(x, *panel.arguments, out)
+    if bad:
+        raise ValueError(_misfit(panel, x, out, None, None, status=bad))
 
 
 def _misfit(
@@ -175,7 +183,12 @@ def _misfit(
     out: NDArray[Any],
     x_scale: F32 | None,
     bias: F32 | None,
+    *,
+    status: int = 1,
 ) -> str:
+    if status == 2:
+        return f"linear ({panel.kernel}): found the code -128 in x, expected codes in [-127, 127]"
+
     def told(array: NDArray[Any] | None) -> str:
         return "none" if array is None else f"{array.dtype} {array.shape} strides {array.strides}"
 

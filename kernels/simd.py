@@ -83,6 +83,17 @@ class Writer:
         """vpmaddwd: int32 sums of two products s16 x s16."""
         return self.call("llvm.x86.avx2.pmadd.wd", I32X8, [a, b])
 
+    def positive(self, value: Value) -> Value:
+        """Take the larger of each signed lane and zero."""
+        zero = constant(value.type, 0)
+        return self.b.select(self.b.icmp_signed(">", value, zero), value, zero)
+
+    def halves(self, packed: Value) -> tuple[Value, Value]:
+        """Low and high nibble of each byte of a 32-byte vector."""
+        mask = constant(I8X32, 15)
+        words = self.b.lshr(self.b.bitcast(packed, I16X16), constant(I16X16, 4))
+        return self.b.and_(packed, mask), self.b.and_(self.b.bitcast(words, I8X32), mask)
+
     def to_f32(self, value: Value) -> Value:
         """int32 lanes as float32, rounded to nearest even."""
         return self.b.sitofp(value, F32X8)
