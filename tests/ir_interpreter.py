@@ -1,0 +1,212 @@
+"""What a graph means, op by op, in plain numpy: the oracle of the tests on programs.
+
+Written from the definitions of the ops, without the kernels. Float ops are computed in float64 and
+rounded once to float32; products of codes are exact. An op that carries a policy means: quantise
+the named operands, then multiply integers.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim import expr
+from cosim.ir import Graph, Op, is_constant
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A weight held as codes (n, k) with one scale each row (n, 1)."""
+
+    codes: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    shape: tuple[int, ...]
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        return (self.codes.astype(np.float32) * self.scale).reshape(self.shape)
+
+
+Constants = Mapping[str, "Array | Codes"]
+
+
+def run(
+    graph: Graph,
+    constants: Constants,
+    inputs: Mapping[str, Array],
+    states: Mapping[str, Array] | None = None,
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the outputs by public name, and the states after the call.
+
+    `inputs` are keyed by public name, `states` (and constants) by value name. Lengths are learnt
+    from the shapes, which must be those that the graph declares.
+    """
+    states = dict(states or {})
+    values = {f"%{name}": array for name, array in inputs.items()} | states
+    lengths = _lengths(graph, values)
+    for op in graph.ops:
+        operands = [constants[n] if is_constant(n) else values[n] for n in op.inputs]
+        results = _call(op, operands, lengths)
+        for name, result in zip(op.outputs, results, strict=True):
+            declared = graph.types[name]
+            assert result.shape == declared.bind(lengths), (name, result.shape, declared)
+            assert result.dtype == DTYPES[declared.dtype], (name, result.dtype, declared)
+            values[name] = result
+        if op.kind == "cache_append":
+            states[op.inputs[0]] = values[op.outputs[0]]
+    return {public: values[name] for public, name in graph.outputs}, states
+
+
+DTYPES = {"f32": np.float32, "i8": np.int8, "i64": np.int64}
+
+
+def _lengths(graph: Graph, values: Mapping[str, Array]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name in (*graph.inputs, *(state for state, _ in graph.states)):
+        for dim, size in zip(graph.types[name].shape, values[name].shape, strict=True):
+            if isinstance(dim, int):
+                assert dim == size, (name, graph.types[name], values[name].shape)
+            else:
+                assert found.setdefault(str(dim), size) == size, (name, str(dim))
+    return found
+
+
+def _call(op: Op, operands: list[Array | Codes], lengths: Mapping[str, int]) -> list[Array]:
+    if policy := str(op.get("policy", "")):
+        return [_with_policy(op, operands, dict(part.split(":") for part in policy.split(" ")))]
+    if op.kind == "dynamic_quantize":
+        return list(quantize(operands[0], str(op.attribute("per"))))
+    if op.kind.startswith("quantized_"):
+        return [_QUANTIZED[op.kind](op, operands)]
+    plain = [value.values if isinstance(value, Codes) else value for value in operands]
+    if op.kind in ("reshape", "slice"):
+        return [_VIEWS[op.kind](op, plain[0], lengths)]
+    return [_FLOAT[op.kind](op, plain)]
+
+
+def quantize(x: Array, per: str) -> tuple[Array, Array]:
+    """Return codes in [-127, 127] and the scale: largest magnitude over 127, 1 where all is 0."""
+    largest = np.abs(x).max(axis=-1) if per == "row" else np.abs(x).max().reshape(1)
+    scale = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    divisor = scale[..., None] if per == "row" else scale
+    return np.clip(np.rint(x / divisor), -127, 127).astype(np.int8), scale
+
+
+def _with_policy(op: Op, operands: list[Array | Codes], policy: Mapping[str, str]) -> Array:
+    names = ["q", "k", "v"] if op.kind == "attention" else ["input"]
+    made: list[Array | Codes] = []
+    for name, operand in zip(names, operands, strict=False):
+        kind, per, scale = policy[name].split("/")
+        assert (kind, scale) == ("i8", "dynamic")
+        made += quantize(operand, per)
+    return _QUANTIZED[f"quantized_{op.kind}"](op, [*made, *operands[len(names) :]])
+
+
+def _scale_rows(scale: Array) -> NDArray[np.float64]:
+    return scale.astype(np.float64) if scale.shape == (1,) else scale.astype(np.float64)[..., None]
+
+
+def _quantized_linear(_op: Op, operands: list[Array | Codes]) -> Array:
+    x, scale, weight, *bias = operands
+    total = x.astype(np.int64) @ weight.codes.astype(np.int64).T
+    y = total * _scale_rows(scale) * weight.scale[:, 0]
+    return (y + bias[0] if bias else y).astype(np.float32)
+
+
+def _windows(op: Op, x: Array, taps: int) -> Array:
+    """Return x (batch, channels, length) as rows (batch, frames, channels * taps)."""
+    padding, stride = op.integer("padding"), op.integer("stride")
+    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding)))
+    starts = range(0, padded.shape[2] - taps + 1, stride)
+    rows = [padded[:, :, start : start + taps].reshape(len(x), -1) for start in starts]
+    return np.stack(rows, axis=1)
+
+
+def _quantized_conv1d(op: Op, operands: list[Array | Codes]) -> Array:
+    x, scale, weight, *bias = operands
+    rows = _windows(op, x, weight.shape[2])
+    return _quantized_linear(op, [rows, scale, weight, *bias]).transpose(0, 2, 1)
+
+
+def _quantized_attention(op: Op, operands: list[Array | Codes]) -> Array:
+    q, q_scale, k, k_scale, v, v_scale = operands
+    exact = q.astype(np.int64) @ np.swapaxes(k.astype(np.int64), -1, -2)
+    k_rows = k_scale if k_scale.shape == (1,) else k_scale[..., None, :]
+    scores = exact * _scale_rows(q_scale) * k_rows * float(str(op.attribute("scale")))
+    codes = np.rint(255 * np.exp(scores - scores.max(axis=-1, keepdims=True))).astype(np.int64)
+    context = codes @ v.astype(np.int64) * v_scale.astype(np.float64)
+    return (context / codes.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+_QUANTIZED = {
+    "quantized_linear": _quantized_linear,
+    "quantized_conv1d": _quantized_conv1d,
+    "quantized_attention": _quantized_attention,
+}
+
+
+def _reshape(op: Op, x: Array, lengths: Mapping[str, int]) -> Array:
+    return x.reshape([expr.evaluate(dim, lengths) for dim in op.attribute("shape")])
+
+
+def _slice(op: Op, x: Array, lengths: Mapping[str, int]) -> Array:
+    start, stop = (expr.evaluate(op.attribute(key), lengths) for key in ("start", "stop"))
+    return x[(slice(None),) * op.integer("axis") + (slice(start, stop),)]
+
+
+_VIEWS = {"reshape": _reshape, "slice": _slice}
+
+
+def _linear(_op: Op, operands: list[Array]) -> Array:
+    x, weight, *bias = operands
+    y = x.astype(np.float64) @ weight.astype(np.float64).T
+    return (y + bias[0] if bias else y).astype(np.float32)
+
+
+def _conv1d(op: Op, operands: list[Array]) -> Array:
+    x, weight, *bias = operands
+    rows = _windows(op, x, weight.shape[2])
+    return _linear(op, [rows, weight.reshape(len(weight), -1), *bias]).transpose(0, 2, 1)
+
+
+def _layer_norm(op: Op, operands: list[Array]) -> Array:
+    x, weight, bias = (value.astype(np.float64) for value in operands)
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = np.square(centred).mean(axis=-1, keepdims=True)
+    eps = float(str(op.attribute("eps")))
+    return (centred / np.sqrt(variance + eps) * weight + bias).astype(np.float32)
+
+
+def _gelu(_op: Op, operands: list[Array]) -> Array:
+    x = operands[0].astype(np.float64)
+    erf = np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))
+    return (x / 2 * (1 + erf)).astype(np.float32)
+
+
+def _attention(op: Op, operands: list[Array]) -> Array:
+    q, k, v = (value.astype(np.float64) for value in operands)
+    scores = q @ np.swapaxes(k, -1, -2) * float(str(op.attribute("scale")))
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return (weights / weights.sum(axis=-1, keepdims=True) @ v).astype(np.float32)
+
+
+def _joined(op: Op, operands: list[Array]) -> Array:
+    return np.concatenate(operands, axis=op.integer("axis"))
+
+
+_FLOAT = {
+    "transpose": lambda op, xs: xs[0].transpose([int(str(a)) for a in op.attribute("order")]),
+    "embedding": lambda _op, xs: xs[1][xs[0]],
+    "linear": _linear,
+    "conv1d": _conv1d,
+    "layer_norm": _layer_norm,
+    "gelu": _gelu,
+    "add": lambda _op, xs: xs[0] + xs[1],
+    "attention": _attention,
+    "concat": _joined,
+    "cache_append": _joined,
+}
