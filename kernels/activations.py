@@ -10,7 +10,6 @@ exact for every input; an input whose pairs are all extreme only takes twice the
 """
 
 import numpy as np
-from llvmlite import ir
 
 from kernels.jit import compiled
 from kernels.simd import I8X32, I16X16, I32, I32X8, I64, Value, Writer, constant, row_at, tile
@@ -67,9 +66,7 @@ def _pair_peaks(w: Writer, source, blocks, peak):
         """Sum of the even pairs in all even lanes, of the odd pairs in all odd lanes."""
         for shift in (8, 4, 2):
             order = [(lane + shift) % 16 for lane in range(16)]
-            lanes = b.add(
-                lanes, b.shuffle_vector(lanes, lanes, ir.Constant(ir.VectorType(I32, 16), order))
-            )
+            lanes = b.add(lanes, w.shuffle(lanes, lanes, order))
         return lanes
 
     def body(i, so_far: Value):

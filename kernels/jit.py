@@ -2,12 +2,14 @@
 
 numba keys its cache by the file of the jitted function alone. A kernel built from an intrinsic of
 another file would come back stale when that file changes, so the key here also holds a fingerprint
-of every source file of the package, the CPU and the versions of numba and llvmlite.
+of the source files that the kernel depends on, the CPU and the versions of numba and llvmlite.
 """
 
 import functools
 import hashlib
+import inspect
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,11 +59,25 @@ def host_features() -> frozenset[str]:
 
 
 @functools.cache
-def fingerprint() -> str:
-    """Hash of everything that the machine code of a kernel depends on."""
+def _sources(path: Path) -> frozenset[Path]:
+    """A file of this package and all files of the package that it imports, directly or not."""
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            names = re.findall(r"^\s*from kernels\.(\w+) import", current.read_text(), re.MULTILINE)
+            waiting += [path.parent / f"{name}.py" for name in names]
+    return frozenset(found)
+
+
+@functools.cache
+def fingerprint(path: Path) -> str:
+    """Hash of everything that the machine code of a kernel defined in ``path`` depends on."""
     state = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        state.update(path.name.encode() + path.read_bytes())
+    for source in sorted(_sources(path)):
+        state.update(source.name.encode() + source.read_bytes())
     state.update(f"{llvmlite.binding.get_host_cpu_name()} {llvmlite.__version__}".encode())
     state.update(f"{numba.__version__} {sorted(host_features())}".encode())
     return state.hexdigest()
@@ -69,7 +85,8 @@ def fingerprint() -> str:
 
 class _GuardedCache(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return (*super()._index_key(sig, codegen), fingerprint())
+        path = Path(inspect.getfile(self._py_func))
+        return (*super()._index_key(sig, codegen), fingerprint(path))
 
 
 def compiled(

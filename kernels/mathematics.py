@@ -1,16 +1,20 @@
-# ruff: noqa: D402, FURB136 (exp is no signature; max and min would drop NaN)
+# ruff: noqa: FURB136 (max and min would drop NaN)
 """exp and erf as polynomials that vectorise, rounding and absolute maxima by bits.
 
 Comparisons are written so that NaN falls through to the arithmetic and is never replaced.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
-from numba import float32, int32
+from llvmlite import ir
+from numba import float32, int32, types
+from numba.extending import intrinsic
 
 from kernels.jit import compiled
-from kernels.simd import bits_of, float_of, row_at
+from kernels.simd import I32, Value, Writer, bits_of, constant, row_at
 
 LOG2E = np.float32(math.log2(math.e))
 LN2_HIGH = np.float32(0.693359375)
@@ -18,6 +22,16 @@ LN2_LOW = np.float32(-2.12194440e-4)
 ROUND_MAGIC = np.float32(1.5 * 2.0**23)
 """Added and taken away, it rounds a float32 of magnitude below 2**22 half to even."""
 EXPONENT_ONE = 127 << 23
+EXP_COEFFICIENTS = (
+    1.9875691500e-4,
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+)
+FUSE = ("contract",)
+"""Lets a product and a sum become one fused operation where the CPU has it."""
 EXP_LOWEST = np.float32(-87.3)
 EXP_HIGHEST = np.float32(88.0)
 
@@ -54,27 +68,43 @@ def round_bits(x):
     return bits_of(float32(x + ROUND_MAGIC)) & 0xFF
 
 
-@compiled(contract=True)
-def exp(x):
-    """Exponential within 3e-7 relative; 0 below -87.3 and capped at exp(88).
+def write_exp(w: Writer, x: Value) -> Value:
+    """Write the exponential of float32 lanes: within 3e-7 relative, 0 below -87.3, then exp(88).
 
     Range reduction by ln 2 in two parts and a polynomial of degree 5 on [-ln 2 / 2, ln 2 / 2]
     with the coefficients of Moshier, Cephes expf (1989).
     """
-    low = EXP_LOWEST if x < EXP_LOWEST else float32(x)
-    clamped = EXP_HIGHEST if low > EXP_HIGHEST else low
-    shifted = float32(clamped * LOG2E + ROUND_MAGIC)
-    n = float32(shifted - ROUND_MAGIC)
-    r = float32(float32(clamped - n * LN2_HIGH) - n * LN2_LOW)
-    p = float32(1.9875691500e-4)
-    p = float32(p * r + float32(1.3981999507e-3))
-    p = float32(p * r + float32(8.3334519073e-3))
-    p = float32(p * r + float32(4.1665795894e-2))
-    p = float32(p * r + float32(1.6666665459e-1))
-    p = float32(p * r + float32(5.0000001201e-1))
-    y = float32(float32(p * float32(r * r) + r) + float32(1.0))
-    power = float_of(int32((bits_of(shifted) << int32(23)) + int32(EXPONENT_ONE)))
-    return float32(0.0) if x < EXP_LOWEST else float32(y * power)
+    b, kind = w.b, x.type
+    whole = ir.VectorType(I32, kind.count) if isinstance(kind, ir.VectorType) else I32
+
+    def number(value: float) -> Value:
+        return constant(kind, float(np.float32(value)))
+
+    def fused(a: Value, factor: Value, addend: Value) -> Value:
+        return b.fadd(b.fmul(a, factor, flags=FUSE), addend, flags=FUSE)
+
+    is_low = b.fcmp_ordered("<", x, number(EXP_LOWEST))
+    low = b.select(is_low, number(EXP_LOWEST), x)
+    clamped = b.select(b.fcmp_ordered(">", low, number(EXP_HIGHEST)), number(EXP_HIGHEST), low)
+    shifted = fused(clamped, number(LOG2E), number(ROUND_MAGIC))
+    n = b.fsub(shifted, number(ROUND_MAGIC))
+    r = fused(n, number(-LN2_HIGH), clamped)
+    r = fused(n, number(-LN2_LOW), r)
+    p = number(EXP_COEFFICIENTS[0])
+    for coefficient in EXP_COEFFICIENTS[1:]:
+        p = fused(p, r, number(coefficient))
+    y = b.fadd(fused(p, b.fmul(r, r), r), number(1.0))
+    power = b.shl(b.bitcast(shifted, whole), constant(whole, 23))
+    power = b.add(power, constant(whole, EXPONENT_ONE))
+    return b.select(is_low, number(0.0), b.fmul(y, b.bitcast(power, kind)))
+
+
+@intrinsic
+def exp(_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
+    """Exponential of one float32 inside a kernel, as ``write_exp`` has it."""
+    if x != types.float32:
+        raise TypeError(f"found {x}, expected float32")
+    return types.float32(x), lambda _c, builder, _s, values: write_exp(Writer(builder), values[0])
 
 
 @compiled(contract=True)

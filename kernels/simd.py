@@ -27,9 +27,10 @@ Value = ir.Value
 Generator = Callable[..., None]
 
 
-def constant(kind: ir.VectorType, value: float) -> ir.Constant:
-    """Vector of ``kind`` with every lane ``value``."""
-    return ir.Constant(kind, [value] * kind.count)
+def constant(kind: ir.Type, value: float) -> ir.Constant:
+    """Vector of ``kind`` with every lane ``value``, or one number if ``kind`` is no vector."""
+    is_vector = isinstance(kind, ir.VectorType)
+    return ir.Constant(kind, [value] * kind.count if is_vector else value)
 
 
 class Writer:
@@ -60,6 +61,26 @@ class Writer:
         """Unaligned store at ``address + offset``."""
         pointer = self.b.inttoptr(self.at(address, offset), value.type.as_pointer())
         self.b.store(value, pointer).align = 1
+
+    def shuffle(self, a: Value, b: Value, order: Sequence[int]) -> Value:
+        """Pick lanes by number from ``a`` followed by ``b``."""
+        lanes = ir.Constant(ir.VectorType(I32, len(order)), list(order))
+        return self.b.shuffle_vector(a, b, lanes)
+
+    def reduce(self, lanes: Value, combine: Callable[[Value, Value], Value]) -> Value:
+        """Combine all lanes of a vector into one number, halving it each time."""
+        count = lanes.type.count
+        while count > 1:
+            count //= 2
+            upper = self.shuffle(
+                lanes, lanes, [(i + count) % lanes.type.count for i in range(lanes.type.count)]
+            )
+            lanes = combine(lanes, upper)
+        return self.b.extract_element(lanes, I32(0))
+
+    def larger(self, a: Value, b: Value) -> Value:
+        """Take lanes of ``a`` where they are greater, else of ``b``."""
+        return self.b.select(self.b.fcmp_ordered(">", a, b), a, b)
 
     def splat(self, scalar: Value, kind: ir.VectorType) -> Value:
         """Vector of ``kind`` with ``scalar`` in every lane (bits reused when widths differ)."""
