@@ -100,11 +100,20 @@ def write_exp(w: Writer, x: Value) -> Value:
 
 
 @intrinsic
-def exp(_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
-    """Exponential of one float32 inside a kernel, as ``write_exp`` has it."""
+def _exp(_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
     if x != types.float32:
         raise TypeError(f"found {x}, expected float32")
     return types.float32(x), lambda _c, builder, _s, values: write_exp(Writer(builder), values[0])
+
+
+@compiled
+def exp(x):
+    """Exponential of one float32, as ``write_exp`` has it.
+
+    It stands in a function of its own because numba marks all float operations of a function that
+    may reorder sums, and the rounding above must not be reordered.
+    """
+    return _exp(x)
 
 
 @compiled(contract=True)
