@@ -193,7 +193,8 @@ class Machine:
             self.plan.groups, self.records, self.finished, strict=True
         ):
             record.start_fs = int(self.env.now)
-            yield from self._align(group)
+            if group.unit == "array":
+                yield from self._align(group)
             yield from self._group(group, record)
             record.end_fs = int(self.env.now)
             finished.set()

@@ -152,8 +152,8 @@ def _tile_heights(shape: Shape, array: ProcessingArray, limits: Room, tile_n: in
     if tallest < 1:
         return []
     heights = {tallest}
-    for k in (shape.k, min(shape.k, array.rows)):
-        fits = limits.input_bytes * shape.m * shape.k // (max(shape.input_bytes, 1) * k)
+    for depth in (shape.k, min(shape.k, array.rows)):
+        fits = limits.input_bytes // max(1, _row_bytes(shape.input_bytes, shape.m * shape.k, depth))
         if 1 <= fits < tallest:
             heights.add(fits)
     floor = min(array.rows, tallest)
@@ -177,9 +177,11 @@ def _complete(
     is_weight_whole = shape.is_weight_kept or weight_tile <= limits.weight_bytes
     tile_k = shape.k
     if not is_input_whole:
-        tile_k = min(tile_k, (limits.input_bytes - tile_m) * shape.k // input_tile)
+        row = limits.input_bytes // tile_m
+        tile_k = min(tile_k, row * shape.m * shape.k // shape.input_bytes)
     if not is_weight_whole:
-        tile_k = min(tile_k, (limits.weight_bytes - 1) * shape.k // weight_tile)
+        row = limits.weight_bytes // min(tile_n, shape.n)
+        tile_k = min(tile_k, row * shape.n * shape.k // shape.weight_bytes)
     if tile_k < shape.k:
         tile_k = tile_k // array.rows * array.rows
     if tile_k <= 0:
@@ -203,6 +205,11 @@ def _complete(
         mapping.weight_unit,
         input_bytes + weight_bytes,
     )
+
+
+def _row_bytes(size_bytes: int, elements: int, depth: int) -> int:
+    """Return the whole bytes that hold `depth` elements of one row."""
+    return -(-size_bytes * depth // elements)
 
 
 def counts(shape: Shape, mapping: Mapping) -> tuple[int, int, int]:
@@ -252,14 +259,14 @@ def _require_one_fold(shape: Shape, array: ProcessingArray, limits: Room) -> Non
     needs = {
         "output": (columns * -(-array.accumulator_bits // 8), limits.output_bytes, 2),
         "input": (
-            0 if shape.is_input_kept else 1 - (-shape.input_bytes * rows // (shape.m * shape.k)),
+            0 if shape.is_input_kept else _row_bytes(shape.input_bytes, shape.m * shape.k, rows),
             limits.input_bytes,
             4,
         ),
         "weight": (
             0
             if shape.is_weight_kept
-            else 1 - (-shape.weight_bytes * columns * rows // (shape.n * shape.k)),
+            else columns * _row_bytes(shape.weight_bytes, shape.n * shape.k, rows),
             limits.weight_bytes,
             4,
         ),

@@ -1,0 +1,196 @@
+"""hwmodels.machine: whole time lines worked out by hand, and closed forms with ideal memory."""
+
+from dataclasses import replace
+
+import pytest
+from hw_samples import gemm, tensor, vector
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hwmodels.array import closed_form
+from hwmodels.layout import place
+from hwmodels.machine import Machine
+from hwmodels.mapping import panels
+from hwmodels.simulate import plan_workload, simulate
+from hwmodels.stats import Cycles
+from hwmodels.vector import function_cycles
+from hwmodels.workload import Transfer, Workload
+
+NS = 10**6  # femtoseconds
+SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def run(items, chip, memory):
+    workload = Workload("w", tuple(items))
+    (layout,) = place([workload], chip, memory)
+    plan = plan_workload(workload, chip, technology=memory, layout=layout)
+    return Machine(plan, chip, technology=memory).run(), plan
+
+
+def nanoseconds(spans):
+    return [(start / NS, end / NS, what) for start, end, what in spans]
+
+
+def test_a_3x5x4_gemm_on_2x2_cells_in_three_panels(make_chip, make_memory):
+    # Output buffer 64 bytes: one of two tiles holds 3 rows x 2 columns of 4 bytes. Memory: 8 bytes
+    # per ns, 10 ns. At 0 the engines ask for a (12 bytes: bus until 1.5), then the three panels of
+    # w (8, 8, 4 bytes: until 2.5, 3.5, 4.0); all arrive 10 ns later.
+    # 0-12 input (11.5), 12-13 first panel (12.5), then three panels of two folds of 7 cycles:
+    # 13-27, 27-41, 41-55. Result tiles leave at 27, 41 and 55 (24, 24, 12 bytes); the last one
+    # has moved at 55 + 1.5 + 10 = 66.5, the next edge is 67.
+    timeline, plan = run([gemm("g", 3, 5, 4)], make_chip(output_size=64), make_memory())
+    assert [step.array.total for step in plan.groups[0].steps] == [14, 14, 14]
+    assert nanoseconds(timeline.records[0].waits) == [
+        (0, 12, "input"),
+        (12, 13, "weight"),
+        (55, 67, "output"),
+    ]
+    assert timeline.cycles == (
+        Cycles(
+            compute=18,
+            fill=6,
+            drain=6,
+            weight_load=12,
+            stall_input=12,
+            stall_weight=1,
+            stall_output=12,
+        ),
+    )
+
+
+def test_its_bytes_and_macs_by_hand(make_chip, make_memory, table):
+    stats = simulate(
+        Workload("w", (gemm("g", 3, 5, 4),)),
+        make_chip(output_size=64),
+        technology=make_memory(),
+        energy=table,
+    )
+    (layer,) = stats.layers
+    traffic = layer.traffic
+    assert (layer.macs, layer.array_macs) == (60, 60)
+    assert (traffic.dram_read, traffic.dram_write) == (12 + 20, 60)
+    # each of 3 column blocks streams all 12 activations; each weight is loaded into the array once
+    assert (traffic.input_buffer_write, traffic.input_buffer_read) == (12, 36)
+    assert (traffic.weight_buffer_write, traffic.weight_buffer_read) == (20, 20)
+    # two folds along k: every one of 15 sums of 4 bytes is written twice and read back once
+    assert (traffic.partial_sums_written, traffic.partial_sums_read) == (120, 60)
+    assert (traffic.output_buffer_write, traffic.output_buffer_read) == (120, 60 + 60)
+    # 42 cycles of work; 92 bytes at 8 per ns would take 11
+    assert (layer.bound_cycles, stats.bound_cycles, layer.cycles.total) == (42, 42, 67)
+    assert layer.utilization == 60 / (67 * 4)
+
+
+def test_fused_work_overlaps_with_the_array(make_chip, ideal):
+    # Double buffered: 9 + 6 + 7 = 22 cycles; dequantising 6, 6 and 3 results on 2 lanes takes 3, 3
+    # and 2 cycles behind each panel: 9-12, 15-18, 22-24.
+    y = tensor("y", "output", (3, 5), 32)
+    items = [gemm("g", 3, 5, 4, result=y), vector("d", "dequantize", (y,), (y,), is_fused=True)]
+    timeline, _ = run(items, make_chip(schedule="double_buffered", output_size=64), ideal)
+    (record,) = timeline.records
+    assert nanoseconds(record.vector) == [(9, 12, 1), (15, 18, 1), (22, 24, 1)]
+    assert timeline.cycles == (
+        Cycles(compute=18, fill=1, drain=1, weight_load=2),
+        Cycles(vector=2),
+    )
+
+
+def test_a_late_panel_of_weights_shows_its_shift_into_the_array(make_chip, make_memory):
+    # 4 x 4 cells, 1 byte/ns, no latency. a: 4 bytes at 0-4, two panels of w of 16 bytes each: 4-20
+    # and 20-36. First panel: 20-31 (load 4, fill 3, compute 1, load of the next fold 3). The second
+    # panel is there at 36 and needs 4 cycles to shift in: it streams from 40, for 1 + 3 cycles.
+    chip = make_chip(4, 4, "double_buffered", output_size=64, weight_size=64)
+    chip = replace(
+        chip, buffers=replace(chip.buffers, output=replace(chip.buffers.output, size_bytes=32))
+    )
+    memory = make_memory(bandwidth=1e9, latency=0.0)
+    timeline, plan = run([gemm("g", 1, 8, 4)], chip, memory)
+    assert len(plan.groups[0].steps) == 2
+    assert nanoseconds(timeline.records[0].waits)[:4] == [
+        (0, 4, "input"),
+        (4, 20, "weight"),
+        (31, 36, "weight"),
+        (36, 40, "weight"),
+    ]
+    cycles = timeline.cycles[0]
+    assert cycles.array == closed_form("double_buffered", m=1, n=8, k=4, rows=4, columns=4) == 15
+
+
+def test_an_op_waits_for_what_is_still_being_written(make_chip, make_memory):
+    # The state is written by the transfer and read by the next op: the read may start only when
+    # the write has ended. 40 bytes at 8 per ns + 10 ns: loaded at 15, written 15-30, read 30-45.
+    x, out = tensor("x", "input", (10,), 32), tensor("out", "output", (10,), 32)
+    cache = tensor("cache", "state", (10,), 32)
+    items = [
+        Transfer("append", "cache", (x,), (cache,), 40, 40),
+        vector("copy", "copy", (cache,), (out,)),
+    ]
+    timeline, _ = run(items, make_chip(), make_memory())
+    assert nanoseconds(timeline.records[0].waits) == [(0, 15, "input")]
+    assert nanoseconds(timeline.records[1].waits) == [
+        (15, 30, "dependency"),
+        (30, 45, "input"),
+        (50, 65, "output"),
+    ]
+    assert timeline.cycles[1].vector == 5
+
+
+def test_constants_of_later_ops_are_fetched_while_an_op_runs(make_chip, make_memory):
+    x, y = tensor("x", "input", (8, 8), 32), tensor("y", "output", (8, 8), 32)
+    first = vector("soft", "softmax", (x,), (y,))
+    items = [first, gemm("g", 4, 4, 4, a=tensor("b", "input", (4, 4)))]
+    timeline, _ = run(items, make_chip(), make_memory())
+    assert timeline.cycles[0].vector == 7 * 32
+    assert timeline.cycles[1].stall_weight == 0
+    assert timeline.cycles[1].stall_input > 0  # its activations had to wait for their turn
+
+
+def test_a_slow_vector_clock_is_rounded_to_its_own_edges(make_chip, ideal):
+    # Vector clock 400 MHz: 2.5 ns. The GEMM ends at 7 (one fold); the vector op takes the unit at
+    # 7, works from the edge 7.5 for 2 cycles and ends at 12.5; the run ends on the array's edge 13.
+    y, z = tensor("y", "activation", (3, 2), 32), tensor("z", "output", (3, 2), 32)
+    items = [
+        gemm("g", 3, 2, 2, result=y),
+        vector("v", "relu", (y,), (z,), elements=4, row_length=4),
+    ]
+    timeline, _ = run(items, make_chip(vector_clock_hz=4e8), ideal)
+    assert nanoseconds(timeline.records[1].vector) == [(7, 12.5, 1)]
+    assert [cycles.total for cycles in timeline.cycles] == [7, 6]
+
+
+@SHARED
+@given(
+    m=st.integers(1, 40),
+    n=st.integers(1, 40),
+    k=st.integers(1, 40),
+    count=st.integers(1, 3),
+    schedule=st.sampled_from(["serial", "double_buffered"]),
+    size=st.sampled_from([1 << 10, 1 << 13, 1 << 16]),
+)
+def test_with_ideal_memory_cycles_equal_the_closed_form(
+    m, n, k, count, schedule, size, make_chip, ideal
+):
+    chip = make_chip(4, 3, schedule, size=size, output_size=1 << 14)
+    timeline, _ = run([gemm("g", m, n, k, count=count)], chip, ideal)
+    (cycles,) = timeline.cycles
+    whole = count * closed_form(schedule, m=m, n=n, k=k, rows=4, columns=3)
+    assert cycles.array == cycles.total == whole
+
+
+@SHARED
+@given(n=st.integers(1, 60), lanes=st.integers(1, 8), columns=st.integers(1, 5))
+def test_with_ideal_memory_fused_work_is_a_two_stage_pipeline(n, lanes, columns, make_chip, ideal):
+    m, k = 6, 5
+    chip = make_chip(3, columns, lanes=lanes, output_size=2 * 4 * m * columns)
+    y = tensor("y", "output", (m, n), 32)
+    items = [gemm("g", m, n, k, result=y), vector("e", "gelu", (y,), (y,), is_fused=True)]
+    timeline, plan = run(items, chip, ideal)
+    if any(step.closes_bytes > 4 * m * columns for step in plan.groups[0].steps):
+        pytest.fail("a tile is larger than half of the output buffer")
+    array_end, tile_ends = 0, [0, 0]
+    for start, stop in panels(n, columns):
+        # a tile may begin when the tile two before has left the output buffer
+        begin = max(array_end, tile_ends[-2])
+        array_end = begin + closed_form("serial", m=m, n=stop - start, k=k, rows=3, columns=columns)
+        work = function_cycles("gelu", m * (stop - start), lanes)
+        tile_ends.append(max(array_end, tile_ends[-1]) + work)
+    assert sum(cycles.total for cycles in timeline.cycles) == tile_ends[-1]

@@ -1,0 +1,58 @@
+"""hwmodels.residency: what stays and what goes."""
+
+from collections import OrderedDict
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hwmodels.residency import Pool
+
+
+def test_the_least_recently_used_goes_first():
+    pool = Pool(10)
+    assert pool.insert("a", 4, use=0) == {}
+    assert pool.insert("b", 4, use=1) == {}
+    pool.touch("a", use=2)
+    gone = pool.insert("c", 4, use=3)
+    assert list(gone) == ["b"]
+    assert gone["b"].last_use == 1
+    assert pool.kept() == (("a", 4), ("c", 4))
+
+
+def test_pinned_tensors_stay_and_a_failed_insert_changes_nothing():
+    pool = Pool(10, kept=(("a", 6), ("b", 4)))
+    assert pool.insert("c", 5, use=0, pinned={"a"}) is None
+    assert pool.kept() == (("a", 6), ("b", 4))
+    assert list(pool.insert("c", 4, use=0, pinned={"a"})) == ["b"]
+
+
+def test_a_tensor_larger_than_the_pool_never_stays():
+    pool = Pool(10, kept=(("a", 6),))
+    assert pool.insert("b", 11, use=0) is None
+    assert "a" in pool
+
+
+def test_inserting_again_replaces():
+    pool = Pool(10)
+    pool.insert("a", 8, use=0, is_dirty=True)
+    assert pool.insert("a", 9, use=1) == {}
+    assert pool.used_bytes == 9
+    pool.drop("a")
+    pool.drop("a")
+    assert (pool.used_bytes, pool.kept()) == (0, ())
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 7)), max_size=60))
+def test_it_behaves_as_an_lru_cache_of_bytes(accesses):
+    sizes = dict(accesses)
+    pool, oracle = Pool(12), OrderedDict()
+    for number, (name, _) in enumerate(accesses):
+        if name in oracle:
+            oracle.move_to_end(name)
+            pool.touch(name, use=number)
+        else:
+            oracle[name] = sizes[name]
+            while sum(oracle.values()) > 12:
+                oracle.popitem(last=False)
+            pool.insert(name, sizes[name], use=number)
+        assert pool.kept() == tuple(oracle.items())

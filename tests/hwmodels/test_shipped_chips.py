@@ -1,0 +1,144 @@
+"""Every shipped chip, memory and energy table loads and runs, and its ledgers balance."""
+
+import subprocess
+import sys
+from itertools import product
+from math import isclose
+from pathlib import Path
+
+import pytest
+from hw_samples import feed_forward, gemm, tensor, vector
+
+from cosim import config
+from hwmodels.architecture import Architecture, MemoryTechnology, check
+from hwmodels.array import closed_form
+from hwmodels.energy import EnergyTable
+from hwmodels.mapping import m_tiles
+from hwmodels.simulate import simulate, simulate_calls
+from hwmodels.workload import Workload
+
+ROOT = Path(__file__).resolve().parents[2]
+CHIPS, MEMORIES, TABLES = (
+    sorted((ROOT / "configs" / folder).glob("*.yaml"))
+    for folder in ("hardware", "memory", "energy")
+)
+
+
+def names(paths):
+    return [path.stem for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("chip", "table"), list(product(CHIPS, TABLES)), ids=lambda path: path.stem
+)
+def test_every_chip_runs_a_layer_with_balanced_ledgers(chip, table):
+    architecture = config.load(chip, Architecture)
+    technology = config.load(ROOT / architecture.memory.technology, MemoryTechnology)
+    parts = {"technology": technology, "energy": config.load(table, EnergyTable)}
+    calls = simulate_calls(
+        [feed_forward(70, 200, 300), feed_forward(1, 200, 300)], architecture, **parts
+    )
+    for stats in calls:
+        assert stats.cycles.total == sum(layer.cycles.total for layer in stats.layers)
+        assert stats.cycles.total >= stats.bound_cycles > 0
+        assert isclose(stats.energy_j, sum(layer.energy_j for layer in stats.layers))
+        assert 0 < stats.energy_low_j <= stats.energy_j <= stats.energy_high_j
+        assert 0 < stats.peak_bandwidth_fraction < 1
+        assert 0 < stats.utilization < 1
+        assert not stats.warnings
+
+
+@pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
+def test_gemms_of_whisper_take_the_closed_form_of_the_schedule(chip, shipped):
+    architecture, technology, energy = shipped(chip.stem)
+    array = architecture.array
+    shapes = [(1500, 384, 384, 1), (1500, 1536, 384, 1), (1500, 384, 1536, 1), (3000, 384, 240, 1)]
+    shapes += [(1500, 300, 64, 2), (1, 384, 384, 1), (1, 7, 64, 6), (499, 768, 768, 1)]
+    for m, n, k, count in shapes:
+        stats = simulate(
+            Workload("w", (gemm("g", m, n, k, count=count),)),
+            architecture,
+            technology=technology,
+            energy=energy,
+        )
+        sizes = {"n": n, "k": k, "rows": array.rows, "columns": array.columns}
+        assert stats.cycles.array == count * closed_form(array.schedule, m=m, **sizes)
+        tile_m = int(stats.layers[0].mapping.split(" m")[1].split()[0])
+        if array.schedule == "serial":
+            assert len(m_tiles(m, tile_m)) == 1
+
+
+@pytest.mark.parametrize("path", MEMORIES, ids=names(MEMORIES))
+def test_every_memory_fits_a_chip_with_all_its_channels(path, make_chip):
+    technology = config.load(path, MemoryTechnology)
+    check(make_chip(channels=technology.channels), technology)
+    for figure in (technology.latency_s, technology.read_j_per_bit, technology.background_w):
+        assert figure.source
+
+
+def test_the_ideal_memory_costs_neither_time_nor_energy(make_chip, table):
+    technology = config.load(ROOT / "configs" / "memory" / "ideal.yaml", MemoryTechnology)
+    stats = simulate(feed_forward(), make_chip(size=1 << 14), technology=technology, energy=table)
+    assert stats.cycles.stalls == 0
+    assert stats.peak_bandwidth_fraction is None
+    assert sum(row.energy_j for row in stats.energy if row.component == "memory") == 0
+
+
+def attention(m, memory, heads, depth):
+    q, k, v = (
+        tensor(name, "input", (heads, rows, depth))
+        for name, rows in (("q", m), ("k", memory), ("v", memory))
+    )
+    scores = tensor("scores", "activation", (heads, m, memory), 32)
+    weights = tensor("weights", "activation", (heads, m, memory))
+    out = tensor("out", "output", (heads, m, depth), 32)
+    return Workload(
+        "attention",
+        (
+            gemm("scores", m, memory, depth, count=heads, a=q, w=k, result=scores),
+            vector("scale", "dequantize", (scores,), (scores,), is_fused=True),
+            vector("softmax", "softmax", (scores,), (weights,)),
+            vector("quantize", "quantize", (weights,), (weights,), is_fused=True),
+            gemm(
+                "context", m, depth, memory, count=heads, a=weights, w=v, result=out, a_number="u8"
+            ),
+            vector("rescale", "dequantize", (out,), (out,), is_fused=True),
+        ),
+    )
+
+
+@pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
+def test_attention_reads_and_writes_scores_once_where_they_do_not_fit(chip, shipped):
+    architecture, technology, energy = shipped(chip.stem)
+    m, heads, depth = 900, 6, 64
+    stats = simulate(
+        attention(m, m, heads, depth), architecture, technology=technology, energy=energy
+    )
+    traffic = {layer.name: layer.traffic for layer in stats.layers}
+    score_bytes = heads * m * m * 4
+    if score_bytes > architecture.buffers.input.size_bytes:
+        assert score_bytes <= traffic["scores"].dram_write <= 1.02 * score_bytes
+        assert score_bytes <= traffic["softmax"].dram_read <= 1.02 * score_bytes
+    else:
+        assert traffic["scores"].dram_write == traffic["softmax"].dram_read == 0
+    kept = architecture.buffers.input.size_bytes // 2
+    weight_bytes = score_bytes // 4
+    if weight_bytes > kept:
+        assert weight_bytes <= traffic["softmax"].dram_write <= 1.02 * weight_bytes
+    else:
+        assert traffic["softmax"].dram_write == 0
+
+
+def test_the_package_needs_neither_torch_nor_pydantic_nor_the_house_above():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'pydantic', 'yaml', 'cosim', 'kernels'): sys.modules[name] = None\n"
+        "import importlib, pkgutil, hwmodels\n"
+        "for one in pkgutil.iter_modules(hwmodels.__path__):\n"
+        "    importlib.import_module('hwmodels.' + one.name)\n"
+        "print('imported')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "imported\n", done.stderr
