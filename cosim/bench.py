@@ -24,7 +24,7 @@ from cosim.speech.decoding import Engine, greedy
 from cosim.speech.features import log_mel
 from cosim.speech.manifest import SpeechConfig, Utterance
 from cosim.speech.selection import load_utterance, select
-from kernels import encodings, harness, panels
+from kernels import attention, encodings, harness, panels
 
 Run = Callable[[], object]
 
@@ -78,43 +78,102 @@ _WHISPER_SHAPES = (
     (384, 1536, 1),
     (384, 51864, 1),
 )
+# Its attentions: (queries, keys), six heads of 64.
+_ATTENTIONS = ((1500, 1500), (1, 1500), (1, 64))
+_HEADS, _DEPTH = 6, 64
 
 
-def linear_cases(limits: Mapping[str, float], seed: int = 0) -> Iterator[Case]:
-    """Yield every linear kernel at the shapes of Whisper tiny.en; limits are GOP/s by mix."""
+def cases(text: str, limits: Mapping[str, float], seed: int = 0) -> Iterator[Case]:
+    """Yield the kernel cases whose id contains `text`; `limits` are GOP/s by instruction mix."""
+    for k, n, rows in _WHISPER_SHAPES:
+        kernels = ["f32_dense", "w8a8", "w4a8", *(["w8a32", "w4a32"] if rows == 1 else [])]
+        for kernel in kernels:
+            shape = f"{k}x{n}-T{rows}"
+            if text in f"{kernel}/{shape}":
+                yield _linear_case(kernel, shape, (k, n, rows), limits, seed)
+    for queries, keys in _ATTENTIONS:
+        for kernel in ("attention_f32", "attention_i8"):
+            shape = f"{_DEPTH}x{keys}-T{queries}"
+            if text in f"{kernel}/{shape}":
+                yield _attention_case(kernel, shape, (queries, keys), limits, seed)
+
+
+def _linear_case(
+    kernel: str, shape: str, sizes: tuple[int, int, int], limits: Mapping[str, float], seed: int
+) -> Case:
     import torch  # noqa: PLC0415, the peer
 
+    k, n, rows = sizes
     generator = np.random.default_rng(seed)
-    for k, n, rows in _WHISPER_SHAPES:
-        weight = generator.standard_normal((n, k), dtype=np.float32)
-        x = generator.standard_normal((rows, k), dtype=np.float32)
-        out = np.empty((rows, n), np.float32)
-        ours_x, ours_w = torch.from_numpy(x), torch.from_numpy(weight)
-        peers: dict[str, Run] = {
-            "torch": partial(torch.nn.functional.linear, ours_x, ours_w),
-            "numpy": partial(np.matmul, x, weight.T, out=out),
-        }
-        for name, ours in _linear_kernels(weight, x, out):
-            limit = limits["fma"] if name == "f32_dense" or "a32" in name else limits["pmaddwd"]
-            yield Case(name, f"{k}x{n}-T{rows}", ours, peers, 2 * k * n * rows, limit)
+    weight = generator.standard_normal((n, k), dtype=np.float32)
+    x = generator.standard_normal((rows, k), dtype=np.float32)
+    out = np.empty((rows, n), np.float32)
+    peers: dict[str, Run] = {
+        "torch": partial(torch.nn.functional.linear, torch.from_numpy(x), torch.from_numpy(weight)),
+        "numpy": partial(np.matmul, x, weight.T, out=out),
+    }
+    if kernel == "f32_dense":
+        encoding: encodings.Encoding = encodings.encode_dense(weight)
+    else:
+        bits = int(kernel[1])
+        step = np.abs(weight).max(axis=1, keepdims=True) / (2 ** (bits - 1) - 1)
+        codes = np.rint(weight / step).astype(np.int8)
+        encoding = encodings.encode_bitpacked(codes, step, bits=bits)
+    if kernel.endswith("a8"):
+        scale = np.abs(x).max(axis=1) / 127
+        quantized = np.rint(x / scale[:, np.newaxis]).astype(np.int8)
+        panel = panels.prepare_linear(encoding, rows=rows, activation="i8")
+        ours: Run = partial(panels.linear, panel, quantized, out, x_scale=scale)
+        # 4-bit codes sum in 16 bits, a mix whose peak is not calibrated
+        limit = limits["pmaddwd"] if kernel == "w8a8" else 0.0
+    else:
+        panel = panels.prepare_linear(encoding, rows=rows, activation="f32")
+        ours, limit = partial(panels.linear, panel, x, out), limits["fma"]
+    return Case(kernel, shape, ours, peers, 2 * k * n * rows, limit)
 
 
-def _linear_kernels(
-    weight: NDArray[np.float32], x: NDArray[np.float32], out: NDArray[np.float32]
-) -> Iterator[tuple[str, Run]]:
-    rows = len(x)
-    dense = panels.prepare_linear(encodings.encode_dense(weight), rows=rows, activation="f32")
-    yield "f32_dense", partial(panels.linear, dense, x, out)
-    scale = np.abs(x).max(axis=1) / 127
-    codes = np.rint(x / scale[:, np.newaxis]).astype(np.int8)
-    for bits, limit in ((8, 127), (4, 7)):
-        step = np.abs(weight).max(axis=1, keepdims=True) / limit
-        packed = encodings.encode_bitpacked(np.rint(weight / step).astype(np.int8), step, bits=bits)
-        integer = panels.prepare_linear(packed, rows=rows, activation="i8")
-        yield f"w{bits}a8", partial(panels.linear, integer, codes, out, x_scale=scale)
-        if rows == 1:
-            wide = panels.prepare_linear(packed, rows=rows, activation="f32")
-            yield f"w{bits}a32", partial(panels.linear, wide, x, out)
+def _attention_case(
+    kernel: str, shape: str, sizes: tuple[int, int], limits: Mapping[str, float], seed: int
+) -> Case:
+    import torch  # noqa: PLC0415, the peer
+
+    queries, keys = sizes
+    generator = np.random.default_rng(seed)
+
+    def heads(rows: int) -> NDArray[np.float32]:
+        values = generator.standard_normal((rows, _HEADS, _DEPTH), dtype=np.float32)
+        return values.transpose(1, 0, 2)
+
+    q, k, v = heads(queries), heads(keys), heads(keys)
+    out = np.empty((queries, _HEADS * _DEPTH), np.float32)
+    peer = torch.nn.functional.scaled_dot_product_attention
+    peers: dict[str, Run] = {
+        "torch": partial(peer, *(torch.from_numpy(t)[None] for t in (q, k, v)))
+    }
+    factor = _DEPTH**-0.5
+    if kernel == "attention_f32":
+        ours: Run = partial(attention.attention_f32, q, k, v, factor, out)
+    else:
+        scales = [np.abs(t).max(axis=2) / 127 for t in (q, k)]
+        codes = [
+            np.rint(t / s[..., np.newaxis]).astype(np.int8)
+            for t, s in zip((q, k), scales, strict=True)
+        ]
+        step = np.abs(v).max(keepdims=True).reshape(1) / 127
+        whole = np.rint(v / step).astype(np.int8)
+        ours = partial(
+            attention.attention_i8,
+            codes[0],
+            scales[0],
+            codes[1],
+            scales[1],
+            whole,
+            step,
+            factor,
+            out,
+        )
+    limit = limits["fma" if kernel == "attention_f32" else "pmaddwd"]
+    return Case(kernel, shape, ours, peers, 4 * _HEADS * queries * keys * _DEPTH, limit)
 
 
 def whisper_rows(
@@ -166,18 +225,24 @@ def bench(text: str, *, rounds: int, progress: Progress) -> list[dict[str, objec
 
     Whole transcriptions take the first utterances of the prompts test split.
     """
+    import torch  # noqa: PLC0415, the peer
+
+    torch.set_num_threads(1)
     rows: list[dict[str, object]] = []
-    progress.stage("calibrating")
-    limits = {name: rate / 1e9 for name, rate in harness.calibrate().items()}
-    for case in linear_cases(limits):
-        if text in case.id:
-            progress.stage(case.id)
-            rows.append(measure(case, rounds=rounds))
-    if text in "whisper_fp32 whisper_w8a8":
+    limits: dict[str, float] = {}
+    if next(cases(text, {"fma": 1.0, "pmaddwd": 1.0}), None) is not None:
+        progress.stage("calibrating")
+        limits = {name: rate / 1e9 for name, rate in harness.calibrate().items()}
+    for case in cases(text, limits) if limits else ():
+        progress.stage(case.id)
+        rows.append(measure(case, rounds=rounds))
+    recipes = [name for name in ("fp32", "w8a8") if text in f"whisper_{name}/"]
+    if recipes:
         progress.stage("whole transcriptions")
-        speech = SpeechConfig(corpus="prompts", split="test", limit=4)
-        chosen = select(speech, progress=progress.note)
-        rows += whisper_rows(chosen.utterances, rounds=min(rounds, 5))
+        chosen = select(
+            SpeechConfig(corpus="prompts", split="test", limit=6), progress=progress.note
+        )
+        rows += whisper_rows(chosen.utterances, recipes, rounds=min(rounds, 5))
     if not rows:
         raise CosimError(f"bench: no case contains {text!r}; cases are named kernel/KxN-Tt")
     return rows

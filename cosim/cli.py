@@ -1,6 +1,7 @@
 """The command line. Heavy modules are imported inside the command that needs them."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -210,7 +211,9 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--rounds", type=click.IntRange(min=1), default=15, help="Alternating rounds.")
 @_JSON
 def bench_command(text: str, rounds: int, as_json: bool) -> None:
-    """Time kernels, transcription and simulator against peers and limits."""
+    """Time kernels and whole transcriptions against peers and limits, one thread each."""
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = "1"  # read when numpy and torch are imported
     from cosim.bench import bench  # noqa: PLC0415
     from cosim.report.terminal import TerminalProgress, print_bench  # noqa: PLC0415
 
