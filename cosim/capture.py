@@ -9,6 +9,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from torch._dynamo.exc import UserError
 
 from cosim import expr
 from cosim.errors import CosimError
@@ -81,18 +82,15 @@ class _Importer:
         shape = self.source.shapes[self.source.inputs.index(name)]
         for axis, (size, wanted) in enumerate(zip(node.meta["val"].shape, shape, strict=True)):
             where = f"graph {self.source.name}: {name}: axis {axis}"
+            found = str(size.node.expr if isinstance(size, torch.SymInt) else size)
             if isinstance(wanted, int):
-                if isinstance(size, torch.SymInt) or size != wanted:
-                    wrong.append(f"{where}: found {size}, expected the fixed length {wanted}")
-                continue
-            if not isinstance(size, torch.SymInt):
-                wrong.append(f"{where}: found the fixed length {size}, expected {wanted}")
-                continue
-            known = self.symbols.setdefault(str(size.node.expr), wanted)
-            if known != wanted or not str(size.node.expr).isidentifier():
-                wrong.append(
-                    f"{where}: found the length {self.dim(size)}, expected {wanted} of its own"
-                )
+                if found != str(wanted):
+                    wrong.append(f"{where}: found {found}, expected the fixed length {wanted}")
+            elif not found.isidentifier():
+                kind = "fixed length" if found.isdecimal() else "length"
+                wrong.append(f"{where}: found the {kind} {found}, expected {wanted}")
+            elif (known := self.symbols.setdefault(found, wanted)) != wanted:
+                wrong.append(f"{where}: found the length {known}, expected {wanted} of its own")
         self.names[node.name] = f"%{name}"
         return wrong
 
@@ -162,12 +160,15 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
     `parameters` renames parameters (a tied weight has one name). Raises CosimError listing every
     length that the export fixed, or every call that has no importer with the module it stands in.
     """
-    exported = torch.export.export(
-        source.module,
-        source.examples,
-        dynamic_shapes=dict(source.dynamic_shapes),
-        strict=False,
-    )
+    try:
+        exported = torch.export.export(
+            source.module,
+            source.examples,
+            dynamic_shapes=dict(source.dynamic_shapes),
+            strict=False,
+        )
+    except UserError as error:  # a length that the module cannot leave open, above all
+        raise CosimError(f"graph {source.name}: {error}") from error
     importer = _Importer(source, parameters or {})
     signature = exported.graph_signature
     stored = {
