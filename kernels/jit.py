@@ -60,7 +60,7 @@ def host_features() -> frozenset[str]:
 
 @functools.cache
 def _sources(path: Path) -> frozenset[Path]:
-    """Return a file of this package and all files of the package that it imports, directly or not."""
+    """Return a file of this package and all files of it that it imports, directly or not."""
     found: set[Path] = set()
     waiting = [path]
     while waiting:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import dense, encodings, generic, lowbit  # noqa: F401 (they register kernels)
+from kernels import dense, encodings, generic, lowbit, widen  # noqa: F401 (they register kernels)
 from kernels.encodings import Encoding, matrix_shape
 from kernels.jit import ENTRIES, host_features
 from kernels.registry import KERNELS, Kernel, lookup

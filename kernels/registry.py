@@ -44,7 +44,7 @@ class Kernel:
     requires: tuple[str, ...]
     layout: Layout
     run: Entry
-    accumulate: Entry | None
+    accumulate: Callable[..., int] | None
 
     def is_usable(self) -> bool:
         """Tell whether this CPU has the instructions that the kernel needs."""
@@ -63,7 +63,7 @@ def kernel(
     activation: str,
     layout: Layout,
     requires: tuple[str, ...] = (),
-    accumulate: Entry | None = None,
+    accumulate: Callable[..., int] | None = None,
 ) -> Callable[[Entry], Entry]:
     """Register an entry; its numpy meaning is the function of that op in ``kernels.reference``."""
 
