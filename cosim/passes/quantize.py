@@ -11,7 +11,7 @@ from typing import Protocol
 from cosim.errors import CosimError
 from cosim.ir import Graph, Op, Program, TensorType, attributes
 from cosim.ops import infer
-from cosim.passes.clean import merge_equal
+from cosim.passes.clean import merge_equal, substitute
 
 
 class Policy(Protocol):
@@ -235,11 +235,8 @@ def _receive_codes(graph: Graph, name: str, quantize: Op, public: tuple[str, str
     return replace(
         graph,
         inputs=(*graph.inputs[:at], *values, *graph.inputs[at + 1 :]),
-        ops=tuple(
-            replace(op, inputs=tuple(renamed.get(item, item) for item in op.inputs))
-            for op in graph.ops
-            if op != quantize
-        ),
+        ops=tuple(substitute(op, renamed) for op in graph.ops if op != quantize),
+        outputs=tuple((item, renamed.get(value, value)) for item, value in graph.outputs),
         types=types,
     )
 
