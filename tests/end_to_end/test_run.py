@@ -177,5 +177,3 @@ def test_profile_counts_what_the_checkpoint_holds(workspace):
     for key in ("parameters", "size_bytes", "macs", "bops_bayesian_bits"):
         assert sum(row[key] for row in table["rows"]) == table["total"][key]
     assert table["total"]["size_bytes"] == 4 * table["total"]["parameters"]
-
-
