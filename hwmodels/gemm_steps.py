@@ -97,10 +97,10 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
     inputs, weights = Units(a), Units(w)
     blocks = list(_blocks(gemm, mapping))
     for number, block in enumerate(blocks):
-        step = Step()
+        step, share = Step(), _share(gemm, block)
         is_first = number == 0 or blocks[number - 1].index != block.index
         is_last = number == len(blocks) - 1 or blocks[number + 1].index != block.index
-        step.loads = planner.extra_loads(extras, _share(gemm, block), is_start=number == 0)
+        step.loads = planner.extra_loads(extras, share, is_start=number == 0)
         step.releases = [load for load in step.loads if load.credit_bytes]
         for units, key, part in (
             (inputs, _input_key(mapping, block), _input_part),
@@ -122,7 +122,7 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
             step.opens_bytes = block.rows * block.columns * sum_bytes
         if block.k[1] == gemm.k:
             step.closes_bytes = block.rows * block.columns * sum_bytes
-            step.vector += planner.fused_work(_share(gemm, block))
+            step.vector += planner.fused_work(share)
             step.stores = [
                 planner.store(result, head, _result_part(planner, gemm, result.ref, block))
                 for result in results
@@ -282,7 +282,7 @@ def _tally(
     tally.partial_sums_read = (sums - 1) * results_number * sum_bytes
     tally.output_buffer_write = tally.partial_sums_written
     tally.output_buffer_read = tally.partial_sums_read
-    for result in results:  # to memory, to the kept half, or both
+    for result in results:  # to memory, to the kept part, or both
         times = result.is_kept + (result.written is not None)
         tally.output_buffer_read += times * result.ref.size_bytes
         tally.input_buffer_write += result.is_kept * result.ref.size_bytes

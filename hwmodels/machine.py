@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import simpy
 
 from hwmodels.architecture import Architecture, Buffer, MemoryTechnology
+from hwmodels.mapping import unit_bytes
 from hwmodels.memory import Descriptor, MemoryServer, Process, after, call
 from hwmodels.plan import Group, Load, Plan, Port, Step, Store, Written
 from hwmodels.stats import Cycles
@@ -133,8 +134,8 @@ class Machine:
             for name, buffer in vars(buffers).items()
         }
         self.credits: dict[Port, Credits] = {
-            "input": Credits(self.env, buffers.input.size_bytes // 4 * 2),
-            "weight": Credits(self.env, buffers.weight.size_bytes // 4 * 2),
+            "input": Credits(self.env, 2 * unit_bytes(buffers.input.size_bytes)),
+            "weight": Credits(self.env, 2 * unit_bytes(buffers.weight.size_bytes)),
         }
         self.output = Credits(self.env, buffers.output.size_bytes)
         self.loads: dict[Port, list[Load]] = {"input": [], "weight": []}
@@ -228,7 +229,8 @@ class Machine:
         """Wait for the operands of a step and for room in the output buffer."""
         for load in step.loads:
             arrival = self.arrivals[load]
-            yield from self._wait(record, arrival, load.port, group)
+            if arrival.done_fs < 0:
+                yield from self._wait(record, arrival, load.port, group)
             if step.hidden_load and load.port == "weight":
                 late = arrival.done_fs + step.hidden_load * self.period_fs - int(self.env.now)
                 if late > 0:

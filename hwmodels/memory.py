@@ -13,7 +13,6 @@ from itertools import count
 
 import numpy as np
 import simpy
-from numpy.typing import NDArray
 
 from hwmodels.architecture import FEMTO, MemoryStack, MemoryTechnology
 
@@ -83,18 +82,16 @@ def _pattern(shape: BusShape, descriptor: Descriptor) -> tuple[int, int, int, in
 def _channel_bytes(
     shape: BusShape, base: int, row_bytes: int, stride: int, rows: int
 ) -> tuple[int, ...]:
-    burst, turn, width = shape.burst_bytes, shape.turn_bytes, shape.interleave_bytes
+    burst = shape.burst_bytes
     starts = base + stride * np.arange(rows, dtype=np.int64)
     stops = -(-(starts + row_bytes) // burst) * burst
-    starts = starts // burst * burst
-    first = width * np.arange(shape.channels, dtype=np.int64)
-
-    def below(addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the bytes of each channel in [0, address), one row per address."""
-        rest = np.clip((addresses % turn)[:, None] - first, 0, width)
-        return np.asarray((addresses // turn)[:, None] * width + rest, dtype=np.int64)
-
-    return tuple((below(stops) - below(starts)).sum(axis=0).tolist())
+    moved = np.zeros(shape.channels, dtype=np.int64)
+    for sign, addresses in ((1, stops), (-1, starts // burst * burst)):
+        turns, rest = np.divmod(addresses, shape.turn_bytes)
+        first = shape.interleave_bytes * np.arange(shape.channels)
+        inside = np.clip(rest[:, None] - first, 0, shape.interleave_bytes)  # of the last turn
+        moved += sign * (turns[:, None] * shape.interleave_bytes + inside).sum(axis=0)
+    return tuple(moved.tolist())
 
 
 @lru_cache(maxsize=65536)

@@ -30,7 +30,7 @@ class Load:
     """One descriptor into an operand buffer.
 
     It starts when group `after_group` is done (-1: at once), the tensors `after` are in memory and
-    `credit_bytes` of the streaming half are free (0: it goes to the kept half).
+    `credit_bytes` of the streaming part are free (0: it goes to the kept part).
     """
 
     port: Port

@@ -3,9 +3,9 @@
 The rules, all decided here and charged where they cost:
 - Constants pass through the weight buffer, other tensors through the input buffer; the second
   operand of a GEMM passes through the weight buffer whatever it is.
-- A tensor that is read again stays on chip when it fits the kept half of its buffer, the least
+- A tensor that is read again stays on chip when it fits the kept part of its buffer, the least
   recently used going first. Constants count as read again by the next call; states never stay.
-- A result that a later op reads stays in the kept half of the input buffer when it fits; it is
+- A result that a later op reads stays in the kept part of the input buffer when it fits; it is
   written to memory only if it must go before its last reader. Other results are written at once,
   also activations that nobody reads again. Outputs and states are always written.
 - What lies on chip feeds either unit at its full width, from whichever buffer holds it.
@@ -60,6 +60,8 @@ class Share:
 
     def of(self, number: int) -> int:
         """Return how many of `number` things fall into this part; all parts sum to `number`."""
+        if number == self.total:
+            return self.stop - self.first
         return number * self.stop // self.total - number * self.first // self.total
 
 
@@ -152,7 +154,7 @@ class Planner:
 
         Shares are only good for the step itself; the caller's step releases them.
         """
-        loads = []
+        loads: list[Load] = []
         for extra in extras:
             operand, ref = extra.operand, extra.operand.ref
             if operand.is_kept and is_start:

@@ -1,4 +1,4 @@
-"""Which tensors stay in the kept half of an operand buffer: least recently used goes first."""
+"""Which tensors stay in the kept part of an operand buffer: least recently used goes first."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Entry:
 
 
 class Pool:
-    """The kept half of one operand buffer. Tensors are whole or absent."""
+    """The kept part of one operand buffer. Tensors are whole or absent."""
 
     def __init__(self, capacity_bytes: int, kept: Kept = ()) -> None:
         self.capacity_bytes = capacity_bytes

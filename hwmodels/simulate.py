@@ -35,12 +35,23 @@ class Chip:
 class Reuse:
     """Results of calls that were simulated before, for equal work, addresses, chip and residency.
 
-    `hits` and `misses` count. One object may serve any number of chips and utterances.
+    `hits` and `misses` count. One object may serve any number of chips and utterances. Workloads
+    are kept alive, so that one that comes again as the same object is recognised at once.
     """
 
-    results: dict[object, tuple[RunStats, Kept]] = field(default_factory=dict)
+    results: dict[tuple[object, ...], tuple[RunStats, Kept]] = field(default_factory=dict)
     hits: int = 0
     misses: int = 0
+    _numbers: dict[Workload, int] = field(default_factory=dict)
+    _known: dict[int, tuple[Workload, int]] = field(default_factory=dict)
+
+    def number(self, workload: Workload) -> int:
+        """Return a number that equal workloads share, and no others."""
+        known = self._known.get(id(workload))
+        if known is None:
+            number = self._numbers.setdefault(workload, len(self._numbers))
+            known = self._known[id(workload)] = workload, number
+        return known[1]
 
 
 def chip(architecture: Architecture, *, technology: MemoryTechnology, energy: EnergyTable) -> Chip:
@@ -111,7 +122,7 @@ def _call(
     if reuse is None:
         return _simulate(workload, on, layout, kept)
     bases = tuple((name, place.base) for name, place in layout.placements.items())
-    key = (workload, on.key, bases, kept)
+    key = (reuse.number(workload), on.key, bases, kept)
     if key not in reuse.results:
         reuse.misses += 1
         reuse.results[key] = _simulate(workload, on, layout, kept)

@@ -187,7 +187,7 @@ def _tally_vector(
 
 
 def _tally_result(planner: Planner, item: int, result: Result, size_bytes: int) -> None:
-    """Count a result on its way to the kept half, and through the output buffer to memory."""
+    """Count a result on its way to the kept part, and through the output buffer to memory."""
     tally = planner.tallies[item]
     tally.input_buffer_write += result.is_kept * size_bytes
     if result.written is not None:

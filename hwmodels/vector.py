@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Literal
 
 from hwmodels.workload import VectorOp, Workload
@@ -70,6 +71,7 @@ def pass_cycles(elements: int, operations: int, lanes: int) -> int:
     return -(-elements // lanes) * operations
 
 
+@lru_cache(maxsize=65536)
 def function_cycles(function: str, elements: int, lanes: int) -> int:
     """Return the vector cycles of all passes of `function` over `elements`.
 

@@ -169,7 +169,7 @@ def test_constants_survive_a_call_and_nothing_else_does(make_chip, make_memory, 
 def test_a_result_that_must_go_before_its_reader_is_written_and_read_back(
     make_chip, make_memory, table
 ):
-    # The kept half of the input buffer holds 512 bytes: y and z are 400 each, so y goes for z.
+    # The kept part of the input buffer holds 512 bytes: y and z are 400 each, so y goes for z.
     def act(name, kind="activation"):
         return tensor(name, kind, (100,), 32)
 
@@ -181,7 +181,7 @@ def test_a_result_that_must_go_before_its_reader_is_written_and_read_back(
         vector("out2", "relu", (y,), (act("o2", "output"),)),
     )
     stats = simulate(
-        Workload("w", items), make_chip(size=1024), technology=make_memory(), energy=table
+        Workload("w", items), make_chip(size=2048), technology=make_memory(), energy=table
     )
     traffic = {layer.name: layer.traffic for layer in stats.layers}
     assert traffic["z"].dram_write == 400
@@ -267,7 +267,7 @@ def test_buffers_too_small_are_one_error_that_lists_every_op(make_chip, make_mem
 
 
 def test_a_tensor_scale_is_a_barrier_of_two_passes(make_chip, make_memory, table):
-    # 200 floats do not fit the kept half (128 bytes): both passes read them from memory.
+    # 200 floats do not fit the kept part (256 bytes): both passes read them from memory.
     x, q = tensor("x", "input", (2, 100), 32), tensor("q", "output", (2, 100))
     parts = {"technology": make_memory(), "energy": table}
     for function, times in (("dynamic_quantize_tensor", 2), ("dynamic_quantize_row", 1)):
