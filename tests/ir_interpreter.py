@@ -7,13 +7,13 @@ the named operands, then multiply integers.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosim import expr
-from cosim.ir import Graph, Op, is_constant
+from cosim.ir import Graph, Op, Program, from_text, is_constant
 
 Array = NDArray[np.generic]
 
@@ -59,6 +59,22 @@ def run(
         if op.kind == "cache_append":
             states[op.inputs[0]] = values[op.outputs[0]]
     return {public: values[name] for public, name in graph.outputs}, states
+
+
+def program(text: str) -> Program:
+    """Read a program, without the constants that nothing uses."""
+    whole = from_text(text)
+    used = {name for graph in whole.graphs for op in graph.ops for name in op.inputs}
+    constants = {name: value for name, value in whole.constants.items() if name in used}
+    return replace(whole, constants=constants)
+
+
+def kinds(graph: Graph) -> list[str]:
+    return [op.kind for op in graph.ops]
+
+
+def random(seed: int, *shape: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 DTYPES = {"f32": np.float32, "i8": np.int8, "i64": np.int64}
