@@ -30,29 +30,27 @@ _direct_1, _direct_2 = (tile_4_direct(rows) for rows in (1, 2))
 
 
 @compiled
+def tile_height(left):
+    """Rows of the next tile when ``left`` rows remain."""
+    return 6 if left >= 6 else 4 if left >= 4 else 2 if left >= 2 else 1
+
+
+@compiled
 def _panel_8(x, x_step, rows, panel, quads, starts, extras, extra_step, counts, sums):
     t = 0
     while t < rows:
-        a, s, e, c, y = (
-            x + t * x_step,
-            starts + 4 * t,
-            extras + t * extra_step,
-            counts + 4 * t,
-            sums + 64 * t,
-        )
-        left = rows - t
-        if left >= 6:
+        a, s, y = x + t * x_step, starts + 4 * t, sums + 64 * t
+        e, c = extras + t * extra_step, counts + 4 * t
+        height = tile_height(rows - t)
+        if height == 6:
             _tile_8_6(a, x_step, panel, quads, s, e, extra_step, c, y)
-            t += 6
-        elif left >= 4:
+        elif height == 4:
             _tile_8_4(a, x_step, panel, quads, s, e, extra_step, c, y)
-            t += 4
-        elif left >= 2:
+        elif height == 2:
             _tile_8_2(a, x_step, panel, quads, s, e, extra_step, c, y)
-            t += 2
         else:
             _tile_8_1(a, x_step, panel, quads, s, e, extra_step, c, y)
-            t += 1
+        t += height
 
 
 @compiled
@@ -83,19 +81,17 @@ def _panel_4(x, x_step, rows, panel, quads, unpacked, starts, counts, sums):
     unpack_4(panel, unpacked, fours)
     while t < rows:
         a, s, y = x + t * x_step, starts + 4 * t, sums + 64 * t
-        left = rows - t
-        if left >= 6:
-            _tile_4_6(a, x_step, unpacked, fours, _run_of(counts + 4 * t, 6), s, y)
-            t += 6
-        elif left >= 4:
-            _tile_4_4(a, x_step, unpacked, fours, _run_of(counts + 4 * t, 4), s, y)
-            t += 4
-        elif left >= 2:
-            _tile_4_2(a, x_step, unpacked, fours, _run_of(counts + 4 * t, 2), s, y)
-            t += 2
+        height = tile_height(rows - t)
+        run = _run_of(counts + 4 * t, height)
+        if height == 6:
+            _tile_4_6(a, x_step, unpacked, fours, run, s, y)
+        elif height == 4:
+            _tile_4_4(a, x_step, unpacked, fours, run, s, y)
+        elif height == 2:
+            _tile_4_2(a, x_step, unpacked, fours, run, s, y)
         else:
-            _tile_4_1(a, x_step, unpacked, fours, _run_of(counts + 4 * t, 1), s, y)
-            t += 1
+            _tile_4_1(a, x_step, unpacked, fours, run, s, y)
+        t += height
 
 
 @compiled
@@ -118,7 +114,24 @@ def _prepare_rows(x, x_step, rows, k, codes, starts, extras, extra_step, counts,
             listed[r] = widest_sums(mine, k, total) > LONG_RUN_LIMIT
         else:
             listed[r] = split_row(mine, k, flags, extras + r * extra_step)
+    if not is_4:
+        t = 0
+        while t < rows:
+            height = tile_height(rows - t)
+            _level(extras + t * extra_step, extra_step, counts + 4 * t, height)
+            t += height
     return 0
+
+
+@compiled
+def _level(extras, extra_step, counts, rows):
+    """Lengthen the lists of one tile's rows to the longest, with quads of zeros."""
+    listed = row_at(counts, rows, np.int32)
+    longest = listed.max()
+    for r in range(rows):
+        empty = row_at(extras + r * extra_step + listed[r] * 8, (longest - listed[r]) * 2, np.int32)
+        empty[:] = 0
+        listed[r] = longest
 
 
 @compiled

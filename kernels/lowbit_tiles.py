@@ -50,20 +50,18 @@ def tile_8(rows: int):
             return acc
 
         acc = w.loop(quads, _starts(w, starts, rows), body)
-        for r in range(rows):
-            listed = b.add(extras, b.mul(extra_step, I64(r)))
-            count = b.sext(w.load(I32, counts, 4 * r), I64)
 
-            def again(i, *carried: Value, r=r, listed=listed):
-                mine = [*[None] * (2 * r), *carried]
-                at = b.add(listed, b.mul(i, I64(8)))
+        def again(i, *carried: Value):
+            acc = list(carried)
+            for r, one in enumerate(row_addresses(w, extras, extra_step, rows)):
+                at = b.add(one, b.mul(i, I64(8)))
                 offset = b.sext(w.load(I32, at), I64)
                 at_w = b.add(panel, b.mul(offset, I64(WIDTH)))
                 weights = [w.load(I8X32, at_w, 32 * j) for j in range(2)]
-                step(mine, _broadcast(w, at, I64(4)), weights, r)
-                return mine[2 * r :]
+                step(acc, _broadcast(w, at, I64(4)), weights, r)
+            return acc
 
-            acc[2 * r : 2 * r + 2] = w.loop(count, acc[2 * r : 2 * r + 2], again)
+        acc = w.loop(b.sext(w.load(I32, counts), I64), acc, again)
         for i, value in enumerate(acc):
             w.store(value, sums, 32 * i)
 

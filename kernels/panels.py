@@ -17,7 +17,7 @@ from kernels.jit import ENTRIES, host_features
 from kernels.registry import KERNELS, Kernel, lookup
 
 F32 = NDArray[np.float32]
-FEW_ROWS = 16
+FEW_ROWS = 4
 """Up to this many activation rows, low-bit weights are widened in registers, not beforehand."""
 
 _NONE = np.zeros(0, np.float32)
