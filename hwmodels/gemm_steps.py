@@ -1,7 +1,8 @@
 """One GEMM into steps: the loop nest over products, tiles, panels and chunks, with its loads.
 
 A GEMM of types the array does not support takes the same nest on the vector unit: every lane makes
-one result column, one multiply-accumulate per cycle, with its partial sum in a register.
+one result column, one multiply-accumulate per cycle, with its partial sum in a register; every
+multiply-accumulate reads its weight from the buffer, one activation serves all lanes.
 """
 
 from collections.abc import Iterator

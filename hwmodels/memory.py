@@ -208,7 +208,7 @@ class MemoryServer:
         now = last = int(self.env.now)
         free = self._free_fs
         for channel, busy in share[0]:
-            end = free[channel] = max(free[channel], now) + busy
+            free[channel] = end = max(free[channel], now) + busy
             last = max(last, end)
         end = last + self._latency_fs
         stats = self.statistics.setdefault(descriptor.requester, RequesterStats())
