@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -13,7 +13,7 @@ from cosim.artefact import load as load_artefact
 from cosim.errors import CosimError
 from cosim.execute import ProgramEngine, Weights
 from cosim.speech.decoding import Engine, Tokenizer, greedy
-from cosim.speech.features import log_mel
+from cosim.speech.features import WINDOW_S, log_mel
 from cosim.speech.manifest import FORMATS, SpeechConfig, Utterance
 from cosim.speech.normalize import normalizer
 from cosim.speech.selection import Speech, load_utterance, select
@@ -29,6 +29,8 @@ from cosim.speech.wer import (
 EngineMaker = Callable[[], Engine]
 # Which normaliser a family's published figures use.
 NORMALIZERS: Mapping[str, str] = {"whisper": "whisper_english"}
+# The longest audio of families with a window, known before a model is loaded.
+WINDOWS_S: Mapping[str, float] = {"whisper": WINDOW_S}
 
 
 class Progress(Protocol):
@@ -70,24 +72,6 @@ class Transcript:
     def row(self) -> dict[str, object]:
         """Return the transcript as a JSON row."""
         return asdict(self)
-
-
-def within_window(speech: Speech, window_s: float, *, keep_going: bool = False) -> Speech:
-    """Return the speech without recordings that are longer than the model's window.
-
-    Raises CosimError listing them, or when nothing is left; `keep_going` skips and counts them.
-    """
-    problems = [
-        f"{item.audio}: found {item.duration_s:.1f} s of audio, expected at most {window_s:g}"
-        for item in speech.utterances
-        if (item.duration_s or 0.0) > window_s
-    ]
-    kept = tuple(item for item in speech.utterances if (item.duration_s or 0.0) <= window_s)
-    if problems and not keep_going:
-        raise CosimError(problems)
-    if not kept:
-        raise CosimError([*speech.skipped, *problems, "no utterance is left to transcribe"])
-    return replace(speech, utterances=kept, skipped=(*speech.skipped, *problems))
 
 
 def speech_at(path: Path, *, limit: int | None = None) -> SpeechConfig:
@@ -231,8 +215,12 @@ def evaluate_artefact(
         normalizer(normalizer_name)  # an unknown name is told before any work
     artefact = load_artefact(artefact_folder)
     name = normalizer_name or NORMALIZERS[artefact.model.family]
-    selected = select(speech_at(speech, limit=limit), keep_going=keep_going, progress=progress.note)
-    checked = within_window(selected, artefact.model.window_s, keep_going=keep_going)
+    checked = select(
+        speech_at(speech, limit=limit),
+        keep_going=keep_going,
+        max_seconds=artefact.model.window_s,
+        progress=progress.note,
+    )
     progress.stage("transcribing", len(checked.utterances))
     heard = transcribe(
         program_engines(artefact),

@@ -41,6 +41,7 @@ class Experiment:
     path: Path
     model: ModelConfig
     recipe: Recipe
+    recipe_source: str
     speech: SpeechConfig
     chip: Chip
     seed: int
@@ -96,7 +97,15 @@ def load_experiment(path: Path, assignments: Iterable[str] = ()) -> Experiment:
     if problems or frame is None or model is None or recipe is None or chip is None:
         raise CosimError(problems)
     return Experiment(
-        frame.name, path, model, recipe, frame.speech, chip, frame.seed, {**data, **chip.document}
+        name=frame.name,
+        path=path,
+        model=model,
+        recipe=recipe,
+        recipe_source=sources["recipe"],
+        speech=frame.speech,
+        chip=chip,
+        seed=frame.seed,
+        document={**data, **chip.document},
     )
 
 

@@ -15,6 +15,7 @@ from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe
 from cosim.evaluate import (
     NORMALIZERS,
+    WINDOWS_S,
     EngineMaker,
     Measured,
     Progress,
@@ -23,7 +24,6 @@ from cosim.evaluate import (
     measure,
     program_engines,
     transcribe,
-    within_window,
 )
 from cosim.experiment import Experiment
 from cosim.models import LoadedModel, load
@@ -65,6 +65,7 @@ def run(
         experiment.speech,
         relative_to=experiment.path,
         keep_going=keep_going,
+        max_seconds=WINDOWS_S.get(experiment.model.family),
         progress=progress.note,
     )
     if speech.attribution:
@@ -82,7 +83,6 @@ def run(
     progress.stage("loading the model")
     loaded = load(experiment.model)
     progress.note(f"weights: {loaded.source}")
-    speech = within_window(speech, loaded.window_s, keep_going=keep_going)
     engines = _engines(experiment, loaded, progress, seconds)
     check_chip(engines.artefact, experiment.chip)
     started = perf_counter()
@@ -113,7 +113,7 @@ def _engines(
     progress.stage("compressing")
     started = perf_counter()
     facts = facts_of(loaded)
-    compressed = compress(loaded.module, experiment.recipe, source=str(experiment.path))
+    compressed = compress(loaded.module, experiment.recipe, source=experiment.recipe_source)
     seconds["compress"] = perf_counter() - started
     progress.stage("lowering")
     started = perf_counter()

@@ -14,6 +14,7 @@ from cosim.errors import CosimError
 from cosim.evaluate import Transcript
 from cosim.profile import graph_lengths
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
+from hwmodels.gemm_list import gemms_from_csv
 from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
@@ -238,8 +239,6 @@ def simulate_any(
 
 
 def _gemm_list(path: Path) -> Workload:
-    from hwmodels.gemm_list import gemms_from_csv
-
     try:
         return gemms_from_csv(path)
     except (ValueError, OSError) as error:

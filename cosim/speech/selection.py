@@ -58,8 +58,10 @@ def select(
     listing, name, attribution = _list(speech, relative_to, keep_going, progress, cache)
     utterances = listing.utterances[: speech.limit]
     usable, broken, warnings = _check(utterances, max_seconds)
-    if broken and (not keep_going or not usable):
+    if broken and not keep_going:
         raise CosimError(broken)
+    if not usable:
+        raise CosimError([*listing.skipped, *broken, f"{name}: no utterance is left"])
     suffix = f", first {len(utterances)}" if len(utterances) < len(listing.utterances) else ""
     skipped = (*listing.skipped, *broken)
     return Speech(name + suffix, tuple(usable), skipped, tuple(warnings), attribution)

@@ -62,8 +62,8 @@ def write_checkpoint(folder):
         "max_target_positions": SMALL.target_positions,
     }
     (folder / "config.json").write_text(json.dumps({"model_type": "whisper", **keys}))
-    words = {f"w{index}": index for index in range(19)} | {"Ġ": 19}
-    tokenizer = Tokenizer(WordLevel(words, unk_token="w0"))  # noqa: S106, a word and no secret
+    words = {f"w{chr(97 + index)}": index for index in range(19)} | {"Ġ": 19}
+    tokenizer = Tokenizer(WordLevel(words, unk_token="wa"))  # noqa: S106, a word and no secret
     tokenizer.save(str(folder / "tokenizer.json"))
     document = json.loads((folder / "tokenizer.json").read_text())
     document["added_tokens"] = [
@@ -108,7 +108,7 @@ def make_workspace(root):
     checkpoint = write_checkpoint(root / "checkpoint")
     generator = np.random.default_rng(3)
     rows = []
-    for index, word in enumerate(("w1 w2", "w3", "w4 w5 w6")):
+    for index, word in enumerate(("wb wc", "wd", "we wf wg")):
         name = f"noise{index}.wav"
         samples = generator.normal(0, 0.1, 16000 + 4000 * index)
         soundfile.write(root / name, samples.astype(np.float32), 16000)
@@ -135,6 +135,17 @@ def make_workspace(root):
         )
     )
     return Workspace(root, experiment, model, manifest)
+
+
+@pytest.fixture(scope="module")
+def shared_workspace(tmp_path_factory):
+    """A workspace for tests that only read it, or write beside it."""
+    root = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(root / "cache"))
+        patch.chdir(root)
+        (root / "work").mkdir()
+        yield make_workspace(root / "work")
 
 
 @pytest.fixture
