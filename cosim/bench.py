@@ -147,9 +147,8 @@ def _attention_case(
     q, k, v = heads(queries), heads(keys), heads(keys)
     out = np.empty((queries, _HEADS * _DEPTH), np.float32)
     peer = torch.nn.functional.scaled_dot_product_attention
-    peers: dict[str, Run] = {
-        "torch": partial(peer, *(torch.from_numpy(t)[None] for t in (q, k, v)))
-    }
+    a, b, c = (torch.from_numpy(tensor)[None] for tensor in (q, k, v))
+    peers: dict[str, Run] = {"torch": partial(peer, a, b, c)}
     factor = _DEPTH**-0.5
     if kernel == "attention_f32":
         ours: Run = partial(attention.attention_f32, q, k, v, factor, out)

@@ -60,8 +60,10 @@ class TensorRef:
 
 @dataclass(frozen=True, eq=False)
 class Nonzero:
-    """Where a weight matrix is not zero: `mask` is `uint8[n, ceil(k / 8)]`, bit j of byte i of a
-    row (least significant first) stands for k = 8 i + j. `digest` names the pattern.
+    """Where a weight matrix is not zero.
+
+    `mask` is `uint8[n, ceil(k / 8)]`: bit j of byte i of a row (least significant first) stands for
+    k = 8 i + j. `digest` names the pattern.
     """
 
     mask: NDArray[np.uint8]
