@@ -117,26 +117,23 @@ def exp(x):
 
 
 @compiled(contract=True)
+def _four_terms(u, u2, first):
+    """Sum of four coefficients times powers of u, in two independent halves (Estrin's scheme)."""
+    low = float32(ERF_COEFFICIENTS[first] + u * ERF_COEFFICIENTS[first + 1])
+    high = float32(ERF_COEFFICIENTS[first + 2] + u * ERF_COEFFICIENTS[first + 3])
+    return float32(low + u2 * high)
+
+
+@compiled(contract=True)
 def erf(z):
     """Error function within 3e-7; exactly 1 and -1 from 3.92 on."""
     size = abs(float32(z))
     u = float32(float32(size * size) * ERF_SCALE - float32(1.0))
-    p = ERF_COEFFICIENTS[15]
-    p = float32(p * u + ERF_COEFFICIENTS[14])
-    p = float32(p * u + ERF_COEFFICIENTS[13])
-    p = float32(p * u + ERF_COEFFICIENTS[12])
-    p = float32(p * u + ERF_COEFFICIENTS[11])
-    p = float32(p * u + ERF_COEFFICIENTS[10])
-    p = float32(p * u + ERF_COEFFICIENTS[9])
-    p = float32(p * u + ERF_COEFFICIENTS[8])
-    p = float32(p * u + ERF_COEFFICIENTS[7])
-    p = float32(p * u + ERF_COEFFICIENTS[6])
-    p = float32(p * u + ERF_COEFFICIENTS[5])
-    p = float32(p * u + ERF_COEFFICIENTS[4])
-    p = float32(p * u + ERF_COEFFICIENTS[3])
-    p = float32(p * u + ERF_COEFFICIENTS[2])
-    p = float32(p * u + ERF_COEFFICIENTS[1])
-    p = float32(p * u + ERF_COEFFICIENTS[0])
+    u2 = float32(u * u)
+    u4 = float32(u2 * u2)
+    low = float32(_four_terms(u, u2, 0) + u4 * _four_terms(u, u2, 4))
+    high = float32(_four_terms(u, u2, 8) + u4 * _four_terms(u, u2, 12))
+    p = float32(low + float32(u4 * u4) * high)
     inside = float32(z * p)
     end = float32(1.0) if z > float32(0.0) else float32(-1.0)
     return end if size > ERF_END else inside
