@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 import pytest
+import simpy
 from hw_samples import gemm, tensor, vector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwmodels.architecture import Buffer, MemoryStack
 from hwmodels.array import closed_form
 from hwmodels.layout import place
-from hwmodels.machine import Machine
+from hwmodels.machine import Engine, Machine
 from hwmodels.mapping import panels
+from hwmodels.memory import Descriptor, MemoryServer
 from hwmodels.simulate import plan_workload, simulate
 from hwmodels.stats import Cycles
 from hwmodels.vector import function_cycles
@@ -155,6 +158,17 @@ def test_a_slow_vector_clock_is_rounded_to_its_own_edges(make_chip, ideal):
     timeline, _ = run(items, make_chip(vector_clock_hz=4e8), ideal)
     assert nanoseconds(timeline.records[1].vector) == [(7, 12.5, 1)]
     assert [cycles.total for cycles in timeline.cycles] == [7, 6]
+
+
+def test_a_port_moves_its_bytes_per_cycle_one_descriptor_after_the_other(ideal):
+    env = simpy.Environment()
+    server = MemoryServer(env, MemoryStack("test", 1), ideal)
+    engine = Engine(env, server, Buffer(1024, port_bytes=4), period_fs=NS)
+    ends = []
+    for size in (40, 42):  # 10 cycles, and 10.5 behind them
+        engine.move(Descriptor(0, size), lambda: ends.append(env.now / NS))
+    env.run()
+    assert ends == [10, 20.5]
 
 
 @SHARED

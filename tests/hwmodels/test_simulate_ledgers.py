@@ -156,6 +156,16 @@ def test_what_fits_stays_on_chip_and_what_does_not_is_read_again(make_chip, make
     assert small.traffic.dram_write > big.traffic.dram_write
 
 
+def test_a_state_is_read_from_memory_at_every_use(make_chip, make_memory, table):
+    cache = tensor("cache", "state", (10,), 32)
+    other = tensor("other", "input", (10,), 32)
+    for ref, times in ((cache, 2), (other, 1)):
+        outs = [tensor(name, "output", (10,), 32) for name in ("o1", "o2")]
+        items = tuple(vector(out.id, "relu", (ref,), (out,)) for out in outs)
+        stats = simulate(Workload("w", items), make_chip(), technology=make_memory(), energy=table)
+        assert stats.traffic.dram_read == times * 40
+
+
 def test_constants_survive_a_call_and_nothing_else_does(make_chip, make_memory, table):
     call = feed_forward()
     first, second = simulate_calls(
