@@ -1,13 +1,15 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import small_whisper
 import torch
-from ir_interpreter import run
+from ir_interpreter import kinds, run
 
 from cosim.errors import CosimError
 from cosim.lower import lower
 from cosim.verify import problems
-from kernels.encodings import digest, index_bits, size_bits
+from kernels.encodings import digest, encode_dense, index_bits, size_bits
 
 PASTS = (0, 1, 2, 5)
 D = small_whisper.DIMENSIONS
@@ -129,6 +131,18 @@ def test_lowered_programs_are_legal_and_the_same_every_time():
     again = small_whisper.program.__wrapped__(quantized=True)
     assert again == program
     assert again.hash == program.hash
+
+
+class Repeats(small_whisper.OneLinear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x.view(x.shape)) + self.fc(x[:, 0:3])
+
+
+def test_views_that_change_nothing_and_repeated_ops_are_not_lowered():
+    spec = replace(small_whisper.linear_spec(), module=Repeats())
+    weight = np.ones((4, 3), np.float32)
+    program = lower("p", [spec], encodings={"fc.weight": encode_dense(weight)})
+    assert kinds(program.graphs[0]) == ["linear", "add"]
 
 
 def test_a_network_without_some_encodings_or_with_strange_policies_is_refused():

@@ -142,8 +142,8 @@ graph g(n) {
   input %x : f32<n, 6>
   %a = gelu(%x) : f32<n, 6> in "one"
   %b = gelu(%x) : f32<n, 6> in "two"
-  %c = add(%a, %b) : f32<n, 6>
-  %d = add(%b, %a) : f32<n, 6>
+  %c = add(%a, %x) : f32<n, 6>
+  %d = add(%x, %b) : f32<n, 6>
   %r, %rs = dynamic_quantize(%c) {per="row"} : i8<n, 6>, f32<n>
   %t, %ts = dynamic_quantize(%d) {per="tensor"} : i8<n, 6>, f32<1>
   return r = %r
@@ -154,7 +154,7 @@ graph g(n) {
 """
     ).graphs[0]
     after = merge_equal(before)
-    assert kinds(after) == ["gelu", "add", "dynamic_quantize", "dynamic_quantize"]
+    assert kinds(after) == ["gelu", "add", "add", "dynamic_quantize", "dynamic_quantize"]
     x = random(0, 4, 6)
     wanted, found = run(before, {}, {"x": x})[0], run(after, {}, {"x": x})[0]
     for name in wanted:
