@@ -1,6 +1,8 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
