@@ -5,8 +5,10 @@ import numpy as np
 from numba import float32, float64, int8
 from numpy.typing import NDArray
 
-from kernels.jit import entry, in1, in2, in3, out2
+from kernels.attention_shapes import fits, misfit
+from kernels.jit import entry, host_features, in1, in2, in3, out2
 from kernels.mathematics import exp
+from kernels.registry import SIMD
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
@@ -14,6 +16,8 @@ I8 = NDArray[np.int8]
 
 @entry(in3(float32), in3(float32), in3(float32), float64, out2(float32))
 def _attention_f32(q, k, v, scale, out):
+    if not fits(q, k, v, out):
+        return 1
     heads, rows, depth = q.shape
     length = k.shape[1]
     scores = np.empty(length, np.float32)
@@ -43,8 +47,10 @@ def attention_f32(q: F32, k: F32, v: F32, scale: float, out: F32) -> None:
     """Write softmax(scale q k^T) v of each head into ``out (T, H * D)``.
 
     q is ``(H, T, D)``, k and v ``(H, S, D)``, any strides with a unit inner one.
+    ValueError says which shapes or strides do not fit.
     """
-    _attention_f32(q, k, v, scale, out)
+    if _run_f32(q, k, v, scale, out):
+        raise ValueError(misfit("attention_f32", q, k, v, out))
 
 
 @entry(
@@ -101,3 +107,10 @@ def attention_i8(
         scale,
         out,
     )
+
+
+_run_f32 = _attention_f32
+if host_features().issuperset(SIMD):  # elsewhere the tiles do not even compile
+    from kernels import attention_tiles
+
+    _run_f32 = attention_tiles.attention_f32

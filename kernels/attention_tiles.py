@@ -6,83 +6,57 @@ the second-level cache. Few queries (a step of decoding): keys and values are re
 are, once, in memory order, all heads side by side.
 """
 
-import functools
 from collections.abc import Callable
 
 import numpy as np
-from llvmlite import ir
 from numba import float32, float64
 
+from kernels.attention_shapes import fits
 from kernels.dense import matmul
 from kernels.jit import compiled, entry, in3, out2
-from kernels.mathematics import EXP_LOWEST, EXPONENT_ONE, LN2_HIGH, LN2_LOW, LOG2E, ROUND_MAGIC
+from kernels.mathematics import EXPONENT_ONE, LOG2E, ROUND_MAGIC
 from kernels.simd import F32 as F32_LANE
-from kernels.simd import F32X8, I32, I32X8, I64, Value, Writer, constant, row_at, stack_bytes, tile
+from kernels.simd import F32X8, I32X8, I64, Value, Writer, constant, row_at, stack_bytes, tile
 
 WIDTH = 16
 BLOCK_ROWS = 24
 """Queries per block: their scores against 1500 keys take 144 KiB."""
-STREAM_ROWS = 3
+NORM_BYTES = BLOCK_ROWS * 4
+STREAM_ROWS = 8
 """Up to this many queries, laying out panels costs more than reading the keys once per query."""
 STREAM_BLOCK = 16
 """Values read for one head before the next head; twice as many keys."""
 
-EXP_POLYNOMIAL = (
-    1.9875691500e-4,
-    1.3981999507e-3,
-    8.3334519073e-3,
-    4.1665795894e-2,
-    1.6666665459e-1,
-    5.0000001201e-1,
+EXP2_LOWEST = -125.5
+EXP2_POLYNOMIAL = (
+    1.326472848e-03,
+    9.671512991e-03,
+    5.550733581e-02,
+    2.402224243e-01,
+    6.931470037e-01,
+    1.0,
 )
-"""Moshier, Cephes expf (1989), highest power first, as in ``mathematics.exp``."""
+"""2^r on [-1/2, 1/2] within 1.1e-7 relative, highest power first; minimax fit with 2^0 exact."""
 
 Combine = Callable[[Value, Value], Value]
 
 
-def _lanes(value: float) -> Value:
+def lanes(value: float) -> Value:
+    """Eight float32 lanes of ``value``."""
     return constant(F32X8, float(np.float32(value)))
 
 
-def shuffle(w: Writer, a: Value, b: Value, order: list[int]) -> Value:
-    """Lanes of ``a`` then ``b`` by number."""
-    return w.b.shuffle_vector(a, b, ir.Constant(ir.VectorType(I32, len(order)), order))
-
-
-def exp_lanes(w: Writer, x: Value) -> Value:
-    """Exponential of lanes of at most 0, as ``mathematics.exp``; NaN stays NaN."""
+def exp2_lanes(w: Writer, x: Value) -> Value:
+    """2^x of lanes of at most 0 within 2e-7 relative, at least 2^-125.5; NaN stays NaN."""
     b = w.b
-    low = _lanes(EXP_LOWEST)
-    is_low = b.fcmp_ordered("<", x, low)
-    clamped = b.select(is_low, low, x)
-    shifted = w.fma(clamped, _lanes(LOG2E), _lanes(ROUND_MAGIC))
-    n = b.fsub(shifted, _lanes(ROUND_MAGIC))
-    r = w.fma(n, _lanes(-LN2_LOW), w.fma(n, _lanes(-LN2_HIGH), clamped))
-    p = _lanes(EXP_POLYNOMIAL[0])
-    for coefficient in EXP_POLYNOMIAL[1:]:
-        p = w.fma(p, r, _lanes(coefficient))
-    y = b.fadd(w.fma(p, b.fmul(r, r), r), _lanes(1.0))
+    clamped = w.larger(lanes(EXP2_LOWEST), x)
+    shifted = b.fadd(clamped, lanes(ROUND_MAGIC))
+    r = b.fsub(clamped, b.fsub(shifted, lanes(ROUND_MAGIC)))
+    p = lanes(EXP2_POLYNOMIAL[0])
+    for coefficient in EXP2_POLYNOMIAL[1:]:
+        p = w.fma(p, r, lanes(coefficient))
     power = b.shl(b.bitcast(shifted, I32X8), constant(I32X8, 23))
-    y = b.fmul(y, b.bitcast(b.add(power, constant(I32X8, EXPONENT_ONE)), F32X8))
-    return b.select(is_low, _lanes(0.0), y)
-
-
-def larger(w: Writer, a: Value, b: Value) -> Value:
-    """Larger of the lanes; ``b`` where either is NaN."""
-    return w.b.select(w.b.fcmp_ordered(">", a, b), a, b)
-
-
-def fold(w: Writer, vector: Value, combine: Combine) -> Value:
-    """Vector with ``combine`` over all eight lanes in each lane, halves first."""
-    for width in (4, 2, 1):
-        order = [lane ^ width for lane in range(8)]
-        vector = combine(vector, shuffle(w, vector, vector, order))
-    return vector
-
-
-def store_lane(w: Writer, vector: Value, address: Value, offset: int) -> None:
-    """Store lane 0."""
-    w.store(w.b.extract_element(vector, I64(0)), address, offset)
+    return b.fmul(p, b.bitcast(b.add(power, constant(I32X8, EXPONENT_ONE)), F32X8))
 
 
 def sums_of_eight(w: Writer, rows: list[Value], add: Combine) -> Value:
@@ -90,11 +64,13 @@ def sums_of_eight(w: Writer, rows: list[Value], add: Combine) -> Value:
     even = [0, 2, 8, 10, 4, 6, 12, 14]
     while len(rows) > 2:
         rows = [
-            add(shuffle(w, a, b, even), shuffle(w, a, b, [lane + 1 for lane in even]))
+            add(w.shuffle(a, b, even), w.shuffle(a, b, [lane + 1 for lane in even]))
             for a, b in zip(rows[::2], rows[1::2], strict=True)
         ]
     low = [0, 1, 2, 3, 8, 9, 10, 11]
-    return add(shuffle(w, *rows, low), shuffle(w, *rows, [lane + 4 for lane in low]))
+    return add(
+        w.shuffle(rows[0], rows[1], low), w.shuffle(rows[0], rows[1], [lane + 4 for lane in low])
+    )
 
 
 @tile(3)
@@ -109,29 +85,28 @@ def _scale_row(w: Writer, scores: Value, steps: Value, state: Value) -> None:
         for j, best in enumerate(largest):
             scaled = b.fmul(w.load(F32X8, at, 32 * j), factor)
             w.store(scaled, at, 32 * j)
-            found.append(larger(w, scaled, best))
+            found.append(w.larger(scaled, best))
         return found
 
-    first, second = w.loop(steps, [_lanes(-np.inf)] * 2, body)
-    both = functools.partial(larger, w)
-    store_lane(w, fold(w, both(first, second), both), state, 4)
+    first, second = w.loop(steps, [lanes(-np.inf)] * 2, body)
+    w.store(w.reduce(w.larger(first, second), w.larger), state, 4)
 
 
 @tile(3)
 def _exponentiate_row(w: Writer, scores: Value, steps: Value, state: Value) -> None:
-    """Turn ``16 steps`` scores into exp(score - state[1]); state[2] becomes their sum."""
+    """Turn ``16 steps`` scores into 2^(score - state[1]); state[2] becomes their sum."""
     b = w.b
     largest = w.splat(w.load(F32_LANE, state, 4), F32X8)
 
     def body(i: Value, *sums: Value) -> list[Value]:
         at = b.add(scores, b.mul(i, I64(64)))
-        found = [exp_lanes(w, b.fsub(w.load(F32X8, at, 32 * j), largest)) for j in range(2)]
+        found = [exp2_lanes(w, b.fsub(w.load(F32X8, at, 32 * j), largest)) for j in range(2)]
         for j, value in enumerate(found):
             w.store(value, at, 32 * j)
         return [b.fadd(a, c) for a, c in zip(sums, found, strict=True)]
 
-    first, second = w.loop(steps, [_lanes(0.0)] * 2, body)
-    store_lane(w, fold(w, b.fadd(first, second), b.fadd), state, 8)
+    first, second = w.loop(steps, [lanes(0.0)] * 2, body)
+    w.store(w.reduce(b.fadd(first, second), b.fadd), state, 8)
 
 
 @compiled
@@ -142,7 +117,7 @@ def _softmax_row(scores, length, scale):
     """
     at = stack_bytes(64)
     state = row_at(at, 3, np.float32)
-    state[0] = scale
+    state[0] = scale * LOG2E
     steps = (length + 15) // 16
     _scale_row(scores, steps, at)
     row_at(scores + length * 4, steps * 16 - length, np.float32)[:] = float32(-np.inf)
@@ -186,11 +161,12 @@ def _run_blocks(q, k, v, scale, out):
     heads, rows, depth = q.shape
     length = k.shape[1]
     width = (length + 15) // 16 * 16
-    key_panels = np.empty(width * depth, np.float32)
-    value_panels = np.empty((depth + 15) // 16 * 16 * length, np.float32)
-    scores = np.empty(BLOCK_ROWS * width, np.float32)
-    keys, values, block = key_panels.ctypes.data, value_panels.ctypes.data, scores.ctypes.data
-    step = width * 4
+    step, columns = width * 4, (depth + 15) // 16 * 16
+    scratch = np.empty(16 + width * depth + columns * length + BLOCK_ROWS * width, np.float32)
+    keys = (scratch.ctypes.data + 63) // 64 * 64
+    values = keys + width * depth * 4
+    block = values + columns * length * 4
+    norms = stack_bytes(NORM_BYTES)
     for h in range(heads):
         _pack_keys(k.ctypes.data + h * k.strides[0], k.strides[1], length, depth, keys)
         _pack_values(v.ctypes.data + h * v.strides[0], v.strides[1], length, depth, values)
@@ -198,7 +174,6 @@ def _run_blocks(q, k, v, scale, out):
             count = min(BLOCK_ROWS, rows - t)
             queries = q.ctypes.data + h * q.strides[0] + t * q.strides[1]
             target = out.ctypes.data + t * out.strides[0] + h * depth * 4
-            norms = stack_bytes(128)
             matmul(queries, q.strides[1], count, keys, width, depth, 0, block, step)
             for r in range(count):
                 row_at(norms, count, np.float32)[r] = _softmax_row(block + r * step, length, scale)
@@ -206,6 +181,7 @@ def _run_blocks(q, k, v, scale, out):
             for r in range(count):
                 norm = row_at(norms, count, np.float32)[r]
                 divide_row(target + r * out.strides[0], depth, norm)
+    scratch[0] = 0  # keeps the array alive until here
 
 
 def _dots(rows: int) -> Callable[..., None]:
@@ -221,9 +197,9 @@ def _dots(rows: int) -> Callable[..., None]:
             loads = [w.load(F32X8, b.add(address, at)) for address in row]
             return [w.fma(query, key, total) for key, total in zip(loads, sums, strict=True)]
 
-        sums = w.loop(steps, [_lanes(0.0)] * rows, body)
+        sums = w.loop(steps, [lanes(0.0)] * rows, body)
         if rows == 1:
-            store_lane(w, fold(w, sums[0], b.fadd), out, 0)
+            w.store(w.reduce(sums[0], b.fadd), out)
         else:
             w.store(sums_of_eight(w, sums, b.fadd), out)
 
@@ -279,9 +255,9 @@ def _run_streamed(q, k, v, scale, out):
     heads, rows, depth = q.shape
     length = k.shape[1]
     width = (length + 15) // 16 * 16
-    scores = np.empty(heads * width, np.float32)
-    norms = np.empty(heads, np.float32)
-    at = scores.ctypes.data
+    scratch = np.empty(16 + heads * (width + 1), np.float32)
+    at = (scratch.ctypes.data + 63) // 64 * 64
+    norms = row_at(at + heads * width * 4, heads, np.float32)
     for t in range(rows):
         query = q.ctypes.data + t * q.strides[1]
         target = out.ctypes.data + t * out.strides[0]
@@ -299,7 +275,8 @@ def _run_streamed(q, k, v, scale, out):
                     put,
                 )
         for h in range(heads):
-            scores[h * width + length : (h + 1) * width] = scores[h * width + length - 1]
+            row = row_at(at + h * width * 4, width, np.float32)
+            row[length:] = row[length - 1]
             norms[h] = _softmax_row(at + h * width * 4, length, scale)
         row_at(target, heads * depth, np.float32)[:] = float32(0.0)
         for s in range(0, length, STREAM_BLOCK):
@@ -311,22 +288,7 @@ def _run_streamed(q, k, v, scale, out):
                 _weigh_values(weights, values + h * v.strides[0], v.strides[1], count, depth, put)
         for h in range(heads):
             divide_row(target + h * depth * 4, depth, norms[h])
-
-
-@compiled
-def fits(q, k, v, out):
-    """Tell whether the shapes belong together and every inner stride is one element."""
-    heads, rows, depth = q.shape
-    length = k.shape[1]
-    if heads * rows * depth * length == 0 or k.shape != v.shape:
-        return False
-    if k.shape[0] != heads or k.shape[2] != depth:
-        return False
-    if out.shape[0] != rows or out.shape[1] != heads * depth:
-        return False
-    flat = q.strides[2] == q.itemsize and k.strides[2] == k.itemsize
-    flat = flat and v.strides[2] == v.itemsize
-    return (depth == 1 or flat) and (out.shape[1] == 1 or out.strides[1] == out.itemsize)
+    scratch[0] = 0  # keeps the array alive until here
 
 
 @entry(in3(float32), in3(float32), in3(float32), float64, out2(float32))
