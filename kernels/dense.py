@@ -178,7 +178,8 @@ def linear_f32(x, panels, n, k, w_scale, x_scale, bias, out):
         return 1
     if bias.size not in {0, n} or (bias.size > 1 and bias.strides[0] != 4):
         return 1
-    if (k > 1 and x.strides[1] != 4) or (n > 1 and out.strides[1] != 4):
+    plain = (k <= 1 or x.strides[1] == 4) and (n <= 1 or out.strides[1] == 4)
+    if x.shape[0] > 0 and not plain:
         return 1
     at_bias = bias.ctypes.data if bias.size else 0
     matmul(

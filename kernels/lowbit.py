@@ -191,7 +191,8 @@ def misfits(x, n, k, w_scale, x_scale, bias, out):
         return True
     if (bias.size > 1 and bias.strides[0] != 4) or (w_scale.size > 1 and w_scale.strides[0] != 4):
         return True
-    return (k > 1 and x.strides[1] != x.itemsize) or (n > 1 and out.strides[1] != 4)
+    plain = (k <= 1 or x.strides[1] == x.itemsize) and (n <= 1 or out.strides[1] == 4)
+    return x.shape[0] > 0 and not plain
 
 
 @entry(

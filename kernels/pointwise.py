@@ -30,7 +30,11 @@ def _checked(status: int, name: str, *arrays: NDArray[np.generic]) -> None:
 @compiled
 def _is_plain(x: F32, out: NDArray[np.generic]) -> bool:
     """Tell whether both have the same shape and unit inner strides."""
-    flat = x.shape[1] <= 1 or (x.strides[1] == x.itemsize and out.strides[1] == out.itemsize)
+    flat = (
+        x.shape[1] <= 1
+        or x.shape[0] == 0
+        or (x.strides[1] == x.itemsize and out.strides[1] == out.itemsize)
+    )
     return flat and x.shape[0] == out.shape[0] and x.shape[1] == out.shape[1]
 
 
