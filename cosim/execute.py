@@ -13,6 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+import cosim.guard  # noqa: F401 (stops at a foreign kernels package)
 from cosim.ir import Graph, Op, Program, is_constant
 from kernels import attention, panels, pointwise
 from kernels.encodings import Encoding, decode

@@ -18,6 +18,8 @@ from cosim.speech.decoding import greedy
 from cosim.speech.features import log_mel
 from cosim.speech.manifest import SpeechConfig
 from cosim.speech.selection import load_utterance, select
+from kernels import panels
+from kernels.encodings import codes, value_bits
 
 pytestmark = pytest.mark.slow
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "speech"
@@ -113,3 +115,27 @@ def test_an_engine_hears_the_same_twice(prompts, loaded, artefacts, name):
     once = greedy(engine, first, loaded.decoding)
     greedy(engine, second, loaded.decoding)
     assert greedy(engine, first, loaded.decoding) == once
+
+
+@pytest.mark.parametrize("recipe", ["w8a8", "w4a8"])
+def test_integer_layers_equal_numpy_integers_bit_for_bit(loaded, recipe):
+    chosen = load_recipe(configs_root() / "recipes" / f"{recipe}.yaml")
+    encodings = compress(loaded.module, chosen).encodings
+    generator = np.random.default_rng(5)
+    checked = 0
+    for encoding in encodings.values():
+        if value_bits(encoding) == 32:
+            continue
+        table = codes(encoding)
+        taps = encoding.shape[2] if len(encoding.shape) == 3 else 1
+        n, k = table.shape
+        x = generator.integers(-127, 128, (7, k)).astype(np.int8)
+        x[0] = 127 * np.sign(table[0])
+        panel = panels.prepare_linear(encoding, rows=7, activation="i8", kernel_size=taps)
+        sums = np.empty((7, n), np.int32)
+        panels.accumulate(panel, x, sums)
+        ordered = table.reshape(n, k // taps, taps).transpose(0, 2, 1).reshape(n, k)
+        expected = x.astype(np.float64) @ ordered.astype(np.float64).T  # exact below 2 ** 53
+        assert np.array_equal(sums, expected.astype(np.int64))
+        checked += 1
+    assert checked == 67
