@@ -51,8 +51,13 @@ class Weights:
         """Return constant `name` laid out for products with `rows` activation rows."""
         key = (name, activation, rows <= 16)
         if key not in self.prepared:
+            made = [panel for (other, _, _), panel in self.prepared.items() if other == name]
             self.prepared[key] = panels.prepare_linear(
-                self.encodings[name], rows=rows, activation=activation, kernel_size=taps
+                self.encodings[name],
+                rows=rows,
+                activation=activation,
+                kernel_size=taps,
+                share=made,
             )
         return self.prepared[key]
 
