@@ -64,6 +64,8 @@ def attention_f32(q: F32, k: F32, v: F32, scale: float, out: F32) -> None:
     out2(float32),
 )
 def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
+    if not fits(q, k, v, out):
+        return 1
     heads, rows, depth = q.shape
     length = k.shape[1]
     scores = np.empty(length, np.float32)
@@ -75,14 +77,15 @@ def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
                 y = np.int64(0)
                 for d in range(depth):
                     y += np.int64(q[h, t, d]) * np.int64(k[h, s, d])
-                factor = q_scale[h, t] * k_scale[h, s] * float32(scale)
-                scores[s] = float32(y) * factor
+                product = float32(float32(y) * q_scale[h, t]) * k_scale[h, s]
+                scores[s] = product * float32(scale)
                 largest = scores[s] if scores[s] > largest else largest
-            norm = np.int64(0)
+            norm = float64(0.0)  # NaN after a NaN
             total[:] = 0
             for s in range(length):
-                code = np.int64(np.rint(float32(255.0) * exp(scores[s] - largest)))
-                norm += code
+                rounded = np.rint(float32(255.0) * exp(scores[s] - largest))
+                norm += rounded
+                code = np.int64(rounded)
                 for d in range(depth):
                     total[d] += code * np.int64(v[h, s, d])
             for d in range(depth):
@@ -95,9 +98,10 @@ def attention_i8(
 ) -> None:
     """Write attention on codes into ``out (T, H * D)``, as ``reference.attention_i8`` defines it.
 
-    Scales are (H, T), (H, S) and (H), or of size 1.
+    Arrays as in ``attention_f32``; scales are (H, T), (H, S) and (H), or of size 1. A scale that
+    is NaN gives NaN. ValueError says which shapes or strides do not fit, or that a code is -128.
     """
-    _attention_i8(
+    status = _run_i8(
         q,
         np.broadcast_to(q_scale, q.shape[:2]),
         k,
@@ -107,10 +111,14 @@ def attention_i8(
         scale,
         out,
     )
+    if status == 2:
+        raise ValueError("attention_i8: found code -128 in q or k, expected codes in [-127, 127]")
+    if status:
+        raise ValueError(misfit("attention_i8", q, k, v, out))
 
 
-_run_f32 = _attention_f32
+_run_f32, _run_i8 = _attention_f32, _attention_i8
 if host_features().issuperset(SIMD):  # elsewhere the tiles do not even compile
-    from kernels import attention_tiles
+    from kernels import attention_integer, attention_tiles
 
-    _run_f32 = attention_tiles.attention_f32
+    _run_f32, _run_i8 = attention_tiles.attention_f32, attention_integer.attention_i8

@@ -74,7 +74,7 @@ def sums_of_eight(w: Writer, rows: list[Value], add: Combine) -> Value:
 
 
 @tile(3)
-def _scale_row(w: Writer, scores: Value, steps: Value, state: Value) -> None:
+def scale_row(w: Writer, scores: Value, steps: Value, state: Value) -> None:
     """Multiply ``16 steps`` scores by state[0]; state[1] becomes the largest product."""
     b = w.b
     factor = w.splat(w.load(F32_LANE, state), F32X8)
@@ -119,7 +119,7 @@ def _softmax_row(scores, length, scale):
     state = row_at(at, 3, np.float32)
     state[0] = scale * LOG2E
     steps = (length + 15) // 16
-    _scale_row(scores, steps, at)
+    scale_row(scores, steps, at)
     row_at(scores + length * 4, steps * 16 - length, np.float32)[:] = float32(-np.inf)
     _exponentiate_row(scores, steps, at)
     return state[2]

@@ -1,0 +1,194 @@
+"""From scores to probability codes, and exact sums of codes times value codes, on AVX2.
+
+Probability codes are the unsigned operand of vpmaddubsw, which adds two products in 16 bits and
+saturates beyond them. A pair of codes up to 127 is safe against all value codes, as 2 * 127 * 128
+= 32512, so codes are cut at 127. What is above, at most 128 and again safe, is listed by quads of
+keys and multiplied once more. A row has few codes above 127, as 255 stands for its largest
+probability; a row of nothing else only takes twice the time.
+"""
+
+import numpy as np
+from numba import float32, uint32
+
+from kernels.attention_tiles import scale_row
+from kernels.jit import compiled
+from kernels.lowbit import tile_height
+from kernels.lowbit_tiles import row_addresses
+from kernels.mathematics import ROUND_MAGIC, write_exp
+from kernels.simd import F32 as F32_LANE
+from kernels.simd import (
+    F32X8,
+    I8X32,
+    I16X16,
+    I32,
+    I32X8,
+    I64,
+    Value,
+    Writer,
+    constant,
+    row_at,
+    stack_bytes,
+    tile,
+)
+
+
+def _codes_of_row(*, is_words: bool):
+    """Make the step from ``32 steps`` scores to codes rint(255 exp(score - state[1])).
+
+    state[2] becomes their sum, NaN after a NaN. Codes are stored as int16 at ``kept``, or as bytes
+    cut at 127 at ``kept`` and the rest at ``excess``, with a bit in ``masks`` for codes above 127.
+    """
+
+    def generate(w: Writer, scores, steps, state, kept, excess, masks) -> None:
+        b = w.b
+        largest = w.splat(w.load(F32_LANE, state, 4), F32X8)
+        magic = constant(F32X8, float(ROUND_MAGIC))
+
+        def body(i, *sums: Value):
+            found, totals = [], list(sums)
+            for j in range(4):
+                score = w.load(F32X8, b.add(scores, b.mul(i, I64(128))), 32 * j)
+                share = b.fmul(constant(F32X8, 255.0), write_exp(w, b.fsub(score, largest)))
+                shifted = b.fadd(share, magic)
+                totals[j % 2] = b.fadd(totals[j % 2], b.fsub(shifted, magic))
+                found.append(b.and_(b.bitcast(shifted, I32X8), constant(I32X8, 255)))
+            words = [w.call("llvm.x86.avx2.packusdw", I16X16, found[j : j + 2]) for j in (0, 2)]
+            if is_words:
+                for j, mixed in enumerate(words):
+                    order = [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
+                    at = b.add(kept, b.mul(i, I64(64)))
+                    w.store(w.shuffle(mixed, mixed, order), at, 32 * j)
+                return totals
+            mixed = b.bitcast(w.call("llvm.x86.avx2.packuswb", I8X32, words), I32X8)
+            codes = b.bitcast(w.shuffle(mixed, mixed, [0, 4, 1, 5, 2, 6, 3, 7]), I8X32)
+            limit, at = constant(I8X32, 127), b.mul(i, I64(32))
+            is_above = b.icmp_signed("<", codes, constant(I8X32, 0))
+            cut = b.select(is_above, limit, codes)
+            w.store(cut, b.add(kept, at))
+            w.store(b.sub(codes, cut), b.add(excess, at))
+            mask = w.call("llvm.x86.avx2.pmovmskb", I32, [codes])
+            w.store(mask, b.add(masks, b.mul(i, I64(4))))
+            return totals
+
+        first, second = w.loop(steps, [constant(F32X8, 0.0)] * 2, body)
+        w.store(w.reduce(b.fadd(first, second), b.fadd), state, 8)
+
+    return tile(6)(generate)
+
+
+_bytes_of_row, _words_of_row = _codes_of_row(is_words=False), _codes_of_row(is_words=True)
+
+
+@compiled
+def encode_row(scores, length, scale, kept, excess, masks):
+    """Turn scores into codes and return their sum; ``masks`` 0 asks for int16.
+
+    The row has room for a multiple of 32 scores; those up to a multiple of 16 repeat the last one.
+    """
+    at = stack_bytes(64)
+    state = row_at(at, 3, np.float32)
+    state[0] = scale
+    scale_row(scores, (length + 15) // 16, at)
+    steps = (length + 31) // 32
+    row_at(scores + length * 4, steps * 32 - length, np.float32)[:] = float32(-np.inf)
+    if masks:
+        _bytes_of_row(scores, steps, at, kept, excess, masks)
+    else:
+        _words_of_row(scores, steps, at, kept, 0, 0)
+    return state[2]
+
+
+@compiled
+def list_quads(masks, steps, offsets):
+    """List where the quads with codes above 127 start, and return their number."""
+    flags = row_at(masks, steps, np.uint32)
+    found = 0
+    for block in range(steps):
+        if flags[block] == 0:
+            continue
+        for quad in range(8):
+            if (flags[block] >> uint32(quad * 4)) & uint32(15):
+                row_at(offsets + found * 4, 1, np.int32)[0] = block * 32 + quad * 4
+                found += 1
+    return found
+
+
+def _context(rows: int):
+    """Make the tile sums[r][0:16] = sum over quads of (kept + excess)[r] v.
+
+    The quads of ``excess`` that count are the first ``count`` in ``offsets``, row by row.
+    """
+    ones = constant(I16X16, 1)
+
+    def generate(
+        w: Writer, kept, excess, step, panel, quads, offsets, offset_step, count, sums
+    ) -> None:
+        b = w.b
+        row, rest = row_addresses(w, kept, step, rows), row_addresses(w, excess, step, rows)
+        lists = row_addresses(w, offsets, offset_step, rows)
+
+        def add(acc: list[Value], r: int, codes: Value, values: list[Value]) -> None:
+            codes = w.splat(codes, I8X32)
+            for j in range(2):
+                pairs = w.madd_bytes(codes, values[j])
+                acc[2 * r + j] = b.add(acc[2 * r + j], w.madd_words(pairs, ones))
+
+        def body(i, *carried: Value):
+            acc = list(carried)
+            at = b.add(panel, b.mul(i, I64(64)))
+            values = [w.load(I8X32, at, 32 * j) for j in range(2)]
+            for r in range(rows):
+                add(acc, r, w.load(I32, b.add(row[r], b.mul(i, I64(4)))), values)
+            return acc
+
+        def again(i, *carried: Value):
+            acc = list(carried)
+            for r in range(rows):
+                offset = b.sext(w.load(I32, b.add(lists[r], b.mul(i, I64(4)))), I64)
+                at = b.add(panel, b.mul(offset, I64(16)))
+                values = [w.load(I8X32, at, 32 * j) for j in range(2)]
+                add(acc, r, w.load(I32, b.add(rest[r], offset)), values)
+            return acc
+
+        acc = w.loop(quads, [constant(I32X8, 0)] * (2 * rows), body)
+        for i, value in enumerate(w.loop(count, acc, again)):
+            w.store(value, sums, 32 * i)
+
+    return tile(9)(generate)
+
+
+_context_1, _context_2, _context_4, _context_6 = (_context(rows) for rows in (1, 2, 4, 6))
+
+
+@compiled
+def context_rows(kept, excess, step, rows, panel, quads, offsets, offset_step, counts, sums):
+    """Run the tiles of one panel of values over rows of codes."""
+    longest = row_at(counts, rows, np.int32)
+    t = 0
+    while t < rows:
+        a, e, o, y = kept + t * step, excess + t * step, offsets + t * offset_step, sums + t * 64
+        height = tile_height(rows - t)
+        if height == 6:
+            _context_6(a, e, step, panel, quads, o, offset_step, longest[t], y)
+        elif height == 4:
+            _context_4(a, e, step, panel, quads, o, offset_step, longest[t], y)
+        elif height == 2:
+            _context_2(a, e, step, panel, quads, o, offset_step, longest[t], y)
+        else:
+            _context_1(a, e, step, panel, quads, o, offset_step, longest[t], y)
+        t += height
+
+
+@compiled
+def level_lists(offsets, offset_step, counts, rows, empty):
+    """Lengthen the lists of each tile's rows to the longest, by the quad of zeros at ``empty``."""
+    listed = row_at(counts, rows, np.int32)
+    t = 0
+    while t < rows:
+        height = tile_height(rows - t)
+        longest = listed[t : t + height].max()
+        for r in range(t, t + height):
+            missing = longest - listed[r]
+            row_at(offsets + r * offset_step + listed[r] * 4, missing, np.int32)[:] = empty
+            listed[r] = longest
+        t += height
