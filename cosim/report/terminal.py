@@ -95,7 +95,8 @@ class TerminalProgress:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    # tables keep their natural width; a narrower terminal wraps lines by itself
+    return Console(highlight=False, width=400)
 
 
 def _print_table(
@@ -264,8 +265,9 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 
 
 def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
-    """Print cycles per layer and the totals."""
+    """Print cycles per layer and the totals; fused work that costs no cycle is only in `--json`."""
     console = _console()
+    shown = [row for row in rows if row["cycles"] or row["dram_read_bytes"]]
     _print_table(
         console,
         f"{total['hardware']}: {total['work']}",
@@ -278,7 +280,7 @@ def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
                 percent(row["utilization"]),
                 scaled(row["dram_read_bytes"] + row["dram_write_bytes"], "B"),
             )
-            for row in rows
+            for row in shown
         ),
     )
     _print_totals(console, total)
