@@ -51,11 +51,18 @@ class Caller:
 
 @dataclass(frozen=True)
 class SpeechRun:
-    """The simulation of a set of utterances, one `RunStats` each, in order."""
+    """The simulation of a set of utterances, one `RunStats` each, in order.
+
+    `simulated_calls` were run through SimPy with `simpy_events` events in all; `reused_calls` were
+    equal to one of them in work, addresses, chip and residency.
+    """
 
     chip: Chip
     utterances: tuple[RunStats, ...]
     durations_s: tuple[float, ...]
+    simulated_calls: int
+    reused_calls: int
+    simpy_events: int
     not_simulated: tuple[str, ...] = NOT_SIMULATED
 
     @property
@@ -95,6 +102,9 @@ class SpeechRun:
         speech_s = sum(self.durations_s)
         return {
             **totals_of(self.whole),
+            "simpy_events": self.simpy_events,
+            "simulated_calls": self.simulated_calls,
+            "reused_calls": self.reused_calls,
             "energy_per_utterance_j": {
                 "mean": float(np.mean(joules)),
                 "p50": float(np.percentile(joules, 50)),
@@ -181,7 +191,14 @@ def simulate_speech(
     for transcript in transcripts:
         found.append(_simulate(caller.utterance(transcript.steps), chip, transcript.id, reuse))
         advance()
-    return SpeechRun(chip, tuple(found), tuple(item.duration_s for item in transcripts))
+    return SpeechRun(
+        chip,
+        tuple(found),
+        tuple(item.duration_s for item in transcripts),
+        simulated_calls=reuse.misses,
+        reused_calls=reuse.hits,
+        simpy_events=sum(stats.simpy_events for stats, _ in reuse.results.values()),
+    )
 
 
 def _simulate(calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None) -> RunStats:

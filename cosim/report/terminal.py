@@ -210,6 +210,10 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         f"array utilisation {percent(totals['array_utilization'])}, "
         f"{totals['simpy_events']} SimPy events"
     )
+    if "reused_calls" in totals:
+        moved += (
+            f" in {totals['simulated_calls']} calls, {totals['reused_calls']} calls equal to them"
+        )
     for line in (cost, time, energy, moved):
         console.print(line, soft_wrap=True)
 
