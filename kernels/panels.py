@@ -11,8 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels import dense, encodings, generic, lowbit, widen  # noqa: F401 (they register kernels)
-from kernels.encodings import Encoding, matrix_shape
+from kernels import (  # (some only register kernels)
+    dense,  # noqa: F401
+    encodings,
+    generic,  # noqa: F401
+    lowbit,  # noqa: F401
+    sparse,
+    sparse_rows,  # noqa: F401
+    widen,  # noqa: F401
+)
+from kernels.encodings import Bitmap, Csr, Encoding, matrix_shape
 from kernels.jit import ENTRIES, host_features
 from kernels.registry import KERNELS, Kernel, lookup
 
@@ -81,12 +89,12 @@ def prepare_linear(
     arguments = _shared(share, row, n, k)
     if arguments is None:
         arguments = row.layout.pack(_ordered(_table(encoding, values), kernel_size))
-    scale = _NONE if values == "f32" else _row_scale(encoding, n)
+    scale = _NONE if values.startswith("f32") else _row_scale(encoding, n)
     return LinearPanel(row.name, reason, n, k, activation, arguments, scale, row.run.ready())
 
 
 def _choose_values(encoding: Encoding, rows: int, activation: str) -> tuple[str, str]:
-    """Which values the layout holds (f32, i8, i4), and why."""
+    """Which values the layout holds (f32, f32_csr, f32_mask, i8, i4), and why."""
     bits = encodings.value_bits(encoding)
     name = encodings.kind(encoding)
     if activation == "i8":
@@ -99,13 +107,23 @@ def _choose_values(encoding: Encoding, rows: int, activation: str) -> tuple[str,
             )
         return _code_kind(bits, activation), f"{bits}-bit codes, exact int32 sums"
     if bits == 32:
-        return "f32", "float values" if name == "dense" else f"{name} widened to dense"
+        return _float_values(encoding, rows, f"{name} of float values")
     if encodings.scales(encoding).shape[1] != 1:
-        return "f32", f"{bits}-bit codes with group scales widened to float beforehand"
+        reason = f"{bits}-bit codes with group scales widened to float beforehand"
+        return _float_values(encoding, rows, reason)
     if rows > FEW_ROWS:
-        return "f32", f"{bits}-bit codes widened to float beforehand for {rows} rows"
+        reason = f"{bits}-bit codes widened to float beforehand for {rows} rows"
+        return _float_values(encoding, rows, reason)
     kind = _code_kind(bits, activation)
     return kind, f"{bits}-bit codes widened in registers for {rows} rows"
+
+
+def _float_values(encoding: Encoding, rows: int, reason: str) -> tuple[str, str]:
+    """Dense or sparse float values, whichever is faster for an encoding that leaves zeros out."""
+    if not isinstance(encoding, Csr | Bitmap):
+        return "f32", reason
+    values, why = sparse.choose_values(encodings.density(encoding), rows)
+    return values, f"{reason}, {why}"
 
 
 def _code_kind(bits: int, activation: str) -> str:
@@ -115,7 +133,7 @@ def _code_kind(bits: int, activation: str) -> str:
 
 
 def _table(encoding: Encoding, values: str) -> NDArray[Any]:
-    if values == "f32":
+    if values.startswith("f32"):
         return encodings.decode(encoding).reshape(matrix_shape(encoding.shape))
     return encodings.codes(encoding)
 
