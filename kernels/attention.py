@@ -5,9 +5,18 @@ import numpy as np
 from numba import float32, float64, int8
 from numpy.typing import NDArray
 
-from kernels.attention_shapes import fits, misfit
+from kernels.attention_common import (
+    CODE_128,
+    LONGEST,
+    MISFIT,
+    TOO_LONG,
+    fits,
+    misfit,
+    probability,
+    scales_fit,
+)
 from kernels.jit import entry, host_features, in1, in2, in3, out2
-from kernels.mathematics import exp
+from kernels.mathematics import LOG2E, exp
 from kernels.registry import SIMD
 
 F32 = NDArray[np.float32]
@@ -17,7 +26,7 @@ I8 = NDArray[np.int8]
 @entry(in3(float32), in3(float32), in3(float32), float64, out2(float32))
 def _attention_f32(q, k, v, scale, out):
     if not fits(q, k, v, out):
-        return 1
+        return MISFIT
     heads, rows, depth = q.shape
     length = k.shape[1]
     scores = np.empty(length, np.float32)
@@ -64,10 +73,16 @@ def attention_f32(q: F32, k: F32, v: F32, scale: float, out: F32) -> None:
     out2(float32),
 )
 def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
-    if not fits(q, k, v, out):
-        return 1
+    if not fits(q, k, v, out) or not scales_fit(q, q_scale, k, k_scale, v_scale):
+        return MISFIT
     heads, rows, depth = q.shape
     length = k.shape[1]
+    if length > LONGEST:
+        return TOO_LONG
+    q_scales = np.broadcast_to(q_scale, (heads, rows))
+    k_scales = np.broadcast_to(k_scale, (heads, length))
+    v_scales = np.broadcast_to(v_scale, (heads,))
+    unit = float32(scale) * LOG2E
     scores = np.empty(length, np.float32)
     total = np.empty(depth, np.int64)
     for h in range(heads):
@@ -77,19 +92,19 @@ def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
                 y = np.int64(0)
                 for d in range(depth):
                     y += np.int64(q[h, t, d]) * np.int64(k[h, s, d])
-                product = float32(float32(y) * q_scale[h, t]) * k_scale[h, s]
-                scores[s] = product * float32(scale)
+                product = float32(float32(y) * q_scales[h, t])
+                scores[s] = product * float32(k_scales[h, s] * unit)
                 largest = scores[s] if scores[s] > largest else largest
             norm = float64(0.0)  # NaN after a NaN
             total[:] = 0
             for s in range(length):
-                rounded = np.rint(float32(255.0) * exp(scores[s] - largest))
+                rounded = np.rint(probability(scores[s] - largest))
                 norm += rounded
                 code = np.int64(rounded)
                 for d in range(depth):
                     total[d] += code * np.int64(v[h, s, d])
             for d in range(depth):
-                out[t, h * depth + d] = float32(total[d]) * (v_scale[h] / float32(norm))
+                out[t, h * depth + d] = float32(total[d]) * (v_scales[h] / float32(norm))
     return 0
 
 
@@ -101,20 +116,18 @@ def attention_i8(
     Arrays as in ``attention_f32``; scales are (H, T), (H, S) and (H), or of size 1. A scale that
     is NaN gives NaN. ValueError says which shapes or strides do not fit, or that a code is -128.
     """
-    status = _run_i8(
-        q,
-        np.broadcast_to(q_scale, q.shape[:2]),
-        k,
-        np.broadcast_to(k_scale, k.shape[:2]),
-        v,
-        np.broadcast_to(v_scale, q.shape[:1]),
-        scale,
-        out,
-    )
-    if status == 2:
+    q_scales = q_scale if q_scale.ndim == 2 else q_scale.reshape(-1, 1)
+    k_scales = k_scale if k_scale.ndim == 2 else k_scale.reshape(-1, 1)
+    status = _run_i8(q, q_scales, k, k_scales, v, v_scale, scale, out)
+    if status == CODE_128:
         raise ValueError("attention_i8: found code -128 in q or k, expected codes in [-127, 127]")
+    if status == TOO_LONG:
+        raise ValueError(
+            f"attention_i8: found {k.shape[1]} keys, expected at most {LONGEST}, as the sum of "
+            "probability codes times values is kept in 32 bits"
+        )
     if status:
-        raise ValueError(misfit("attention_i8", q, k, v, out))
+        raise ValueError(misfit("attention_i8", q, k, v, out, q_scale, k_scale, v_scale))
 
 
 _run_f32, _run_i8 = _attention_f32, _attention_i8

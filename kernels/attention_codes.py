@@ -8,13 +8,13 @@ probability; a row of nothing else only takes twice the time.
 """
 
 import numpy as np
+from llvmlite import ir
 from numba import float32, uint32
 
-from kernels.attention_tiles import scale_row
+from kernels.attention_common import write_exp2
 from kernels.jit import compiled
 from kernels.lowbit import tile_height
 from kernels.lowbit_tiles import row_addresses
-from kernels.mathematics import ROUND_MAGIC, write_exp
 from kernels.simd import F32 as F32_LANE
 from kernels.simd import (
     F32X8,
@@ -31,71 +31,83 @@ from kernels.simd import (
     tile,
 )
 
+I64X4 = ir.VectorType(I64, 4)
+
+
+@tile(3)
+def _largest_of_row(w: Writer, scores, steps, largest) -> None:
+    """Store the largest of ``16 steps`` scores."""
+
+    def body(i, *found: Value):
+        at = w.b.add(scores, w.b.mul(i, I64(64)))
+        return [w.larger(w.load(F32X8, at, 32 * j), best) for j, best in enumerate(found)]
+
+    first, second = w.loop(steps, [constant(F32X8, float("-inf"))] * 2, body)
+    w.store(w.reduce(w.larger(first, second), w.larger), largest)
+
 
 def _codes_of_row(*, is_words: bool):
-    """Make the step from ``32 steps`` scores to codes rint(255 exp(score - state[1])).
+    """Make the step from ``32 steps`` scores to codes rint(255 2^(score - largest)).
 
-    state[2] becomes their sum, NaN after a NaN. Codes are stored as int16 at ``kept``, or as bytes
-    cut at 127 at ``kept`` and the rest at ``excess``, with a bit in ``masks`` for codes above 127.
+    Eight int32 at ``sums`` become parts of their sum. Codes are stored as int16 at ``kept``, or as
+    bytes cut at 127 at ``kept`` and the rest at ``excess``, with a bit in ``masks`` for each code
+    above 127.
     """
 
-    def generate(w: Writer, scores, steps, state, kept, excess, masks) -> None:
+    def generate(w: Writer, scores, steps, largest, kept, excess, masks, sums) -> None:
         b = w.b
-        largest = w.splat(w.load(F32_LANE, state, 4), F32X8)
-        magic = constant(F32X8, float(ROUND_MAGIC))
+        top = w.splat(w.load(F32_LANE, largest), F32X8)
 
-        def body(i, *sums: Value):
-            found, totals = [], list(sums)
-            for j in range(4):
-                score = w.load(F32X8, b.add(scores, b.mul(i, I64(128))), 32 * j)
-                share = b.fmul(constant(F32X8, 255.0), write_exp(w, b.fsub(score, largest)))
-                shifted = b.fadd(share, magic)
-                totals[j % 2] = b.fadd(totals[j % 2], b.fsub(shifted, magic))
-                found.append(b.and_(b.bitcast(shifted, I32X8), constant(I32X8, 255)))
+        def code(score: Value) -> Value:
+            share = write_exp2(w, b.fsub(score, top), 255.0)
+            return w.call("llvm.x86.avx.cvt.ps2dq.256", I32X8, [share])
+
+        def body(i, total: Value):
+            at = b.add(scores, b.mul(i, I64(128)))
+            found = [code(w.load(F32X8, at, 32 * j)) for j in range(4)]
             words = [w.call("llvm.x86.avx2.packusdw", I16X16, found[j : j + 2]) for j in (0, 2)]
+            mixed = w.call("llvm.x86.avx2.packuswb", I8X32, words)
+            differences = w.call("llvm.x86.avx2.psad.bw", I64X4, [mixed, constant(I8X32, 0)])
+            total = b.add(total, b.bitcast(differences, I32X8))
             if is_words:
-                for j, mixed in enumerate(words):
-                    order = [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
-                    at = b.add(kept, b.mul(i, I64(64)))
-                    w.store(w.shuffle(mixed, mixed, order), at, 32 * j)
-                return totals
-            mixed = b.bitcast(w.call("llvm.x86.avx2.packuswb", I8X32, words), I32X8)
-            codes = b.bitcast(w.shuffle(mixed, mixed, [0, 4, 1, 5, 2, 6, 3, 7]), I8X32)
-            limit, at = constant(I8X32, 127), b.mul(i, I64(32))
+                order = [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
+                for j, pair in enumerate(words):
+                    w.store(w.shuffle(pair, pair, order), b.add(kept, b.mul(i, I64(64))), 32 * j)
+                return [total]
+            quads = b.bitcast(mixed, I32X8)
+            codes = b.bitcast(w.shuffle(quads, quads, [0, 4, 1, 5, 2, 6, 3, 7]), I8X32)
             is_above = b.icmp_signed("<", codes, constant(I8X32, 0))
-            cut = b.select(is_above, limit, codes)
-            w.store(cut, b.add(kept, at))
-            w.store(b.sub(codes, cut), b.add(excess, at))
+            cut = b.select(is_above, constant(I8X32, 127), codes)
+            w.store(cut, b.add(kept, b.mul(i, I64(32))))
+            w.store(b.sub(codes, cut), b.add(excess, b.mul(i, I64(32))))
             mask = w.call("llvm.x86.avx2.pmovmskb", I32, [codes])
             w.store(mask, b.add(masks, b.mul(i, I64(4))))
-            return totals
+            return [total]
 
-        first, second = w.loop(steps, [constant(F32X8, 0.0)] * 2, body)
-        w.store(w.reduce(b.fadd(first, second), b.fadd), state, 8)
+        w.store(w.loop(steps, [constant(I32X8, 0)], body)[0], sums)
 
-    return tile(6)(generate)
+    return tile(7)(generate)
 
 
 _bytes_of_row, _words_of_row = _codes_of_row(is_words=False), _codes_of_row(is_words=True)
 
 
 @compiled
-def encode_row(scores, length, scale, kept, excess, masks):
-    """Turn scores into codes and return their sum; ``masks`` 0 asks for int16.
+def encode_row(scores, length, kept, excess, masks):
+    """Turn scores, in units of ln 2, into codes and return their sum; ``masks`` 0 asks for int16.
 
     The row has room for a multiple of 32 scores; those up to a multiple of 16 repeat the last one.
     """
     at = stack_bytes(64)
-    state = row_at(at, 3, np.float32)
-    state[0] = scale
-    scale_row(scores, (length + 15) // 16, at)
+    sums = row_at(at, 8, np.int32)
+    _largest_of_row(scores, (length + 15) // 16, at)
     steps = (length + 31) // 32
     row_at(scores + length * 4, steps * 32 - length, np.float32)[:] = float32(-np.inf)
     if masks:
-        _bytes_of_row(scores, steps, at, kept, excess, masks)
+        _bytes_of_row(scores, steps, at, kept, excess, masks, at)
     else:
-        _words_of_row(scores, steps, at, kept, 0, 0)
-    return state[2]
+        _words_of_row(scores, steps, at, kept, 0, 0, at)
+    return sums[0] + sums[2] + sums[4] + sums[6]
 
 
 @compiled

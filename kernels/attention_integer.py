@@ -9,11 +9,12 @@ import numpy as np
 from numba import float32, float64, int8, int32, uint32
 
 from kernels.attention_codes import context_rows, encode_row, level_lists, list_quads
-from kernels.attention_shapes import fits
+from kernels.attention_common import CODE_128, LONGEST, MISFIT, TOO_LONG, fits, scales_fit
 from kernels.attention_tiles import BLOCK_ROWS, STREAM_BLOCK, STREAM_ROWS, sums_of_eight
 from kernels.epilogue import SCALED, emit
 from kernels.jit import compiled, entry, in1, in2, in3, out2
 from kernels.lowbit import _matmul
+from kernels.mathematics import LOG2E, absmax_bits
 from kernels.simd import (
     I8X16,
     I16X16,
@@ -28,8 +29,6 @@ from kernels.simd import (
     tile,
 )
 
-LONGEST = 2**31 // (255 * 128)
-"""Beyond this many keys the context may not fit int32, nor the sum of codes 24 bits."""
 SLACK_BYTES = 1024
 """Bytes after the value panels that are read and multiplied by zero."""
 ROW_BYTES = BLOCK_ROWS * 4
@@ -37,6 +36,7 @@ SUMS_BYTES = BLOCK_ROWS * 64
 KEY_BYTES = 2 * STREAM_BLOCK * 4
 SIGNS = 0x80808080
 ONES = 0x01010101
+INFINITY_BITS = 0x7F800000
 
 
 @compiled
@@ -83,7 +83,13 @@ def _pack_values(values, step, length, depth, panels):
 
 
 @compiled
-def _encode_block(block, rows, length, scale, kept, excess, offsets, counts, norms):
+def _zero_or_nan(values, count):
+    """0, or NaN if one of ``count`` float32 at an address is not finite."""
+    return float32(np.nan if absmax_bits(values, count) >= INFINITY_BITS else 0.0)
+
+
+@compiled
+def _encode_block(block, rows, length, kept, excess, offsets, counts, norms):
     """Turn rows of scores into codes, lists of quads and the sums of codes."""
     room = (length + 31) // 32 * 32
     listed, sums = row_at(counts, rows, np.int32), row_at(norms, rows, np.float32)
@@ -92,7 +98,7 @@ def _encode_block(block, rows, length, scale, kept, excess, offsets, counts, nor
         at = r * (room + 32)
         row_at(excess + at + room, 32, np.int8)[:] = 0
         sums[r] = encode_row(
-            block + r * room * 4, length, scale, kept + at, excess + at, masks.ctypes.data
+            block + r * room * 4, length, kept + at, excess + at, masks.ctypes.data
         )
         listed[r] = list_quads(masks.ctypes.data, masks.size, offsets + r * room)
     level_lists(offsets, room, counts, rows, room)
@@ -113,8 +119,8 @@ def _emit_context(kept, excess, rows, values, length, depth, offsets, counts, fa
 
 
 @compiled
-def _run_blocks(q, q_scale, k, k_scale, v, v_scale, scale, out):
-    """Attention of many queries; 2 after a key or query code of -128."""
+def _run_blocks(q, q_scale, k, k_scale, v, v_scale, unit, out):
+    """Attention of many queries; CODE_128 after such a key or query, else 0."""
     heads, rows, depth = q.shape
     length = k.shape[1]
     wide, room = (length + 15) // 16 * 16, (length + 31) // 32 * 32
@@ -134,11 +140,12 @@ def _run_blocks(q, q_scale, k, k_scale, v, v_scale, scale, out):
     for h in range(heads):
         keys_at, values_at = k.ctypes.data + h * k.strides[0], v.ctypes.data + h * v.strides[0]
         if not _pack_keys(keys_at, k.strides[1], length, depth, keys):
-            return 2
+            return CODE_128
         _pack_values(values_at, v.strides[1], length, depth, values)
         key_scales = row_at(scales, wide, np.float32)
         for s in range(wide):
-            key_scales[s] = k_scale[h, min(s, length - 1)]
+            key_scales[s] = k_scale[h, min(s, length - 1)] * unit
+        flaw = _zero_or_nan(scales, wide)
         for t in range(0, rows, BLOCK_ROWS):
             count = min(BLOCK_ROWS, rows - t)
             status = _matmul(
@@ -158,12 +165,12 @@ def _run_blocks(q, q_scale, k, k_scale, v, v_scale, scale, out):
                 0,
             )
             if status:
-                return status
-            _encode_block(block, count, length, scale, kept, excess, offsets, counts, factors)
+                return CODE_128
+            _encode_block(block, count, length, kept, excess, offsets, counts, factors)
             target = out.ctypes.data + t * out.strides[0] + h * depth * 4
             norms = row_at(factors, count, np.float32)
             for r in range(count):
-                norms[r] = v_scale[h] / norms[r]
+                norms[r] = v_scale[h] / (norms[r] + (flaw + q_scale[h, t + r] * float32(0.0)))
             _emit_context(
                 kept,
                 excess,
@@ -250,17 +257,17 @@ def _score_keys(q, depth, keys, step, count, scores):
 
 
 @compiled
-def _scale_scores(products, count, q_scale, k_scale, k_step, scores):
-    """Write float32(product) q_scale k_scale of ``count`` keys."""
+def _scale_scores(products, count, q_scale, k_scale, k_step, unit, scores):
+    """Write float32(product) q_scale (k_scale unit) of ``count`` keys."""
     found, target = row_at(products, count, np.int32), row_at(scores, count, np.float32)
     if k_step == 4:
         factors = row_at(k_scale, count, np.float32)
         for s in range(count):
-            target[s] = float32(float32(found[s]) * q_scale) * factors[s]
+            target[s] = float32(float32(found[s]) * q_scale) * float32(factors[s] * unit)
         return
     for s in range(count):
         factor = row_at(k_scale + s * k_step, 1, np.float32)[0]
-        target[s] = float32(float32(found[s]) * q_scale) * factor
+        target[s] = float32(float32(found[s]) * q_scale) * float32(factor * unit)
 
 
 @compiled
@@ -273,7 +280,7 @@ def _weigh_pairs(p, pairs, values, step, depth, out):
 
 
 @compiled
-def _stream_keys(queries, q_scale, k, k_scale, t, scores, room):
+def _stream_keys(queries, q_scale, k, k_scale, unit, t, scores, room):
     """Write the scores of query t of every head, int16 codes at ``queries``, into rows of room."""
     heads, length, depth = k.shape
     products = stack_bytes(KEY_BYTES)
@@ -284,7 +291,7 @@ def _stream_keys(queries, q_scale, k, k_scale, t, scores, room):
             _score_keys(queries + h * depth * 2, depth, keys, k.strides[1], count, products)
             factors = k_scale.ctypes.data + s * k_scale.strides[1] + h * k_scale.strides[0]
             put = scores + (h * room + s) * 4
-            _scale_scores(products, count, q_scale[h, t], factors, k_scale.strides[1], put)
+            _scale_scores(products, count, q_scale[h, t], factors, k_scale.strides[1], unit, put)
 
 
 @compiled
@@ -304,7 +311,7 @@ def _stream_values(codes, room, v, context):
 
 
 @compiled
-def _run_streamed(q, q_scale, k, k_scale, v, v_scale, scale, out):
+def _run_streamed(q, q_scale, k, k_scale, v, v_scale, unit, out):
     """Attention of few queries; the depth is a multiple of 16."""
     heads, rows, depth = q.shape
     length = k.shape[1]
@@ -318,13 +325,13 @@ def _run_streamed(q, q_scale, k, k_scale, v, v_scale, scale, out):
         for h in range(heads):
             source = row_at(q.ctypes.data + h * q.strides[0] + t * q.strides[1], depth, np.int8)
             row_at(queries + h * depth * 2, depth, np.int16)[:] = source
-        _stream_keys(queries, q_scale, k, k_scale, t, scores, room)
+        _stream_keys(queries, q_scale, k, k_scale, unit, t, scores, room)
         norms = row_at(queries, heads, np.float32)
         for h in range(heads):
             row = row_at(scores + h * room * 4, room, np.float32)
             row[length:] = row[length - 1]
-            put = codes + h * room * 2
-            norms[h] = encode_row(scores + h * room * 4, length, scale, put, 0, 0)
+            flaw = _zero_or_nan(scores + h * room * 4, length)
+            norms[h] = encode_row(scores + h * room * 4, length, codes + h * room * 2, 0, 0) + flaw
         _stream_values(codes, room, v, context)
         for h in range(heads):
             sums = row_at(context + h * depth * 4, depth, np.int32)
@@ -347,10 +354,18 @@ def _run_streamed(q, q_scale, k, k_scale, v, v_scale, scale, out):
     out2(float32),
 )
 def attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
-    """Write attention on codes into out; 1 when the arrays do not fit, 2 after a code of -128."""
-    if not fits(q, k, v, out) or k.shape[1] > LONGEST:
-        return 1
-    if q.shape[1] <= STREAM_ROWS and q.shape[2] % 16 == 0:
-        _run_streamed(q, q_scale, k, k_scale, v, v_scale, float32(scale), out)
+    """Write attention on codes into out; 0, or what is wrong."""
+    if not fits(q, k, v, out) or not scales_fit(q, q_scale, k, k_scale, v_scale):
+        return MISFIT
+    heads, rows, depth = q.shape
+    length = k.shape[1]
+    if length > LONGEST:
+        return TOO_LONG
+    q_scales = np.broadcast_to(q_scale, (heads, rows))
+    k_scales = np.broadcast_to(k_scale, (heads, length))
+    v_scales = np.broadcast_to(v_scale, (heads,))
+    unit = float32(scale) * LOG2E
+    if rows <= STREAM_ROWS and depth % 16 == 0:
+        _run_streamed(q, q_scales, k, k_scales, v, v_scales, unit, out)
         return 0
-    return _run_blocks(q, q_scale, k, k_scale, v, v_scale, float32(scale), out)
+    return _run_blocks(q, q_scales, k, k_scales, v, v_scales, unit, out)

@@ -11,12 +11,12 @@ from collections.abc import Callable
 import numpy as np
 from numba import float32, float64
 
-from kernels.attention_shapes import fits
+from kernels.attention_common import fits, write_exp2
 from kernels.dense import matmul
 from kernels.jit import compiled, entry, in3, out2
-from kernels.mathematics import EXPONENT_ONE, LOG2E, ROUND_MAGIC
+from kernels.mathematics import LOG2E
 from kernels.simd import F32 as F32_LANE
-from kernels.simd import F32X8, I32X8, I64, Value, Writer, constant, row_at, stack_bytes, tile
+from kernels.simd import F32X8, I64, Value, Writer, constant, row_at, stack_bytes, tile
 
 WIDTH = 16
 BLOCK_ROWS = 24
@@ -27,16 +27,6 @@ STREAM_ROWS = 8
 STREAM_BLOCK = 16
 """Values read for one head before the next head; twice as many keys."""
 
-EXP2_LOWEST = -125.5
-EXP2_POLYNOMIAL = (
-    1.326472848e-03,
-    9.671512991e-03,
-    5.550733581e-02,
-    2.402224243e-01,
-    6.931470037e-01,
-    1.0,
-)
-"""2^r on [-1/2, 1/2] within 1.1e-7 relative, highest power first; minimax fit with 2^0 exact."""
 
 Combine = Callable[[Value, Value], Value]
 
@@ -44,19 +34,6 @@ Combine = Callable[[Value, Value], Value]
 def lanes(value: float) -> Value:
     """Eight float32 lanes of ``value``."""
     return constant(F32X8, float(np.float32(value)))
-
-
-def exp2_lanes(w: Writer, x: Value) -> Value:
-    """2^x of lanes of at most 0 within 2e-7 relative, at least 2^-125.5; NaN stays NaN."""
-    b = w.b
-    clamped = w.larger(lanes(EXP2_LOWEST), x)
-    shifted = b.fadd(clamped, lanes(ROUND_MAGIC))
-    r = b.fsub(clamped, b.fsub(shifted, lanes(ROUND_MAGIC)))
-    p = lanes(EXP2_POLYNOMIAL[0])
-    for coefficient in EXP2_POLYNOMIAL[1:]:
-        p = w.fma(p, r, lanes(coefficient))
-    power = b.shl(b.bitcast(shifted, I32X8), constant(I32X8, 23))
-    return b.fmul(p, b.bitcast(b.add(power, constant(I32X8, EXPONENT_ONE)), F32X8))
 
 
 def sums_of_eight(w: Writer, rows: list[Value], add: Combine) -> Value:
@@ -74,7 +51,7 @@ def sums_of_eight(w: Writer, rows: list[Value], add: Combine) -> Value:
 
 
 @tile(3)
-def scale_row(w: Writer, scores: Value, steps: Value, state: Value) -> None:
+def _scale_row(w: Writer, scores: Value, steps: Value, state: Value) -> None:
     """Multiply ``16 steps`` scores by state[0]; state[1] becomes the largest product."""
     b = w.b
     factor = w.splat(w.load(F32_LANE, state), F32X8)
@@ -100,7 +77,7 @@ def _exponentiate_row(w: Writer, scores: Value, steps: Value, state: Value) -> N
 
     def body(i: Value, *sums: Value) -> list[Value]:
         at = b.add(scores, b.mul(i, I64(64)))
-        found = [exp2_lanes(w, b.fsub(w.load(F32X8, at, 32 * j), largest)) for j in range(2)]
+        found = [write_exp2(w, b.fsub(w.load(F32X8, at, 32 * j), largest)) for j in range(2)]
         for j, value in enumerate(found):
             w.store(value, at, 32 * j)
         return [b.fadd(a, c) for a, c in zip(sums, found, strict=True)]
@@ -119,7 +96,7 @@ def _softmax_row(scores, length, scale):
     state = row_at(at, 3, np.float32)
     state[0] = scale * LOG2E
     steps = (length + 15) // 16
-    scale_row(scores, steps, at)
+    _scale_row(scores, steps, at)
     row_at(scores + length * 4, steps * 16 - length, np.float32)[:] = float32(-np.inf)
     _exponentiate_row(scores, steps, at)
     return state[2]
