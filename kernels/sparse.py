@@ -29,9 +29,9 @@ BREAK_EVEN = ((2, 0.55), (8, 0.4), (24, 0.5), (sys.maxsize, 0.6))
 Measured at 384 x 1536 on a Zen 3 core (99 GFLOP/s, 20 GB/s). Up to 8 rows are those of decoding,
 whose steps read every layer once: 24 layers took turns, so weights came from memory; more rows are
 those of encoders, with weights in the L3. Speed against the dense kernel at densities 0.8, 0.65,
-0.5, 0.35, 0.2: 1 row 0.9, 1.0, 1.1, 1.4, 1.5; 8 rows 0.8, 1.0, 1.1, 1.5, 2.1; 16 rows 0.7, 0.9,
-1.0, 1.5, 2.2; 1500 rows 0.9, 1.05, 1.4, 1.9, 2.9. Between 2 and 8 rows it is the least, as tiles
-of 8 lanes are filled in part.
+0.5, 0.35, 0.2: 1 row 0.95, 1.0, 1.2, 1.4, 1.5; 8 rows 0.8, 0.9, 1.2, 1.6, 2.4; 16 rows 0.7, 0.85,
+1.1, 1.45, 2.1; 1500 rows 0.9, 1.1, 1.4, 2.0, 2.8. Between 2 and 8 rows it is the least, as tiles of
+8 lanes are filled in part.
 """
 MASK_ROWS = 2
 MASK_DENSITY = 0.15
