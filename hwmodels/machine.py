@@ -10,34 +10,40 @@ while it works, else to the vector unit while it works, else to what is being wa
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import simpy
 
 from hwmodels.architecture import Architecture, Buffer, MemoryTechnology
 from hwmodels.mapping import unit_bytes
-from hwmodels.memory import Descriptor, MemoryServer, Process, after, call
+from hwmodels.memory import Completion, Descriptor, MemoryServer, Process
 from hwmodels.plan import Group, Load, Plan, Port, Step, Store, Written
 from hwmodels.stats import Cycles
 from hwmodels.timeline import Cause, Record, divide
 
 
-class CountingEnvironment(simpy.Environment):
-    """An environment that knows how many events it was given."""
+class Clock(simpy.Environment):
+    """An environment in whole femtoseconds that knows how many events it was given."""
+
+    @property
+    def now(self) -> int:
+        """The time, in femtoseconds."""
+        return self._now  # type: ignore[return-value]
 
     def count_events(self) -> int:
         """Return the number of events scheduled so far; each call uses up one number."""
         return next(self._eid)
 
 
-@dataclass
 class Credits:
     """Room in a buffer, handed out in order of asking."""
 
-    env: simpy.Environment
-    free_bytes: int
-    waiting: deque[tuple[int, simpy.Event]] = field(default_factory=deque)
+    def __init__(self, env: simpy.Environment, free_bytes: int) -> None:
+        self.env = env
+        self.free_bytes = free_bytes
+        self.waiting: deque[tuple[int, simpy.Event]] = deque()
 
     def take(self, size_bytes: int) -> simpy.Event | None:
         """Take room; returns None when it was free, else the event that it has become so."""
@@ -57,54 +63,77 @@ class Credits:
             event.succeed()
 
 
-@dataclass
 class Flag:
-    """Something that happens once; who waits later does not wait."""
+    """Something that happens once; only who comes before needs an event to wait for."""
 
-    env: simpy.Environment
-    event: simpy.Event | None = None
-    ready_fs: int = -1
-    done_fs: int = -1
+    def __init__(self, env: simpy.Environment) -> None:
+        self.env = env
+        self.is_set = False
+        self.event: simpy.Event | None = None
 
-    def wait(self) -> Iterator[simpy.Event]:
-        """Yield the event to wait for, nothing when it has happened."""
-        if self.done_fs < 0:
-            if self.event is None:
-                self.event = self.env.event()
-            yield self.event
+    def wait(self) -> simpy.Event:
+        """Return the event to wait for, while the flag is not set."""
+        if self.event is None:
+            self.event = self.env.event()
+        return self.event
 
     def set(self) -> None:
         """Let it have happened now."""
-        self.done_fs = int(self.env.now)
+        self.is_set = True
         if self.event is not None:
             self.event.succeed()
 
 
-@dataclass
 class Engine:
     """A DMA engine: its port moves `port_bytes` per array cycle while memory does its part."""
 
-    env: simpy.Environment
-    server: MemoryServer
-    buffer: Buffer
-    period_fs: int
-    free_fs: int = 0
+    def __init__(
+        self, env: simpy.Environment, server: MemoryServer, buffer: Buffer, period_fs: int
+    ) -> None:
+        self.env = env
+        self.server = server
+        self.port_bytes = buffer.port_bytes
+        self.period_fs = period_fs
+        self.free_fs = 0
 
-    def move(self, descriptor: Descriptor, then: Callable[[], object]) -> None:
-        """Start a descriptor and do `then` when memory and port are done with it."""
-        width = self.buffer.port_bytes
-        busy = 0 if width is None else -(-descriptor.size_bytes * self.period_fs // width)
+    def move(self, descriptor: Descriptor) -> Completion:
+        """Start a descriptor; returns the event that memory and port are done with it."""
+        busy = 0
+        if self.port_bytes is not None:
+            busy = -(-descriptor.size_bytes * self.period_fs // self.port_bytes)
         self.free_fs = max(int(self.env.now), self.free_fs) + busy
-        free_fs = self.free_fs
+        return self.server.submit(descriptor, earliest_fs=self.free_fs)
 
-        def arrived() -> None:
-            rest = free_fs - int(self.env.now)
-            if rest > 0:
-                after(self.env, rest, then)
-            else:
-                then()
 
-        call(self.server.submit(descriptor), arrived)
+class Stream:
+    """What comes through the port of one operand buffer: room, and loads in the order of use."""
+
+    def __init__(self, clock: Clock, engine: Engine, size_bytes: int) -> None:
+        self.clock = clock
+        self.engine = engine
+        self.credits = Credits(clock, 2 * unit_bytes(size_bytes))
+        self.arrivals: deque[Completion] = deque()  # submitted, not yet asked for
+        self._is_wanted: simpy.Event | None = None
+
+    def submit(self, descriptor: Descriptor) -> None:
+        """Start the next load."""
+        self.arrivals.append(self.engine.move(descriptor))
+        if self._is_wanted is not None:
+            self._is_wanted.succeed()
+            self._is_wanted = None
+
+    def submitted(self) -> simpy.Event:
+        """Return the event that the next load is submitted."""
+        self._is_wanted = self.clock.event()
+        return self._is_wanted
+
+
+@dataclass(slots=True)
+class Tile:
+    """A finished tile in the output buffer: how many of its stores are still to finish."""
+
+    stores: int
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -124,220 +153,208 @@ class Machine:
         self, plan: Plan, architecture: Architecture, *, technology: MemoryTechnology
     ) -> None:
         self.plan = plan
-        self.env = CountingEnvironment()
+        self.clock = clock = Clock()
         self.period_fs = architecture.array.period_fs
         self.vector_period_fs = architecture.vector_unit.period_fs
-        self.server = MemoryServer(self.env, architecture.memory, technology)
+        self.server = MemoryServer(clock, architecture.memory, technology)
         buffers = architecture.buffers
-        self.engines = {
-            name: Engine(self.env, self.server, buffer, self.period_fs)
-            for name, buffer in vars(buffers).items()
+        self.writer = Engine(clock, self.server, buffers.output, self.period_fs)
+        self.streams: dict[Port, Stream] = {
+            "input": self._stream(buffers.input),
+            "weight": self._stream(buffers.weight),
         }
-        self.credits: dict[Port, Credits] = {
-            "input": Credits(self.env, 2 * unit_bytes(buffers.input.size_bytes)),
-            "weight": Credits(self.env, 2 * unit_bytes(buffers.weight.size_bytes)),
-        }
-        self.output = Credits(self.env, buffers.output.size_bytes)
-        self.loads: dict[Port, list[Load]] = {"input": [], "weight": []}
-        for load in _loads(plan):
-            self.loads[load.port].append(load)
-        self.arrivals = {load: Flag(self.env) for load in _loads(plan)}
-        self.finished = [Flag(self.env) for _ in plan.groups]
+        self.output = Credits(clock, buffers.output.size_bytes)
+        self.finished = [Flag(clock) for _ in plan.groups]
         self.writes: dict[Written, Flag] = {}
         self.open_stores: dict[Written, int] = {}
         self.records = [Record() for _ in plan.groups]
-        self.tiles: deque[tuple[Step, Record]] = deque()
-        self.tiles_wake: simpy.Event | None = None
-        self.tiles_done = Flag(self.env)
+        self.last_tile: Completion | None = None
         self.stores_left = sum(1 for _ in _stores(plan))
-        self.stores_done = Flag(self.env)
+        self.stores_done = Flag(clock)
+
+    def _stream(self, buffer: Buffer) -> Stream:
+        engine = Engine(self.clock, self.server, buffer, self.period_fs)
+        return Stream(self.clock, engine, buffer.size_bytes)
 
     def run(self) -> Timeline:
         """Return the time line of the plan.
 
         Raises RuntimeError when the cycles of an op do not sum to its time: a fault of this model.
         """
-        for port in self.loads:
-            self.env.process(self._fetch(port))
-        self.env.process(self._epilogues())
-        end = self.env.process(self._compute())
-        self.env.run(until=end)
+        for port in self.streams:
+            self.clock.process(self._fetch(port))
+        end = self.clock.process(self._compute())
+        self.clock.run(until=end)
         cycles: dict[int, Cycles] = {}
         for group, record in zip(self.plan.groups, self.records, strict=True):
             cycles |= divide(group, record, self.period_fs)
         memory = {name: dict(vars(stats)) for name, stats in self.server.statistics.items()}
         return Timeline(
             tuple(cycles[i] for i in sorted(cycles)),
-            self.env.count_events(),
+            self.clock.count_events(),
             memory,
             tuple(self.records),
         )
 
     def _fetch(self, port: Port) -> Process:
         """Run the read engine of one buffer: loads in order, as room and producers allow."""
-        for load in self.loads[port]:
-            if load.after_group >= 0:
-                yield from self.finished[load.after_group].wait()
+        stream = self.streams[port]
+        for load in _loads(self.plan, port):
+            if load.after_group >= 0 and not self.finished[load.after_group].is_set:
+                yield self.finished[load.after_group].wait()
             for written in load.after:
-                yield from self._written(written).wait()
+                flag = self._written(written)
+                if not flag.is_set:
+                    yield flag.wait()
             if load.credit_bytes:
-                event = self.credits[port].take(load.credit_bytes)
+                event = stream.credits.take(load.credit_bytes)
                 if event is not None:
                     yield event
-            arrival = self.arrivals[load]
-            arrival.ready_fs = int(self.env.now)
-            self.engines[port].move(load.descriptor, arrival.set)
+            stream.submit(load.descriptor)
 
     def _compute(self) -> Process:
         """Run the groups in order, then wait for the last store."""
         for group, record, finished in zip(
             self.plan.groups, self.records, self.finished, strict=True
         ):
-            record.start_fs = int(self.env.now)
+            record.start_fs = self.clock.now
             if group.unit == "array":
                 yield from self._align(group)
             yield from self._group(group, record)
-            record.end_fs = int(self.env.now)
+            record.end_fs = self.clock.now
             finished.set()
         if self.records and self.stores_left:
             record = self.records[-1]
-            yield from self._wait(record, self.stores_done, "output", self.plan.groups[-1])
-            record.end_fs = int(self.env.now)
+            yield from self._wait(record, self.stores_done.wait(), "output", self.plan.groups[-1])
+            record.end_fs = self.clock.now
 
     def _group(self, group: Group, record: Record) -> Process:
         """Run the steps of one group on the array or the vector unit."""
         for store in group.spills:
-            self._store(store, lambda: None)
+            self._store(store, None)
         for store in group.spills:
-            yield from self._wait(record, self._written(store.written), "output", group)
+            flag = self._written(store.written)
+            if not flag.is_set:
+                yield from self._wait(record, flag.wait(), "output", group)
         for step in group.steps:
             yield from self._prepare(step, record, group)
             if step.array is not None:
-                yield self.env.timeout(step.array.total * self.period_fs)
+                yield self.clock.timeout(step.array.total * self.period_fs)
             elif step.vector:
-                yield from self._vector(step, record)
+                now = self.clock.now
+                yield self.clock.timeout(self._work(step, record, now) - now)
             for load in step.releases:
-                self.credits[load.port].give(load.credit_bytes)
+                self.streams[load.port].credits.give(load.credit_bytes)
             if step.array is not None and step.vector:
-                self._hand_over(step, record)
+                self._follow(step, record)
             elif step.closes_bytes:
                 self._empty(step)
-        if self.tiles:
-            yield from self._wait(record, self.tiles_done, "output", group)
+        if self.last_tile is not None and not self.last_tile.processed:
+            yield from self._wait(record, self.last_tile, "output", group)
 
     def _prepare(self, step: Step, record: Record, group: Group) -> Process:
         """Wait for the operands of a step and for room in the output buffer."""
+        clock = self.clock
         for load in step.loads:
-            arrival = self.arrivals[load]
-            if arrival.done_fs < 0:
-                yield from self._wait(record, arrival, load.port, group)
+            arrivals = self.streams[load.port].arrivals
+            if not arrivals or arrivals[0].done_fs > clock.now:
+                yield from self._await_load(load.port, record, group)
+            arrival = arrivals.popleft()
             if step.hidden_load and load.port == "weight":
-                late = arrival.done_fs + step.hidden_load * self.period_fs - int(self.env.now)
+                late = arrival.done_fs + step.hidden_load * self.period_fs - clock.now
                 if late > 0:
-                    yield from self._sleep(record, late, "weight", group)
+                    yield from self._wait(record, clock.timeout(late), "weight", group)
         if step.opens_bytes:
             event = self.output.take(step.opens_bytes)
             if event is not None:
-                start = int(self.env.now)
-                yield event
-                yield from self._align(group)
-                record.waits.append((start, int(self.env.now), "output"))
+                yield from self._wait(record, event, "output", group)
 
-    def _wait(self, record: Record, flag: Flag, cause: Cause, group: Group) -> Process:
-        """Wait for a flag; time before its transfer could start counts as dependency."""
-        if flag.done_fs >= 0:
-            return
-        start = int(self.env.now)
-        yield from flag.wait()
+    def _await_load(self, port: Port, record: Record, group: Group) -> Process:
+        """Wait for the next load; time before it could start counts as dependency."""
+        stream, start = self.streams[port], self.clock.now
+        if not stream.arrivals:
+            yield stream.submitted()
+        arrival = stream.arrivals[0]
+        if arrival.done_fs > self.clock.now:
+            yield arrival
         yield from self._align(group)
-        end = int(self.env.now)
-        if flag.ready_fs > start:
-            record.waits.append((start, flag.ready_fs, "dependency"))
-            start = flag.ready_fs
-        record.waits.append((start, end, cause))
+        if arrival.submitted_fs > start:
+            record.waits.append((start, arrival.submitted_fs, "dependency"))
+            start = arrival.submitted_fs
+        record.waits.append((start, self.clock.now, port))
 
-    def _sleep(self, record: Record, delay_fs: int, cause: Cause, group: Group) -> Process:
-        start = int(self.env.now)
-        yield self.env.timeout(delay_fs)
+    def _wait(self, record: Record, event: simpy.Event, cause: Cause, group: Group) -> Process:
+        """Wait for an event and the next edge of the clock of the group's unit."""
+        start = self.clock.now
+        yield event
         yield from self._align(group)
-        record.waits.append((start, int(self.env.now), cause))
+        record.waits.append((start, self.clock.now, cause))
 
     def _align(self, group: Group) -> Process:
         """Go on at the next edge of the clock of the group's unit."""
         period = self.vector_period_fs if group.unit == "vector" else self.period_fs
-        rest = -int(self.env.now) % period
+        rest = -self.clock.now % period
         if rest:
-            yield self.env.timeout(rest)
+            yield self.clock.timeout(rest)
 
-    def _vector(self, step: Step, record: Record) -> Process:
-        """Run the vector work of a step, op after op, from the next edge of the vector clock."""
-        start = int(self.env.now)
+    def _work(self, step: Step, record: Record, start_fs: int) -> int:
+        """Put the vector work of a step down, op after op, and return when it ends.
+
+        It begins on the first edge of the vector clock from `start_fs`.
+        """
+        start = start_fs
         end = start + -start % self.vector_period_fs
         for item, cycles in step.vector:
             end += cycles * self.vector_period_fs
             record.vector.append((start, end, item))
             start = end
-        yield self.env.timeout(end - int(self.env.now))
+        return end
 
-    def _hand_over(self, step: Step, record: Record) -> None:
-        self.tiles.append((step, record))
-        if self.tiles_wake is not None:
-            self.tiles_wake.succeed()
-            self.tiles_wake = None
+    def _follow(self, step: Step, record: Record) -> None:
+        """Let the vector unit run the fused ops of a finished tile behind those of the last one."""
+        now = self.clock.now
+        begin = now if self.last_tile is None else max(now, self.last_tile.done_fs)
+        self.last_tile = Completion(self.clock, now)
+        self.last_tile.happen_in(self._work(step, record, begin) - now)
+        self.last_tile.on(partial(self._empty, step))
 
-    def _epilogues(self) -> Process:
-        """Run the fused ops of one finished tile after the other."""
-        while True:
-            if not self.tiles:
-                self.tiles_wake = self.env.event()
-                yield self.tiles_wake
-            step, record = self.tiles[0]
-            yield from self._vector(step, record)
-            self.tiles.popleft()
-            self._empty(step)
-            if not self.tiles:
-                done, self.tiles_done = self.tiles_done, Flag(self.env)
-                done.set()
-
-    def _empty(self, step: Step) -> None:
+    def _empty(self, step: Step, _: simpy.Event | None = None) -> None:
         """Write a finished tile to memory and free its room when that is done."""
-        left = len(step.stores)
-        if not left:
+        if not step.stores:
             self.output.give(step.closes_bytes)
-
-        def stored() -> None:
-            nonlocal left
-            left -= 1
-            if not left:
-                self.output.give(step.closes_bytes)
-
+        tile = Tile(len(step.stores), step.closes_bytes)
         for store in step.stores:
-            self._store(store, stored)
+            self._store(store, tile)
 
-    def _store(self, store: Store, then: Callable[[], object]) -> None:
-        def done() -> None:
-            flag = self._written(store.written)
-            self.open_stores[store.written] -= 1
-            if not self.open_stores[store.written]:
-                flag.set()
-            then()
-            self.stores_left -= 1
-            if not self.stores_left:
-                self.stores_done.set()
+    def _store(self, store: Store, tile: Tile | None) -> None:
+        self.writer.move(store.descriptor).on(partial(self._stored, store, tile))
 
-        self.engines["output"].move(store.descriptor, done)
+    def _stored(self, store: Store, tile: Tile | None, _: simpy.Event) -> None:
+        flag = self._written(store.written)
+        self.open_stores[store.written] -= 1
+        if not self.open_stores[store.written]:
+            flag.set()
+        if tile is not None:
+            tile.stores -= 1
+            if not tile.stores:
+                self.output.give(tile.size_bytes)
+        self.stores_left -= 1
+        if not self.stores_left:
+            self.stores_done.set()
 
     def _written(self, written: Written) -> Flag:
         if written not in self.writes:
-            self.writes[written] = Flag(self.env)
+            self.writes[written] = Flag(self.clock)
             self.open_stores[written] = written.stores
         return self.writes[written]
 
 
-def _loads(plan: Plan) -> Iterator[Load]:
+def _loads(plan: Plan, port: Port) -> Iterator[Load]:
     for group in plan.groups:
         for step in group.steps:
-            yield from step.loads
+            for load in step.loads:
+                if load.port == port:
+                    yield load
 
 
 def _stores(plan: Plan) -> Iterator[Store]:

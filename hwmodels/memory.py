@@ -83,6 +83,12 @@ def _channel_bytes(
     shape: BusShape, base: int, row_bytes: int, stride: int, rows: int
 ) -> tuple[int, ...]:
     burst = shape.burst_bytes
+    if rows == 1:
+        start, stop = base // burst * burst, -(-(base + row_bytes) // burst) * burst
+        return tuple(
+            _below(shape, stop, channel) - _below(shape, start, channel)
+            for channel in range(shape.channels)
+        )
     starts = base + stride * np.arange(rows, dtype=np.int64)
     stops = -(-(starts + row_bytes) // burst) * burst
     moved = np.zeros(shape.channels, dtype=np.int64)
@@ -94,14 +100,20 @@ def _channel_bytes(
     return tuple(moved.tolist())
 
 
-@lru_cache(maxsize=65536)
-def _bus_bytes(shape: BusShape, base: int, row_bytes: int, stride: int, rows: int) -> int:
-    return sum(_channel_bytes(shape, base, row_bytes, stride, rows))
+def _below(shape: BusShape, address: int, channel: int) -> int:
+    """Return how many of the bytes [0, address) lie on a channel."""
+    turns, rest = divmod(address, shape.turn_bytes)
+    inside = rest - channel * shape.interleave_bytes
+    return turns * shape.interleave_bytes + min(max(inside, 0), shape.interleave_bytes)
 
 
 def bus_bytes(shape: BusShape, descriptor: Descriptor) -> int:
     """Return the bytes that the memory moves for a descriptor, in whole bursts."""
-    return _bus_bytes(shape, *_pattern(shape, descriptor))
+    base, row_bytes, stride, rows = _pattern(shape, descriptor)
+    if rows == 1:
+        burst = shape.burst_bytes
+        return (-(-(base + row_bytes) // burst) - base // burst) * burst
+    return sum(_channel_bytes(shape, base, row_bytes, stride, rows))
 
 
 def bus_shape(memory: MemoryStack, technology: MemoryTechnology) -> BusShape:
@@ -123,19 +135,47 @@ def service_fs(technology: MemoryTechnology, size_bytes: int) -> int:
     return -int(-size_bytes * FEMTO // rate)
 
 
-def after(env: simpy.Environment, delay_fs: int, action: Callable[[], object]) -> None:
-    """Do `action` in `delay_fs` femtoseconds."""
-    call(env.timeout(delay_fs), action)
+FOREVER_FS = 1 << 80
 
 
-def call(event: simpy.Event, action: Callable[[], object]) -> None:
-    """Do `action` when `event`, which has not happened yet, happens."""
-    if event.callbacks is not None:
-        event.callbacks.append(lambda _: action())  # type: ignore[arg-type]
+class Completion(simpy.Event):
+    """The event that the last byte of a descriptor has moved.
+
+    `submitted_fs` is when the descriptor was submitted; `done_fs` is when it ends, FOREVER_FS
+    until the memory has found that out. It is done from that instant on, also for who looks before
+    the event itself has had its turn.
+    """
+
+    def __init__(self, env: simpy.Environment, submitted_fs: int) -> None:
+        super().__init__(env)
+        self.submitted_fs = submitted_fs
+        self.done_fs = FOREVER_FS
+
+    def happen_in(self, delay_fs: int) -> None:
+        """Let the event happen in `delay_fs` femtoseconds."""
+        self.done_fs = int(self.env.now) + delay_fs
+        self._ok = True
+        self._value = None
+        self.env.schedule(self, delay=delay_fs)
+
+    def on(self, action: Callable[[simpy.Event], None]) -> None:
+        """Do `action` when the event happens."""
+        self.callbacks.append(action)
 
 
-Share = tuple[tuple[tuple[int, int], ...], int]  # (channel, busy femtoseconds) and bytes moved
-Waiting = tuple[int, int, Descriptor, int, simpy.Event]  # rank, order, what, since when, done
+@dataclass(frozen=True)
+class Share:
+    """What a descriptor asks of the channels: bytes moved, and how long each channel is busy.
+
+    `busy` are pairs of channel and femtoseconds; `longest_fs` is the largest of them.
+    """
+
+    moved_bytes: int
+    busy: tuple[tuple[int, int], ...]
+    longest_fs: int
+
+
+Waiting = tuple[int, int, Descriptor, Share, int, Completion]  # rank, order, what, not before, done
 
 
 class MemoryServer:
@@ -156,18 +196,24 @@ class MemoryServer:
         self._is_by_priority = memory.arbitration == "priority"
         self._latency_fs = round(technology.latency_s.value * FEMTO)
         self._free_fs = [0] * memory.channels
+        self._idle_fs = 0  # when the last channel is free
         self._order = count()
         self._shares: dict[tuple[int, int, int, int], Share] = {}
         self._pending: list[Waiting] = []
 
-    def submit(self, descriptor: Descriptor) -> simpy.Event:
-        """Return the event that happens when the last byte of `descriptor` has moved."""
+    def submit(self, descriptor: Descriptor, *, earliest_fs: int = 0) -> Completion:
+        """Return the event that the last byte of `descriptor` has moved, not before `earliest_fs`.
+
+        `earliest_fs` is when the other end of the transfer, a port for instance, is done with it.
+        """
         now = int(self.env.now)
         share = self._share(descriptor)
+        done = Completion(self.env, now)
         if not self._is_by_priority or (not self._pending and self._wait_fs(share) <= 0):
-            return self.env.timeout(self._admit(descriptor, share, now) - now)
-        done = self.env.event()
-        entry = (descriptor.priority, next(self._order), descriptor, now, done)
+            end = self._admit(descriptor, share, now)
+            done.happen_in(max(end, earliest_fs) - now)
+            return done
+        entry = (descriptor.priority, next(self._order), descriptor, share, earliest_fs, done)
         heapq.heappush(self._pending, entry)
         if len(self._pending) == 1:
             self.env.process(self._serve())
@@ -176,19 +222,18 @@ class MemoryServer:
     def _serve(self) -> Process:
         """Admit what waits, best first, until nothing does."""
         while self._pending:
-            share = self._share(self._pending[0][2])
-            wait_fs = self._wait_fs(share)
+            wait_fs = self._wait_fs(self._pending[0][3])
             if wait_fs > 0:
                 yield self.env.timeout(wait_fs)
                 continue  # somebody with a better priority may have come meanwhile
-            _, _, descriptor, submitted, done = heapq.heappop(self._pending)
-            end = self._admit(descriptor, share, submitted)
-            after(self.env, end - int(self.env.now), done.succeed)
+            _, _, descriptor, share, earliest_fs, done = heapq.heappop(self._pending)
+            end = self._admit(descriptor, share, done.submitted_fs)
+            done.happen_in(max(end, earliest_fs) - int(self.env.now))
 
     def _wait_fs(self, share: Share) -> int:
         """Return how long until the first channel of a share is free."""
         free = self._free_fs
-        return min([free[channel] for channel, _ in share[0]], default=0) - int(self.env.now)
+        return min([free[channel] for channel, _ in share.busy], default=0) - int(self.env.now)
 
     def _share(self, descriptor: Descriptor) -> Share:
         pattern = _pattern(self.shape, descriptor)
@@ -200,23 +245,33 @@ class MemoryServer:
                 for channel, size in enumerate(sizes)
                 if size
             )
-            share = self._shares[pattern] = busy, sum(sizes)
+            longest = max((fs for _, fs in busy), default=0)
+            share = self._shares[pattern] = Share(sum(sizes), busy, longest)
         return share
 
     def _admit(self, descriptor: Descriptor, share: Share, submitted: int) -> int:
         """Put a descriptor on its channels; returns when its last byte arrives."""
-        now = last = int(self.env.now)
+        now = int(self.env.now)
         free = self._free_fs
-        for channel, busy in share[0]:
-            free[channel] = end = max(free[channel], now) + busy
-            last = max(last, end)
+        if self._idle_fs <= now:
+            for channel, busy in share.busy:
+                free[channel] = now + busy
+            last = now + share.longest_fs
+        else:
+            last = now
+            for channel, busy in share.busy:
+                free[channel] = end = max(free[channel], now) + busy
+                last = max(last, end)
+        self._idle_fs = max(self._idle_fs, last)
         end = last + self._latency_fs
-        stats = self.statistics.setdefault(descriptor.requester, RequesterStats())
+        stats = self.statistics.get(descriptor.requester)
+        if stats is None:
+            stats = self.statistics[descriptor.requester] = RequesterStats()
         stats.descriptors += 1
         stats.queued_fs += now - submitted
         stats.total_fs += end - submitted
         if descriptor.is_write:
-            stats.write_bytes += share[1]
+            stats.write_bytes += share.moved_bytes
         else:
-            stats.read_bytes += share[1]
+            stats.read_bytes += share.moved_bytes
         return end

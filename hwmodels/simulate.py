@@ -1,8 +1,6 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
