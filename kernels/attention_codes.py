@@ -4,8 +4,11 @@ Probability codes are the unsigned operand of vpmaddubsw, which adds two product
 saturates beyond them. A pair of codes up to 127 is safe against all value codes, as 2 * 127 * 128
 = 32512, so codes are cut at 127. What is above, at most 128 and again safe, is listed by quads of
 keys and multiplied once more. A row has few codes above 127, as 255 stands for its largest
-probability; a row of nothing else only takes twice the time.
+probability; a row of nothing else only takes twice the time. Quads of keys whose codes are 0 in
+all rows of a tile are left out: attention that looks at few keys has mostly such.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from llvmlite import ir
@@ -50,11 +53,11 @@ def _codes_of_row(*, is_words: bool):
     """Make the step from ``32 steps`` scores to codes rint(255 2^(score - largest)).
 
     Eight int32 at ``sums`` become parts of their sum. Codes are stored as int16 at ``kept``, or as
-    bytes cut at 127 at ``kept`` and the rest at ``excess``, with a bit in ``masks`` for each code
-    above 127.
+    bytes cut at 127 at ``kept`` and the rest at ``excess``, with a bit in ``above`` for each code
+    above 127 and in ``used`` for each that is not 0.
     """
 
-    def generate(w: Writer, scores, steps, largest, kept, excess, masks, sums) -> None:
+    def generate(w: Writer, scores, steps, largest, kept, excess, above, used, sums) -> None:
         b = w.b
         top = w.splat(w.load(F32_LANE, largest), F32X8)
 
@@ -80,21 +83,23 @@ def _codes_of_row(*, is_words: bool):
             cut = b.select(is_above, constant(I8X32, 127), codes)
             w.store(cut, b.add(kept, b.mul(i, I64(32))))
             w.store(b.sub(codes, cut), b.add(excess, b.mul(i, I64(32))))
-            mask = w.call("llvm.x86.avx2.pmovmskb", I32, [codes])
-            w.store(mask, b.add(masks, b.mul(i, I64(4))))
+            is_used = b.sext(b.icmp_signed("!=", codes, constant(I8X32, 0)), I8X32)
+            for lanes, masks in ((codes, above), (is_used, used)):
+                mask = w.call("llvm.x86.avx2.pmovmskb", I32, [lanes])
+                w.store(mask, b.add(masks, b.mul(i, I64(4))))
             return [total]
 
         w.store(w.loop(steps, [constant(I32X8, 0)], body)[0], sums)
 
-    return tile(7)(generate)
+    return tile(8)(generate)
 
 
 _bytes_of_row, _words_of_row = _codes_of_row(is_words=False), _codes_of_row(is_words=True)
 
 
 @compiled
-def encode_row(scores, length, kept, excess, masks):
-    """Turn scores, in units of ln 2, into codes and return their sum; ``masks`` 0 asks for int16.
+def encode_row(scores, length, kept, excess, above, used):
+    """Turn scores, in units of ln 2, into codes and return their sum; ``above`` 0 asks for int16.
 
     The row has room for a multiple of 32 scores; those up to a multiple of 16 repeat the last one.
     """
@@ -103,104 +108,132 @@ def encode_row(scores, length, kept, excess, masks):
     _largest_of_row(scores, (length + 15) // 16, at)
     steps = (length + 31) // 32
     row_at(scores + length * 4, steps * 32 - length, np.float32)[:] = float32(-np.inf)
-    if masks:
-        _bytes_of_row(scores, steps, at, kept, excess, masks, at)
+    if above:
+        _bytes_of_row(scores, steps, at, kept, excess, above, used, at)
     else:
-        _words_of_row(scores, steps, at, kept, 0, 0, at)
+        _words_of_row(scores, steps, at, kept, 0, 0, 0, at)
     return sums[0] + sums[2] + sums[4] + sums[6]
 
 
 @compiled
-def list_quads(masks, steps, offsets):
-    """List where the quads with codes above 127 start, and return their number."""
-    flags = row_at(masks, steps, np.uint32)
-    found = 0
+def list_quads(masks, rows, steps, offsets):
+    """List where the quads with a bit in one of ``rows`` masks start, and return their number."""
+    found = row_at(offsets, steps * 8, np.int32)
+    count = 0
     for block in range(steps):
-        if flags[block] == 0:
+        bits = uint32(0)
+        for r in range(rows):
+            bits |= row_at(masks + (r * steps + block) * 4, 1, np.uint32)[0]
+        if bits == 0:
             continue
         for quad in range(8):
-            if (flags[block] >> uint32(quad * 4)) & uint32(15):
-                row_at(offsets + found * 4, 1, np.int32)[0] = block * 32 + quad * 4
-                found += 1
-    return found
+            found[count] = block * 32 + quad * 4
+            count += ((bits >> uint32(quad * 4)) & uint32(15)) != 0
+    return count
+
+
+def _quad_at(w: Writer, list_: Value, i: Value) -> Value:
+    """Offset of quad i of a list."""
+    return w.b.sext(w.load(I32, w.b.add(list_, w.b.mul(i, I64(4)))), I64)
+
+
+def _values_at(w: Writer, panel: Value, offset: Value) -> list[Value]:
+    """Value codes of the quad at an offset."""
+    at = w.b.add(panel, w.b.mul(offset, I64(16)))
+    return [w.load(I8X32, at, 32 * j) for j in range(2)]
+
+
+def _add_quad(w: Writer, sums: Sequence[Value], codes: Value, values: list[Value]) -> list[Value]:
+    """Add a quad of codes at an address, times values, to the sums of one row."""
+    quad = w.splat(w.load(I32, codes), I8X32)
+    ones = constant(I16X16, 1)
+    return [
+        w.b.add(total, w.madd_words(w.madd_bytes(quad, value), ones))
+        for total, value in zip(sums, values, strict=True)
+    ]
 
 
 def _context(rows: int):
-    """Make the tile sums[r][0:16] = sum over quads of (kept + excess)[r] v.
+    """Make the tile sums[r][0:16] = sum over quads of kept[r] v + sum over others of excess[r] v.
 
-    The quads of ``excess`` that count are the first ``count`` in ``offsets``, row by row.
+    Quads are given by offset: ``count`` for all rows at ``offsets``, and ``rest_count`` for each
+    row at ``rests``.
     """
-    ones = constant(I16X16, 1)
 
     def generate(
-        w: Writer, kept, excess, step, panel, quads, offsets, offset_step, count, sums
+        w: Writer, kept, excess, step, panel, offsets, count, rests, rest_step, rest_count, sums
     ) -> None:
         b = w.b
-        row, rest = row_addresses(w, kept, step, rows), row_addresses(w, excess, step, rows)
-        lists = row_addresses(w, offsets, offset_step, rows)
-
-        def add(acc: list[Value], r: int, codes: Value, values: list[Value]) -> None:
-            codes = w.splat(codes, I8X32)
-            for j in range(2):
-                pairs = w.madd_bytes(codes, values[j])
-                acc[2 * r + j] = b.add(acc[2 * r + j], w.madd_words(pairs, ones))
+        row, more = row_addresses(w, kept, step, rows), row_addresses(w, excess, step, rows)
+        lists = row_addresses(w, rests, rest_step, rows)
 
         def body(i, *carried: Value):
-            acc = list(carried)
-            at = b.add(panel, b.mul(i, I64(64)))
-            values = [w.load(I8X32, at, 32 * j) for j in range(2)]
+            offset = _quad_at(w, offsets, i)
+            values = _values_at(w, panel, offset)
+            acc: list[Value] = []
             for r in range(rows):
-                add(acc, r, w.load(I32, b.add(row[r], b.mul(i, I64(4)))), values)
+                acc += _add_quad(w, carried[2 * r : 2 * r + 2], b.add(row[r], offset), values)
             return acc
 
         def again(i, *carried: Value):
-            acc = list(carried)
+            acc: list[Value] = []
             for r in range(rows):
-                offset = b.sext(w.load(I32, b.add(lists[r], b.mul(i, I64(4)))), I64)
-                at = b.add(panel, b.mul(offset, I64(16)))
-                values = [w.load(I8X32, at, 32 * j) for j in range(2)]
-                add(acc, r, w.load(I32, b.add(rest[r], offset)), values)
+                offset = _quad_at(w, lists[r], i)
+                values = _values_at(w, panel, offset)
+                acc += _add_quad(w, carried[2 * r : 2 * r + 2], b.add(more[r], offset), values)
             return acc
 
-        acc = w.loop(quads, [constant(I32X8, 0)] * (2 * rows), body)
-        for i, value in enumerate(w.loop(count, acc, again)):
+        acc = w.loop(count, [constant(I32X8, 0)] * (2 * rows), body)
+        for i, value in enumerate(w.loop(rest_count, acc, again)):
             w.store(value, sums, 32 * i)
 
-    return tile(9)(generate)
+    return tile(10)(generate)
 
 
 _context_1, _context_2, _context_4, _context_6 = (_context(rows) for rows in (1, 2, 4, 6))
 
 
 @compiled
-def context_rows(kept, excess, step, rows, panel, quads, offsets, offset_step, counts, sums):
-    """Run the tiles of one panel of values over rows of codes."""
-    longest = row_at(counts, rows, np.int32)
+def context_rows(
+    kept, excess, step, rows, panel, offsets, counts, rests, rest_counts, list_step, sums
+):
+    """Run the tiles of one panel of values over rows of codes.
+
+    The lists of a tile and of its rows start ``list_step`` bytes apart, a tile's at its first row.
+    """
+    common, longest = row_at(counts, rows, np.int32), row_at(rest_counts, rows, np.int32)
     t = 0
     while t < rows:
-        a, e, o, y = kept + t * step, excess + t * step, offsets + t * offset_step, sums + t * 64
+        a, e, y = kept + t * step, excess + t * step, sums + t * 64
+        o, c, more, n = offsets + t * list_step, common[t], rests + t * list_step, longest[t]
         height = tile_height(rows - t)
         if height == 6:
-            _context_6(a, e, step, panel, quads, o, offset_step, longest[t], y)
+            _context_6(a, e, step, panel, o, c, more, list_step, n, y)
         elif height == 4:
-            _context_4(a, e, step, panel, quads, o, offset_step, longest[t], y)
+            _context_4(a, e, step, panel, o, c, more, list_step, n, y)
         elif height == 2:
-            _context_2(a, e, step, panel, quads, o, offset_step, longest[t], y)
+            _context_2(a, e, step, panel, o, c, more, list_step, n, y)
         else:
-            _context_1(a, e, step, panel, quads, o, offset_step, longest[t], y)
+            _context_1(a, e, step, panel, o, c, more, list_step, n, y)
         t += height
 
 
 @compiled
-def level_lists(offsets, offset_step, counts, rows, empty):
-    """Lengthen the lists of each tile's rows to the longest, by the quad of zeros at ``empty``."""
-    listed = row_at(counts, rows, np.int32)
+def list_block(used, above, rows, room, offsets, counts, rests, rest_counts):
+    """List the quads of every tile, and of its rows those with codes above 127.
+
+    The lists of a tile's rows get the length of the longest by a quad at ``room``, which is zero.
+    """
+    common, longest = row_at(counts, rows, np.int32), row_at(rest_counts, rows, np.int32)
+    steps = room // 32
     t = 0
     while t < rows:
         height = tile_height(rows - t)
-        longest = listed[t : t + height].max()
+        common[t] = list_quads(used + t * steps * 4, height, steps, offsets + t * room)
         for r in range(t, t + height):
-            missing = longest - listed[r]
-            row_at(offsets + r * offset_step + listed[r] * 4, missing, np.int32)[:] = empty
-            listed[r] = longest
+            longest[r] = list_quads(above + r * steps * 4, 1, steps, rests + r * room)
+        most = longest[t : t + height].max()
+        for r in range(t, t + height):
+            row_at(rests + r * room + longest[r] * 4, most - longest[r], np.int32)[:] = room
+            longest[r] = most
         t += height

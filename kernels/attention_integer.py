@@ -8,7 +8,7 @@ keys and values are read where they are, once, in memory order, all heads side b
 import numpy as np
 from numba import float32, float64, int8, int32, uint32
 
-from kernels.attention_codes import context_rows, encode_row, level_lists, list_quads
+from kernels.attention_codes import context_rows, encode_row, list_block
 from kernels.attention_common import CODE_128, LONGEST, MISFIT, TOO_LONG, fits, scales_fit
 from kernels.attention_tiles import BLOCK_ROWS, STREAM_BLOCK, STREAM_ROWS, sums_of_eight
 from kernels.epilogue import SCALED, emit
@@ -89,33 +89,47 @@ def _zero_or_nan(values, count):
 
 
 @compiled
-def _encode_block(block, rows, length, kept, excess, offsets, counts, norms):
-    """Turn rows of scores into codes, lists of quads and the sums of codes."""
-    room = (length + 31) // 32 * 32
-    listed, sums = row_at(counts, rows, np.int32), row_at(norms, rows, np.float32)
-    masks = np.empty(room // 32, np.uint32)
+def _write_context(block, rows, length, depth, values, scratch, factors, out, out_step):
+    """From a block of scores to its output; ``factors`` has the value scale of each row.
+
+    ``scratch`` has ``_scratch_bytes``; all are addresses but the counts.
+    """
+    room, quads = (length + 31) // 32 * 32, (length + 3) // 4
+    step = room + 32  # behind each row of codes there are quads of zeros
+    kept, excess = scratch, scratch + BLOCK_ROWS * step
+    above, used = excess + BLOCK_ROWS * step, excess + BLOCK_ROWS * (step + room // 8)
+    offsets, rests = used + BLOCK_ROWS * (room // 8), used + BLOCK_ROWS * (room // 8 + room)
+    counts, rest_counts = stack_bytes(ROW_BYTES), stack_bytes(ROW_BYTES)
+    sums, one = stack_bytes(SUMS_BYTES), stack_bytes(64)
+    row_at(one, 16, np.float32)[:] = float32(1.0)
+    factor = row_at(factors, rows, np.float32)
     for r in range(rows):
-        at = r * (room + 32)
-        row_at(excess + at + room, 32, np.int8)[:] = 0
-        sums[r] = encode_row(
-            block + r * room * 4, length, kept + at, excess + at, masks.ctypes.data
+        row_at(excess + r * step + room, 32, np.int8)[:] = 0
+        mask = r * (room // 8)
+        total = encode_row(
+            block + r * room * 4,
+            length,
+            kept + r * step,
+            excess + r * step,
+            above + mask,
+            used + mask,
         )
-        listed[r] = list_quads(masks.ctypes.data, masks.size, offsets + r * room)
-    level_lists(offsets, room, counts, rows, room)
-    masks[0] = 0  # keeps the array alive until here
+        factor[r] = factor[r] / float32(max(total, 1))  # codes of NaN are 0, the factor is NaN
+    list_block(used, above, rows, room, offsets, counts, rests, rest_counts)
+    for p in range((depth + 15) // 16):
+        panel = values + p * quads * 64
+        context_rows(
+            kept, excess, step, rows, panel, offsets, counts, rests, rest_counts, room, sums
+        )
+        width = min(16, depth - p * 16)
+        emit(sums, rows, width, factors, 4, one, 0, out + p * 64, out_step, SCALED)
 
 
 @compiled
-def _emit_context(kept, excess, rows, values, length, depth, offsets, counts, factors, out, step):
-    """Write the context of a block: sums times ``factors``, row by row."""
-    room, quads = (length + 31) // 32 * 32, (length + 3) // 4
-    sums, one = stack_bytes(SUMS_BYTES), stack_bytes(64)
-    row_at(one, 16, np.float32)[:] = float32(1.0)
-    for p in range((depth + 15) // 16):
-        panel = values + p * quads * 64
-        context_rows(kept, excess, room + 32, rows, panel, quads, offsets, room, counts, sums)
-        width = min(16, depth - p * 16)
-        emit(sums, rows, width, factors, 4, one, 0, out + p * 64, step, SCALED)
+def _scratch_bytes(length):
+    """Bytes that ``_write_context`` needs: two codes, two bits and two lists per row and key."""
+    room = (length + 31) // 32 * 32
+    return BLOCK_ROWS * (2 * (room + 32) + 2 * (room // 8) + 2 * room)
 
 
 @compiled
@@ -123,20 +137,17 @@ def _run_blocks(q, q_scale, k, k_scale, v, v_scale, unit, out):
     """Attention of many queries; CODE_128 after such a key or query, else 0."""
     heads, rows, depth = q.shape
     length = k.shape[1]
-    wide, room = (length + 15) // 16 * 16, (length + 31) // 32 * 32
+    wide, step = (length + 15) // 16 * 16, (length + 31) // 32 * 128
     key_bytes = (depth + 3) // 4 * 4 * wide
     value_bytes = (depth + 15) // 16 * ((length + 3) // 4) * 64 + SLACK_BYTES
-    code_bytes = BLOCK_ROWS * (room + 32)
-    total = key_bytes + value_bytes + wide * 4 + 2 * code_bytes + BLOCK_ROWS * room * 5
-    scratch = np.empty(64 + total, np.uint8)
-    keys = (scratch.ctypes.data + 63) // 64 * 64
+    block_bytes = BLOCK_ROWS * step
+    total = key_bytes + value_bytes + wide * 4 + block_bytes + _scratch_bytes(length)
+    memory = np.empty(64 + total, np.uint8)
+    keys = (memory.ctypes.data + 63) // 64 * 64
     values = keys + key_bytes
     scales = values + value_bytes
     block = scales + wide * 4
-    kept = block + BLOCK_ROWS * room * 4
-    excess = kept + code_bytes
-    offsets = excess + code_bytes
-    counts, factors = stack_bytes(ROW_BYTES), stack_bytes(ROW_BYTES)
+    factors = stack_bytes(ROW_BYTES)
     for h in range(heads):
         keys_at, values_at = k.ctypes.data + h * k.strides[0], v.ctypes.data + h * v.strides[0]
         if not _pack_keys(keys_at, k.strides[1], length, depth, keys):
@@ -160,31 +171,21 @@ def _run_blocks(q, q_scale, k, k_scale, v, v_scale, unit, out):
                 q_scale.strides[1],
                 0,
                 block,
-                room * 4,
+                step,
                 SCALED,
                 0,
             )
             if status:
                 return CODE_128
-            _encode_block(block, count, length, kept, excess, offsets, counts, factors)
-            target = out.ctypes.data + t * out.strides[0] + h * depth * 4
-            norms = row_at(factors, count, np.float32)
             for r in range(count):
-                norms[r] = v_scale[h] / (norms[r] + (flaw + q_scale[h, t + r] * float32(0.0)))
-            _emit_context(
-                kept,
-                excess,
-                count,
-                values,
-                length,
-                depth,
-                offsets,
-                counts,
-                factors,
-                target,
-                out.strides[0],
+                shown = flaw + q_scale[h, t + r] * float32(0.0)
+                row_at(factors, count, np.float32)[r] = v_scale[h] + shown
+            target = out.ctypes.data + t * out.strides[0] + h * depth * 4
+            codes = block + block_bytes
+            _write_context(
+                block, count, length, depth, values, codes, factors, target, out.strides[0]
             )
-    scratch[0] = 0  # keeps the array alive until here
+    memory[0] = 0  # keeps the array alive until here
     return 0
 
 
@@ -331,7 +332,9 @@ def _run_streamed(q, q_scale, k, k_scale, v, v_scale, unit, out):
             row = row_at(scores + h * room * 4, room, np.float32)
             row[length:] = row[length - 1]
             flaw = _zero_or_nan(scores + h * room * 4, length)
-            norms[h] = encode_row(scores + h * room * 4, length, codes + h * room * 2, 0, 0) + flaw
+            norms[h] = (
+                encode_row(scores + h * room * 4, length, codes + h * room * 2, 0, 0, 0) + flaw
+            )
         _stream_values(codes, room, v, context)
         for h in range(heads):
             sums = row_at(context + h * depth * 4, depth, np.int32)
