@@ -15,9 +15,23 @@ from hwmodels.dataflow import fold_count
 from hwmodels.descriptors import rows, run
 from hwmodels.mapping import Mapping, Shape, m_tiles, map_product, panels
 from hwmodels.memory import Descriptor
-from hwmodels.plan import Load, Step
-from hwmodels.planner import Operand, Planner, Result, Share, array_operands
-from hwmodels.workload import NUMBER_BITS, Gemm, TensorRef
+from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write
+from hwmodels.plan import Load, Pattern, Step
+from hwmodels.planner import Extra, Operand, Planner, Result, array_operands
+from hwmodels.workload import NUMBER_BITS, Gemm
+
+
+@dataclass(frozen=True)
+class GemmKind:
+    """All that the pattern of a GEMM depends on; the first two reads are its operands."""
+
+    m: int
+    n: int
+    k: int
+    count: int
+    is_on_array: bool
+    mapping: Mapping
+    tensors: Tensors
 
 
 @dataclass(frozen=True)
@@ -52,17 +66,17 @@ class Block:
 class Units:
     """The loads of one operand along the steps: a new unit replaces the one before."""
 
-    operand: Operand
+    read: Read
     seen: set[tuple[int, ...]] = field(default_factory=set)
     key: tuple[int, ...] | None = None
     current: Load | None = None
 
     def needs(self, key: tuple[int, ...]) -> bool:
         """Whether the unit `key` has to be loaded now."""
-        if self.operand.is_here or key == self.key:
+        if self.read.is_here or key == self.key:
             return False
         self.key = key
-        if self.operand.is_kept:
+        if self.read.is_kept:
             is_new = key not in self.seen
             self.seen.add(key)
             return is_new
@@ -76,12 +90,12 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
     """
     array = planner.architecture.array
     is_on_array = array_operands(gemm) in array.supports
-    group = planner.begin("array" if is_on_array else "vector")
-    head = group.items[0]
+    head = planner.begin("array" if is_on_array else "vector").items[0]
     pinned = planner.pinned()
     a = planner.reads(gemm.a, port="input", pinned=pinned, is_reused=True)
     w = planner.reads(gemm.w, port="weight", pinned=pinned, is_reused=True)
-    extras = [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
+    reads = [Extra(head, a), Extra(head, w)]
+    reads += [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
     results = planner.writes(planner.results(), pinned=pinned)
     shape = Shape(
         gemm.m,
@@ -92,53 +106,76 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
         a.is_kept,
         w.is_kept,
     )
-    mapping = map_product(shape, array, planner.limits)
+    mapping = map_product(shape, array, planner.patterns.setting.limits)
     _tally(planner, gemm, mapping, (a, w), results)
-    sum_bytes = -(-array.accumulator_bits // 8)
-    inputs, weights = Units(a), Units(w)
-    blocks = list(_blocks(gemm, mapping))
+    kind = GemmKind(
+        gemm.m,
+        gemm.n,
+        gemm.k,
+        gemm.count,
+        is_on_array,
+        mapping,
+        planner.tensors(reads, results),
+    )
+    planner.bind(planner.patterns.of(kind, build_gemm), reads, results)
+
+
+def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
+    """Return the steps of a GEMM and the ops fused behind it."""
+    builder, array = Builder(setting, kind.tensors), setting.array
+    mapping = kind.mapping
+    units = tuple(Units(read) for read in kind.tensors.reads[:2])
+    extras = range(2, len(kind.tensors.reads))
+    blocks = list(_blocks(kind))
     for number, block in enumerate(blocks):
-        step, share = Step(), _share(gemm, block)
-        is_first = number == 0 or blocks[number - 1].index != block.index
-        is_last = number == len(blocks) - 1 or blocks[number + 1].index != block.index
-        step.loads = planner.extra_loads(extras, share, is_start=number == 0)
+        share = _share(kind, block)
+        step = Step(loads=builder.share_loads(extras, share, is_start=number == 0))
         step.releases = [load for load in step.loads if load.credit_bytes]
-        for units, key, part in (
-            (inputs, _input_key(mapping, block), _input_part),
-            (weights, _weight_key(mapping, block), _weight_part),
-        ):
-            if units.needs(key):
-                if units.current is not None:
-                    group.steps[-1].releases.append(units.current)
-                load = planner.load(units.operand, head, part(planner, gemm, mapping, block))
+        keys = _input_key(mapping, block), _weight_key(mapping, block)
+        for source, part in enumerate((_input_part, _weight_part)):
+            operand = units[source]
+            if operand.needs(keys[source]):
+                if operand.current is not None:
+                    builder.steps[-1].releases.append(operand.current)
+                load = builder.load(source, part(kind, block))
                 step.loads.append(load)
-                units.current = load if load.credit_bytes else None
-        if is_on_array:
+                operand.current = load if load.credit_bytes else None
+        if kind.is_on_array:
+            is_first = number == 0 or blocks[number - 1].index != block.index
+            is_last = number == len(blocks) - 1 or blocks[number + 1].index != block.index
             step.array = _array_work(array, block, is_first=is_first, is_last=is_last)
             if array.schedule == "double_buffered" and not is_first:
                 step.hidden_load = array.rows
         else:
-            step.vector = ((head, _fallback_cycles(planner, block)),)
-        if block.k[0] == 0:
-            step.opens_bytes = block.rows * block.columns * sum_bytes
-        if block.k[1] == gemm.k:
-            step.closes_bytes = block.rows * block.columns * sum_bytes
-            step.vector += planner.fused_work(share)
-            step.stores = [
-                planner.store(result, head, _result_part(planner, gemm, result.ref, block))
-                for result in results
-                if result.written is not None
-            ]
-        group.steps.append(step)
-    held = [units.current for units in (inputs, weights) if units.current is not None]
-    group.steps[-1].releases += held
+            cycles = -(-block.columns // setting.lanes) * block.rows * block.depth
+            step.vector = ((0, cycles),)
+        _finish_tile(builder, kind, step, block, share)
+        builder.steps.append(step)
+    held = [operand.current for operand in units if operand.current is not None]
+    builder.steps[-1].releases += held
+    return builder.finish()
 
 
-def _share(gemm: Gemm, block: Block) -> Share:
+def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, share: Share) -> None:
+    """Take room for partial sums at the first chunk; fused ops and stores follow the last one."""
+    tile_bytes = block.rows * block.columns * -(-builder.setting.array.accumulator_bits // 8)
+    if block.k[0] == 0:
+        step.opens_bytes = tile_bytes
+    if block.k[1] == kind.k:
+        step.closes_bytes = tile_bytes
+        step.vector += builder.fused_work(share)
+        step.stores = [
+            builder.store(target, _result_part(kind, write, block))
+            for target, write in enumerate(kind.tensors.writes)
+            if write.is_stored
+        ]
+
+
+def _share(kind: GemmKind, block: Block) -> Share:
     """Return which part of all results a block finishes; nothing before its last chunk."""
-    first = (block.index * gemm.m + block.m[0]) * gemm.n + block.rows * block.n[0]
-    done = block.rows * block.columns if block.k[1] == gemm.k else 0
-    return Share(first, first + done, gemm.count * gemm.m * gemm.n)
+    first = (block.index * kind.m + block.m[0]) * kind.n + block.rows * block.n[0]
+    done = block.rows * block.columns if block.k[1] == kind.k else 0
+    return Share(first, first + done, kind.count * kind.m * kind.n)
 
 
 def _array_work(array: ProcessingArray, block: Block, *, is_first: bool, is_last: bool) -> Split:
@@ -148,13 +185,14 @@ def _array_work(array: ProcessingArray, block: Block, *, is_first: bool, is_last
     return stream(array, m=block.rows, folds=folds, is_first=is_first, is_last=is_last)
 
 
-def _blocks(gemm: Gemm, mapping: Mapping) -> Iterator[Block]:
+def _blocks(kind: GemmKind) -> Iterator[Block]:
     """Yield the steps in order: products, then the loops of the mapping, chunks innermost."""
-    heights = m_tiles(gemm.m, mapping.tile_m)
+    mapping = kind.mapping
+    heights = m_tiles(kind.m, mapping.tile_m)
     rows = list(pairwise(accumulate(heights, initial=0)))
-    columns = list(panels(gemm.n, mapping.tile_n))
-    chunks = list(panels(gemm.k, mapping.tile_k))
-    for index in range(gemm.count):
+    columns = list(panels(kind.n, mapping.tile_n))
+    chunks = list(panels(kind.k, mapping.tile_k))
+    for index in range(kind.count):
         if mapping.order == "weights_outer":
             outer = [(m, n) for n in columns for m in rows]
         else:
@@ -174,78 +212,70 @@ def _weight_key(mapping: Mapping, block: Block) -> tuple[int, ...]:
     return key if mapping.weight_unit == "whole_k" else (*key, block.k[0])
 
 
-def _input_part(planner: Planner, gemm: Gemm, mapping: Mapping, block: Block) -> Descriptor:
+def _input_part(kind: GemmKind, block: Block) -> Descriptor:
     """Return the bytes of the activations of a block.
 
     Row-major activations give one run over all of k, or one run per row for a chunk. A convolution
     reads its share of the rows before im2col, without the rows that two tiles share.
     """
-    ref, total = gemm.a, gemm.count * gemm.m * gemm.k
-    base = planner.address(ref)
-    first = (block.index * gemm.m + block.m[0]) * gemm.k
-    if mapping.input_unit == "whole_k":
-        stop = first + block.rows * gemm.k
-        return run(ref, base, first=first, stop=stop, total=total, requester="input")
-    if ref.elements == total:
+    read, total = kind.tensors.reads[0], kind.count * kind.m * kind.k
+    first = (block.index * kind.m + block.m[0]) * kind.k
+    if kind.mapping.input_unit == "whole_k":
+        stop = first + block.rows * kind.k
+        return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
+    if read.elements == total:
         return rows(
-            ref,
-            base,
+            read.size_bytes,
+            total,
             first=first + block.k[0],
             number=block.rows,
-            pitch=gemm.k,
+            pitch=kind.k,
             width=block.depth,
             requester="input",
         )
     first += block.rows * block.k[0]
     stop = first + block.rows * block.depth
-    return run(ref, base, first=first, stop=stop, total=total, requester="input")
+    return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
 
 
-def _weight_part(planner: Planner, gemm: Gemm, mapping: Mapping, block: Block) -> Descriptor:
+def _weight_part(kind: GemmKind, block: Block) -> Descriptor:
     """Return the bytes of the weights of a block: constants lie tile by tile, others by row."""
-    ref, total = gemm.w, gemm.count * gemm.n * gemm.k
-    base = planner.address(ref)
-    first = (block.index * gemm.n + block.n[0]) * gemm.k
-    if mapping.weight_unit == "whole_k":
-        stop = first + block.columns * gemm.k
-        return run(ref, base, first=first, stop=stop, total=total, requester="weight")
-    if ref.kind != "constant" and ref.elements == total:
+    read, total = kind.tensors.reads[1], kind.count * kind.n * kind.k
+    first = (block.index * kind.n + block.n[0]) * kind.k
+    if kind.mapping.weight_unit == "whole_k":
+        stop = first + block.columns * kind.k
+        return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
+    if not read.is_constant and read.elements == total:
         return rows(
-            ref,
-            base,
+            read.size_bytes,
+            total,
             first=first + block.k[0],
             number=block.columns,
-            pitch=gemm.k,
+            pitch=kind.k,
             width=block.depth,
             requester="weight",
         )
     first += block.columns * block.k[0]
     stop = first + block.columns * block.depth
-    return run(ref, base, first=first, stop=stop, total=total, requester="weight")
+    return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
 
 
-def _result_part(planner: Planner, gemm: Gemm, ref: TensorRef, block: Block) -> Descriptor:
-    total = gemm.count * gemm.m * gemm.n
-    base = planner.address(ref)
-    first = (block.index * gemm.m + block.m[0]) * gemm.n
-    if ref.elements == total and block.columns < gemm.n:
+def _result_part(kind: GemmKind, write: Write, block: Block) -> Descriptor:
+    total = kind.count * kind.m * kind.n
+    first = (block.index * kind.m + block.m[0]) * kind.n
+    if write.elements == total and block.columns < kind.n:
         return rows(
-            ref,
-            base,
+            write.size_bytes,
+            total,
             first=first + block.n[0],
             number=block.rows,
-            pitch=gemm.n,
+            pitch=kind.n,
             width=block.columns,
             requester="output",
         )
     first += block.rows * block.n[0]
     stop = first + block.rows * block.columns
-    return run(ref, base, first=first, stop=stop, total=total, requester="output")
-
-
-def _fallback_cycles(planner: Planner, block: Block) -> int:
-    lanes = planner.architecture.vector_unit.lanes
-    return -(-block.columns // lanes) * block.rows * block.depth
+    return run(write.size_bytes, first=first, stop=stop, total=total, requester="output")
 
 
 def _tally(

@@ -16,10 +16,10 @@ from functools import partial
 
 import simpy
 
-from hwmodels.architecture import Architecture, Buffer, MemoryTechnology
+from hwmodels.architecture import Architecture, Buffer
 from hwmodels.mapping import unit_bytes
-from hwmodels.memory import Completion, Descriptor, MemoryServer, Process
-from hwmodels.plan import Group, Load, Plan, Port, Step, Store, Written
+from hwmodels.memory import Channels, Completion, Descriptor, MemoryServer, Process
+from hwmodels.plan import Group, Plan, Port, Source, Step, Target, Written
 from hwmodels.stats import Cycles
 from hwmodels.timeline import Cause, Record, divide
 
@@ -96,13 +96,13 @@ class Engine:
         self.period_fs = period_fs
         self.free_fs = 0
 
-    def move(self, descriptor: Descriptor) -> Completion:
+    def move(self, descriptor: Descriptor, *, origin: int = 0) -> Completion:
         """Start a descriptor; returns the event that memory and port are done with it."""
         busy = 0
         if self.port_bytes is not None:
             busy = -(-descriptor.size_bytes * self.period_fs // self.port_bytes)
         self.free_fs = max(int(self.env.now), self.free_fs) + busy
-        return self.server.submit(descriptor, earliest_fs=self.free_fs)
+        return self.server.submit(descriptor, origin=origin, earliest_fs=self.free_fs)
 
 
 class Stream:
@@ -115,9 +115,9 @@ class Stream:
         self.arrivals: deque[Completion] = deque()  # submitted, not yet asked for
         self._is_wanted: simpy.Event | None = None
 
-    def submit(self, descriptor: Descriptor) -> None:
+    def submit(self, descriptor: Descriptor, *, origin: int) -> None:
         """Start the next load."""
-        self.arrivals.append(self.engine.move(descriptor))
+        self.arrivals.append(self.engine.move(descriptor, origin=origin))
         if self._is_wanted is not None:
             self._is_wanted.succeed()
             self._is_wanted = None
@@ -149,14 +149,12 @@ class Timeline:
 class Machine:
     """Runs one plan on one chip."""
 
-    def __init__(
-        self, plan: Plan, architecture: Architecture, *, technology: MemoryTechnology
-    ) -> None:
+    def __init__(self, plan: Plan, architecture: Architecture, channels: Channels) -> None:
         self.plan = plan
         self.clock = clock = Clock()
         self.period_fs = architecture.array.period_fs
         self.vector_period_fs = architecture.vector_unit.period_fs
-        self.server = MemoryServer(clock, architecture.memory, technology)
+        self.server = MemoryServer(clock, channels)
         buffers = architecture.buffers
         self.writer = Engine(clock, self.server, buffers.output, self.period_fs)
         self.streams: dict[Port, Stream] = {
@@ -169,7 +167,9 @@ class Machine:
         self.open_stores: dict[Written, int] = {}
         self.records = [Record() for _ in plan.groups]
         self.last_tile: Completion | None = None
-        self.stores_left = sum(1 for _ in _stores(plan))
+        self.stores_left = sum(
+            len(group.spills) + sum(group.pattern.stores) for group in plan.groups
+        )
         self.stores_done = Flag(clock)
 
     def _stream(self, buffer: Buffer) -> Stream:
@@ -199,18 +199,27 @@ class Machine:
     def _fetch(self, port: Port) -> Process:
         """Run the read engine of one buffer: loads in order, as room and producers allow."""
         stream = self.streams[port]
-        for load in _loads(self.plan, port):
-            if load.after_group >= 0 and not self.finished[load.after_group].is_set:
-                yield self.finished[load.after_group].wait()
-            for written in load.after:
-                flag = self._written(written)
-                if not flag.is_set:
-                    yield flag.wait()
-            if load.credit_bytes:
-                event = stream.credits.take(load.credit_bytes)
-                if event is not None:
-                    yield event
-            stream.submit(load.descriptor)
+        for group in self.plan.groups:
+            ready: set[int] = set()  # sources that memory holds
+            for load in group.pattern.loads[port]:
+                source = group.sources[load.source]
+                if load.source not in ready:
+                    for flag in self._producers(source):
+                        if not flag.is_set:
+                            yield flag.wait()
+                    ready.add(load.source)
+                if load.credit_bytes:
+                    event = stream.credits.take(load.credit_bytes)
+                    if event is not None:
+                        yield event
+                stream.submit(load.descriptor, origin=source.address)
+
+    def _producers(self, source: Source) -> Iterator[Flag]:
+        """Yield what must have happened before a tensor can be loaded."""
+        if source.after_group >= 0:
+            yield self.finished[source.after_group]
+        for written in source.after:
+            yield self._written(written)
 
     def _compute(self) -> Process:
         """Run the groups in order, then wait for the last store."""
@@ -230,27 +239,27 @@ class Machine:
 
     def _group(self, group: Group, record: Record) -> Process:
         """Run the steps of one group on the array or the vector unit."""
-        for store in group.spills:
-            self._store(store, None)
-        for store in group.spills:
-            flag = self._written(store.written)
-            if not flag.is_set:
-                yield from self._wait(record, flag.wait(), "output", group)
-        for step in group.steps:
+        if group.spills:
+            yield from self._spill(group, record)
+        for step in group.pattern.steps:
             yield from self._prepare(step, record, group)
             if step.array is not None:
                 yield self.clock.timeout(step.array.total * self.period_fs)
             elif step.vector:
                 now = self.clock.now
-                yield self.clock.timeout(self._work(step, record, now) - now)
-            for load in step.releases:
-                self.streams[load.port].credits.give(load.credit_bytes)
-            if step.array is not None and step.vector:
-                self._follow(step, record)
-            elif step.closes_bytes:
-                self._empty(step)
+                yield self.clock.timeout(self._work(step, group, record, now) - now)
+            self._end(step, group, record)
         if self.last_tile is not None and not self.last_tile.processed:
             yield from self._wait(record, self.last_tile, "output", group)
+
+    def _spill(self, group: Group, record: Record) -> Process:
+        """Write to memory what has to go before the group begins."""
+        for target, descriptor in group.spills:
+            self._store(target, descriptor, None)
+        for target, _ in group.spills:
+            flag = self._written(target.written)
+            if not flag.is_set:
+                yield from self._wait(record, flag.wait(), "output", group)
 
     def _prepare(self, step: Step, record: Record, group: Group) -> Process:
         """Wait for the operands of a step and for room in the output buffer."""
@@ -297,42 +306,52 @@ class Machine:
         if rest:
             yield self.clock.timeout(rest)
 
-    def _work(self, step: Step, record: Record, start_fs: int) -> int:
+    def _work(self, step: Step, group: Group, record: Record, start_fs: int) -> int:
         """Put the vector work of a step down, op after op, and return when it ends.
 
         It begins on the first edge of the vector clock from `start_fs`.
         """
         start = start_fs
         end = start + -start % self.vector_period_fs
-        for item, cycles in step.vector:
+        for number, cycles in step.vector:
             end += cycles * self.vector_period_fs
-            record.vector.append((start, end, item))
+            record.vector.append((start, end, group.items[number]))
             start = end
         return end
 
-    def _follow(self, step: Step, record: Record) -> None:
+    def _end(self, step: Step, group: Group, record: Record) -> None:
+        """Give back the operands of a step and pass on its results."""
+        for load in step.releases:
+            self.streams[load.port].credits.give(load.credit_bytes)
+        if step.array is not None and step.vector:
+            self._follow(step, group, record)
+        elif step.closes_bytes:
+            self._empty(step, group)
+
+    def _follow(self, step: Step, group: Group, record: Record) -> None:
         """Let the vector unit run the fused ops of a finished tile behind those of the last one."""
         now = self.clock.now
         begin = now if self.last_tile is None else max(now, self.last_tile.done_fs)
         self.last_tile = Completion(self.clock, now)
-        self.last_tile.happen_in(self._work(step, record, begin) - now)
-        self.last_tile.on(partial(self._empty, step))
+        self.last_tile.happen(self._work(step, group, record, begin), now)
+        self.last_tile.on(partial(self._empty, step, group))
 
-    def _empty(self, step: Step, _: simpy.Event | None = None) -> None:
+    def _empty(self, step: Step, group: Group, _: simpy.Event | None = None) -> None:
         """Write a finished tile to memory and free its room when that is done."""
         if not step.stores:
             self.output.give(step.closes_bytes)
         tile = Tile(len(step.stores), step.closes_bytes)
         for store in step.stores:
-            self._store(store, tile)
+            self._store(group.targets[store.target], store.descriptor, tile)
 
-    def _store(self, store: Store, tile: Tile | None) -> None:
-        self.writer.move(store.descriptor).on(partial(self._stored, store, tile))
+    def _store(self, target: Target, descriptor: Descriptor, tile: Tile | None) -> None:
+        done = self.writer.move(descriptor, origin=target.address)
+        done.on(partial(self._stored, target.written, tile))
 
-    def _stored(self, store: Store, tile: Tile | None, _: simpy.Event) -> None:
-        flag = self._written(store.written)
-        self.open_stores[store.written] -= 1
-        if not self.open_stores[store.written]:
+    def _stored(self, written: Written, tile: Tile | None, _: simpy.Event) -> None:
+        flag = self._written(written)
+        self.open_stores[written] -= 1
+        if not self.open_stores[written]:
             flag.set()
         if tile is not None:
             tile.stores -= 1
@@ -347,18 +366,3 @@ class Machine:
             self.writes[written] = Flag(self.clock)
             self.open_stores[written] = written.stores
         return self.writes[written]
-
-
-def _loads(plan: Plan, port: Port) -> Iterator[Load]:
-    for group in plan.groups:
-        for step in group.steps:
-            for load in step.loads:
-                if load.port == port:
-                    yield load
-
-
-def _stores(plan: Plan) -> Iterator[Store]:
-    for group in plan.groups:
-        yield from group.spills
-        for step in group.steps:
-            yield from step.stores

@@ -8,7 +8,6 @@ with further transfers; bandwidth is shared by all requesters.
 import heapq
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import count
 
 import numpy as np
@@ -19,9 +18,9 @@ from hwmodels.architecture import FEMTO, MemoryStack, MemoryTechnology
 Process = Generator[simpy.Event, object, None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Descriptor:
-    """`rows` runs of `bytes` bytes, `stride` bytes apart, for one requester.
+    """`rows` runs of `bytes` bytes, `stride` bytes apart, for one requester; `base` is the first.
 
     A smaller `priority` is served first where the stack arbitrates by priority.
     """
@@ -67,29 +66,15 @@ class BusShape:
 
 def channel_bytes(shape: BusShape, descriptor: Descriptor) -> tuple[int, ...]:
     """Return the bytes that each channel moves, in whole bursts for every row."""
-    return _channel_bytes(shape, *_pattern(shape, descriptor))
-
-
-def _pattern(shape: BusShape, descriptor: Descriptor) -> tuple[int, int, int, int]:
-    """Return what the share of each channel depends on: base, bytes, stride and rows."""
-    rows, row_bytes, stride = descriptor.rows, descriptor.bytes, descriptor.stride
-    if stride == row_bytes or rows == 1:
-        rows, row_bytes, stride = 1, rows * row_bytes, 0
-    return descriptor.base % shape.turn_bytes, row_bytes, stride, rows
-
-
-@lru_cache(maxsize=65536)
-def _channel_bytes(
-    shape: BusShape, base: int, row_bytes: int, stride: int, rows: int
-) -> tuple[int, ...]:
     burst = shape.burst_bytes
+    rows, row_bytes = descriptor.rows, descriptor.bytes
+    if descriptor.stride == row_bytes:
+        rows, row_bytes = 1, rows * row_bytes
     if rows == 1:
-        start, stop = base // burst * burst, -(-(base + row_bytes) // burst) * burst
-        return tuple(
-            _below(shape, stop, channel) - _below(shape, start, channel)
-            for channel in range(shape.channels)
-        )
-    starts = base + stride * np.arange(rows, dtype=np.int64)
+        start = descriptor.base // burst * burst
+        stop = -(-(descriptor.base + row_bytes) // burst) * burst
+        return _run_bytes(shape, start, stop)
+    starts = descriptor.base + descriptor.stride * np.arange(rows, dtype=np.int64)
     stops = -(-(starts + row_bytes) // burst) * burst
     moved = np.zeros(shape.channels, dtype=np.int64)
     for sign, addresses in ((1, stops), (-1, starts // burst * burst)):
@@ -100,25 +85,17 @@ def _channel_bytes(
     return tuple(moved.tolist())
 
 
-def _below(shape: BusShape, address: int, channel: int) -> int:
-    """Return how many of the bytes [0, address) lie on a channel."""
-    turns, rest = divmod(address, shape.turn_bytes)
-    inside = rest - channel * shape.interleave_bytes
-    return turns * shape.interleave_bytes + min(max(inside, 0), shape.interleave_bytes)
-
-
-def bus_bytes(shape: BusShape, descriptor: Descriptor) -> int:
-    """Return the bytes that the memory moves for a descriptor, in whole bursts."""
-    base, row_bytes, stride, rows = _pattern(shape, descriptor)
-    if rows == 1:
-        burst = shape.burst_bytes
-        return (-(-(base + row_bytes) // burst) - base // burst) * burst
-    return sum(_channel_bytes(shape, base, row_bytes, stride, rows))
-
-
-def bus_shape(memory: MemoryStack, technology: MemoryTechnology) -> BusShape:
-    """Return how the addresses of this stack rotate over its channels."""
-    return BusShape(memory.channels, technology.burst_bytes, technology.interleave_bytes)
+def _run_bytes(shape: BusShape, start: int, stop: int) -> tuple[int, ...]:
+    """Return the bytes of [start, stop) on each channel: whole turns, then what is left."""
+    turns, left = divmod(stop - start, shape.turn_bytes)
+    moved = [turns * shape.interleave_bytes] * shape.channels
+    channel, offset = divmod(start % shape.turn_bytes, shape.interleave_bytes)
+    while left:
+        size = min(left, shape.interleave_bytes - offset)
+        moved[channel] += size
+        left -= size
+        channel, offset = (channel + 1) % shape.channels, 0
+    return tuple(moved)
 
 
 def peak_bandwidth(memory: MemoryStack, technology: MemoryTechnology) -> float | None:
@@ -133,6 +110,52 @@ def service_fs(technology: MemoryTechnology, size_bytes: int) -> int:
         return 0
     rate = technology.peak_bytes_per_s.value * technology.efficiency.value
     return -int(-size_bytes * FEMTO // rate)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a descriptor asks of the channels: bytes moved, and how long each channel is busy.
+
+    `busy` are pairs of channel and femtoseconds; `longest_fs` is the largest of them.
+    """
+
+    moved_bytes: int
+    busy: tuple[tuple[int, int], ...]
+    longest_fs: int
+
+
+class Channels:
+    """The channels of a stack without a clock: which of them a descriptor keeps busy, how long.
+
+    Knows the descriptors it was asked about, so one object should serve all calls on a chip.
+    """
+
+    def __init__(self, memory: MemoryStack, technology: MemoryTechnology) -> None:
+        self.memory = memory
+        self.technology = technology
+        self.shape = BusShape(memory.channels, technology.burst_bytes, technology.interleave_bytes)
+        self._turn_bytes = self.shape.turn_bytes
+        self._of_descriptors: dict[tuple[Descriptor, int], Share] = {}
+        self._of_patterns: dict[tuple[int, int, int, int], Share] = {}
+
+    def share(self, descriptor: Descriptor, *, origin: int = 0) -> Share:
+        """Return what a descriptor asks of the channels when its base counts from `origin`."""
+        key = descriptor, origin % self._turn_bytes
+        found = self._of_descriptors.get(key)
+        if found is None:
+            base = (descriptor.base + origin) % self._turn_bytes
+            pattern = base, descriptor.bytes, descriptor.stride, descriptor.rows
+            found = self._of_patterns.get(pattern)
+            if found is None:
+                found = self._of_patterns[pattern] = self._find(Descriptor(*pattern))
+            self._of_descriptors[key] = found
+        return found
+
+    def _find(self, descriptor: Descriptor) -> Share:
+        sizes = channel_bytes(self.shape, descriptor)
+        times = {size: service_fs(self.technology, size) for size in set(sizes)}
+        busy = tuple((channel, times[size]) for channel, size in enumerate(sizes) if size)
+        return Share(sum(sizes), busy, max(times.values()))
 
 
 FOREVER_FS = 1 << 80
@@ -151,28 +174,16 @@ class Completion(simpy.Event):
         self.submitted_fs = submitted_fs
         self.done_fs = FOREVER_FS
 
-    def happen_in(self, delay_fs: int) -> None:
-        """Let the event happen in `delay_fs` femtoseconds."""
-        self.done_fs = int(self.env.now) + delay_fs
+    def happen(self, done_fs: int, now_fs: int) -> None:
+        """Let the event happen at `done_fs`; it is `now_fs`."""
+        self.done_fs = done_fs
         self._ok = True
         self._value = None
-        self.env.schedule(self, delay=delay_fs)
+        self.env.schedule(self, delay=done_fs - now_fs)
 
     def on(self, action: Callable[[simpy.Event], None]) -> None:
         """Do `action` when the event happens."""
         self.callbacks.append(action)
-
-
-@dataclass(frozen=True)
-class Share:
-    """What a descriptor asks of the channels: bytes moved, and how long each channel is busy.
-
-    `busy` are pairs of channel and femtoseconds; `longest_fs` is the largest of them.
-    """
-
-    moved_bytes: int
-    busy: tuple[tuple[int, int], ...]
-    longest_fs: int
 
 
 Waiting = tuple[int, int, Descriptor, Share, int, Completion]  # rank, order, what, not before, done
@@ -186,32 +197,31 @@ class MemoryServer:
     a SimPy process admits those that have to wait.
     """
 
-    def __init__(
-        self, env: simpy.Environment, memory: MemoryStack, technology: MemoryTechnology
-    ) -> None:
+    def __init__(self, env: simpy.Environment, channels: Channels) -> None:
         self.env = env
-        self.technology = technology
-        self.shape = bus_shape(memory, technology)
+        self.channels = channels
         self.statistics: dict[str, RequesterStats] = {}
-        self._is_by_priority = memory.arbitration == "priority"
-        self._latency_fs = round(technology.latency_s.value * FEMTO)
-        self._free_fs = [0] * memory.channels
+        self._is_by_priority = channels.memory.arbitration == "priority"
+        self._latency_fs = round(channels.technology.latency_s.value * FEMTO)
+        self._free_fs = [0] * channels.memory.channels
         self._idle_fs = 0  # when the last channel is free
         self._order = count()
-        self._shares: dict[tuple[int, int, int, int], Share] = {}
         self._pending: list[Waiting] = []
 
-    def submit(self, descriptor: Descriptor, *, earliest_fs: int = 0) -> Completion:
+    def submit(
+        self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
+    ) -> Completion:
         """Return the event that the last byte of `descriptor` has moved, not before `earliest_fs`.
 
-        `earliest_fs` is when the other end of the transfer, a port for instance, is done with it.
+        The descriptor's base counts from the address `origin`. `earliest_fs` is when the other end
+        of the transfer, a port for instance, is done with it.
         """
         now = int(self.env.now)
-        share = self._share(descriptor)
+        share = self.channels.share(descriptor, origin=origin)
         done = Completion(self.env, now)
         if not self._is_by_priority or (not self._pending and self._wait_fs(share) <= 0):
             end = self._admit(descriptor, share, now)
-            done.happen_in(max(end, earliest_fs) - now)
+            done.happen(max(end, earliest_fs), now)
             return done
         entry = (descriptor.priority, next(self._order), descriptor, share, earliest_fs, done)
         heapq.heappush(self._pending, entry)
@@ -228,26 +238,12 @@ class MemoryServer:
                 continue  # somebody with a better priority may have come meanwhile
             _, _, descriptor, share, earliest_fs, done = heapq.heappop(self._pending)
             end = self._admit(descriptor, share, done.submitted_fs)
-            done.happen_in(max(end, earliest_fs) - int(self.env.now))
+            done.happen(max(end, earliest_fs), int(self.env.now))
 
     def _wait_fs(self, share: Share) -> int:
         """Return how long until the first channel of a share is free."""
         free = self._free_fs
         return min([free[channel] for channel, _ in share.busy], default=0) - int(self.env.now)
-
-    def _share(self, descriptor: Descriptor) -> Share:
-        pattern = _pattern(self.shape, descriptor)
-        share = self._shares.get(pattern)
-        if share is None:
-            sizes = _channel_bytes(self.shape, *pattern)
-            busy = tuple(
-                (channel, service_fs(self.technology, size))
-                for channel, size in enumerate(sizes)
-                if size
-            )
-            longest = max((fs for _, fs in busy), default=0)
-            share = self._shares[pattern] = Share(sum(sizes), busy, longest)
-        return share
 
     def _admit(self, descriptor: Descriptor, share: Share, submitted: int) -> int:
         """Put a descriptor on its channels; returns when its last byte arrives."""

@@ -1,8 +1,9 @@
 """The programme a machine runs: loads, steps and stores of a workload, decided before time starts.
 
-A `Group` is one op with the element-wise ops fused behind it. Its steps run in order; each names
-the loads it waits for and the loads it is the last to use. All byte counts are fixed here, the
-machine only adds time.
+A `Group` is one op with the element-wise ops fused behind it. What it does is a `Pattern`, which
+groups of equal shape share: steps in order, each with the loads it waits for and the loads it is
+the last to use, all relative to the tensors read and written. The group says which tensors these
+are. All byte counts are fixed here, the machine only adds time.
 """
 
 from collections.abc import Sequence
@@ -19,33 +20,24 @@ UnitName = Literal["array", "vector", "dma"]
 
 
 @dataclass(eq=False, slots=True)
-class Written:
-    """A tensor that one group writes to memory: how many stores of it are still to finish."""
-
-    stores: int = 0
-
-
-@dataclass(eq=False, slots=True)
 class Load:
-    """One descriptor into an operand buffer.
+    """One descriptor of tensor number `source` into an operand buffer.
 
-    It starts when group `after_group` is done (-1: at once), the tensors `after` are in memory and
-    `credit_bytes` of the streaming part are free (0: it goes to the kept part).
+    It needs `credit_bytes` of the streaming part (0: it goes to the kept part).
     """
 
     port: Port
+    source: int
     descriptor: Descriptor
     credit_bytes: int
-    after_group: int
-    after: tuple[Written, ...]
 
 
 @dataclass(eq=False, slots=True)
 class Store:
-    """One descriptor out of the output buffer, or of a kept tensor that has to go."""
+    """One descriptor of result number `target` out of the output buffer."""
 
+    target: int
     descriptor: Descriptor
-    written: Written
 
 
 @dataclass(eq=False, slots=True)
@@ -53,10 +45,10 @@ class Step:
     """A run of folds, or of vector work, that needs no further operand once it has begun.
 
     `loads` must be there before it; `releases` are free after it. `array` are array cycles,
-    `vector` (op, vector cycles) of vector and fused ops. `opens_bytes` of the output buffer must be
-    free before it; behind it follow the fused ops and the `stores`, then `closes_bytes` are free.
-    `hidden_load` are the array cycles that the weights of this step need to shift in behind the
-    step before.
+    `vector` (op within the group, vector cycles) of vector and fused ops. `opens_bytes` of the
+    output buffer must be free before it; behind it follow the fused ops and the `stores`, then
+    `closes_bytes` are free. `hidden_load` are the array cycles that the weights of this step need
+    to shift in behind the step before.
     """
 
     loads: list[Load] = field(default_factory=list)
@@ -69,17 +61,66 @@ class Step:
     hidden_load: int = 0
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """The steps of a group, and their sums.
+
+    `loads` are those of all steps by port. `dram_read` and `loaded` are bytes per source, from
+    memory and into the buffer; `dram_written` bytes and `stores` numbers per target. `work` are all
+    array cycles, `head_cycles` the vector cycles of the group's first op.
+    """
+
+    steps: tuple[Step, ...] = ()
+    loads: dict[Port, tuple[Load, ...]] = field(default_factory=lambda: {"input": (), "weight": ()})
+    dram_read: tuple[int, ...] = ()
+    loaded: tuple[int, ...] = ()
+    dram_written: tuple[int, ...] = ()
+    stores: tuple[int, ...] = ()
+    work: Split = field(default_factory=Split)
+    head_cycles: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Written:
+    """A tensor that one group writes to memory: how many stores of it are still to finish."""
+
+    stores: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tensor that a group reads, at `address` in memory.
+
+    Its loads start when group `after_group` is done (-1: at once) and the tensors `after` are in
+    memory.
+    """
+
+    address: int
+    after_group: int
+    after: tuple[Written, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A tensor that a group writes, at `address` in memory."""
+
+    address: int
+    written: Written
+
+
 @dataclass(eq=False, slots=True)
 class Group:
-    """One op and the ops fused behind it: item numbers, unit, steps.
+    """One op and the ops fused behind it: item numbers, unit, what to do and with which tensors.
 
-    `spills` are kept tensors that are written to memory before the first step, to make room.
+    `spills` are kept tensors that are written to memory whole before the first step, to make room.
     """
 
     items: tuple[int, ...]
     unit: UnitName
-    steps: list[Step] = field(default_factory=list)
-    spills: list[Store] = field(default_factory=list)
+    pattern: Pattern = field(default_factory=Pattern)
+    sources: tuple[Source, ...] = ()
+    targets: tuple[Target, ...] = ()
+    spills: list[tuple[Target, Descriptor]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -99,7 +140,6 @@ class Tally:
     array_macs: int = 0
     vector_macs: int = 0
     vector_operations: int = 0
-    compute_fs: int = 0
     mapping: str = ""
 
 

@@ -15,14 +15,14 @@ The rules, all decided here and charged where they cost:
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hwmodels.architecture import Architecture, MemoryTechnology
+from hwmodels.architecture import Architecture
 from hwmodels.descriptors import run
 from hwmodels.layout import Layout
-from hwmodels.mapping import Room, resident_bytes, room
-from hwmodels.memory import Descriptor, bus_bytes, bus_shape
-from hwmodels.plan import Group, Load, Port, Store, Tally, UnitName, Written
+from hwmodels.mapping import resident_bytes
+from hwmodels.pattern import Patterns, Read, Tensors, Write
+from hwmodels.plan import Group, Pattern, Port, Source, Tally, Target, UnitName, Written
 from hwmodels.residency import Entry, Kept, Pool
-from hwmodels.vector import FUNCTIONS, function_cycles, operation_count, require_functions
+from hwmodels.vector import FUNCTIONS, operation_count, require_functions
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
 
 
@@ -51,23 +51,11 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Share:
-    """The part [first, stop) of `total` result positions that a step finishes."""
-
-    first: int
-    stop: int
-    total: int
-
-    def of(self, number: int) -> int:
-        """Return how many of `number` things fall into this part; all parts sum to `number`."""
-        if number == self.total:
-            return self.stop - self.first
-        return number * self.stop // self.total - number * self.first // self.total
-
-
-@dataclass(frozen=True)
 class Extra:
-    """What a fused op reads besides the result: a bias, scales, a residual."""
+    """An operand of the op numbered `item`, which is charged for it.
+
+    For a fused op, what it reads besides the result: a bias, scales, a residual.
+    """
 
     item: int
     operand: Operand
@@ -81,7 +69,7 @@ class Planner:
         workload: Workload,
         architecture: Architecture,
         *,
-        technology: MemoryTechnology,
+        patterns: Patterns,
         layout: Layout,
         kept: Kept = (),
     ) -> None:
@@ -89,8 +77,7 @@ class Planner:
         self.items = workload.items
         self.architecture = architecture
         self.layout = layout
-        self.limits: Room = room(architecture)
-        self.shape = bus_shape(architecture.memory, technology)
+        self.patterns = patterns
         self.tallies = [Tally() for _ in workload.items]
         self.groups: list[Group] = []
         self._constants = Pool(resident_bytes(buffers.weight.size_bytes), kept)
@@ -148,40 +135,6 @@ class Planner:
                     found[ref.id] = Extra(index, self.reads(ref, port=port, pinned=pinned))
             known.update(ref.id for ref in self.items[index].writes)
         return list(found.values())
-
-    def extra_loads(self, extras: Sequence[Extra], share: Share, *, is_start: bool) -> list[Load]:
-        """Return the loads of `extras` for one step: kept ones whole at the start, others by share.
-
-        Shares are only good for the step itself; the caller's step releases them.
-        """
-        loads: list[Load] = []
-        for extra in extras:
-            operand, ref = extra.operand, extra.operand.ref
-            if operand.is_kept and is_start:
-                part = Share(0, 1, 1)
-            elif operand.is_kept or share.of(ref.size_bytes) == 0:
-                continue
-            else:
-                part = share
-            descriptor = run(
-                ref,
-                self.address(ref),
-                first=part.first,
-                stop=part.stop,
-                total=part.total,
-                requester=operand.port,
-            )
-            loads.append(self.load(operand, extra.item, descriptor))
-        return loads
-
-    def fused_work(self, share: Share) -> tuple[tuple[int, int], ...]:
-        """Return (item, vector cycles) of the fused ops for one step's results."""
-        lanes = self.architecture.vector_unit.lanes
-        return tuple(
-            (index, function_cycles(item.function, share.of(item.elements), lanes))
-            for index in self.groups[-1].items[1:]
-            if isinstance(item := self.items[index], VectorOp)
-        )
 
     def tally_fused(self, *, element_bytes: int) -> None:
         """Count what the fused ops of the current group do in the output buffer."""
@@ -266,24 +219,41 @@ class Planner:
                 if ref.kind != "constant" and not self._is_read_later(ref):
                     self._tensors.drop(ref.id)
 
-    def load(self, operand: Operand, item: int, descriptor: Descriptor) -> Load:
-        """Return one load of an operand, charged to item number `item`."""
-        tally, size = self.tallies[item], descriptor.size_bytes
-        tally.dram_read += bus_bytes(self.shape, descriptor)
-        if operand.port == "input":
-            tally.input_buffer_write += size
-        else:
-            tally.weight_buffer_write += size
-        credit = 0 if operand.is_kept else size
-        return Load(operand.port, descriptor, credit, operand.after_group, operand.after)
+    def tensors(
+        self, reads: Sequence[Extra], results: Sequence[Result], writes: Sequence[Write] = ()
+    ) -> Tensors:
+        """Return what a pattern has to know of the current group's tensors and fused ops.
 
-    def store(self, result: Result, item: int, descriptor: Descriptor) -> Store:
-        """Return one store of a result, charged to item number `item`."""
-        if result.written is None:
-            raise ValueError(f"{result.ref.id} stays on chip, it has no store")
-        self.tallies[item].dram_write += bus_bytes(self.shape, descriptor)
-        result.written.stores += 1
-        return Store(descriptor, result.written)
+        `writes` describe the results where they are not written whole.
+        """
+        fused = (self.items[index] for index in self.groups[-1].items[1:])
+        return Tensors(
+            tuple(_read(extra.operand) for extra in reads),
+            tuple(writes or (_write(result) for result in results)),
+            tuple((item.function, item.elements) for item in fused if isinstance(item, VectorOp)),
+        )
+
+    def bind(self, pattern: Pattern, reads: Sequence[Extra], results: Sequence[Result]) -> None:
+        """Let the current group do `pattern` with these tensors, and charge what it moves."""
+        group = self.groups[-1]
+        group.pattern = pattern
+        group.sources = tuple(
+            Source(self.address(one.ref), one.after_group, one.after)
+            for one in (extra.operand for extra in reads)
+        )
+        for extra, moved, loaded in zip(reads, pattern.dram_read, pattern.loaded, strict=True):
+            tally = self.tallies[extra.item]
+            tally.dram_read += moved
+            if extra.operand.port == "input":
+                tally.input_buffer_write += loaded
+            else:
+                tally.weight_buffer_write += loaded
+        group.targets = tuple(
+            Target(self.address(result.ref), result.written or Written()) for result in results
+        )
+        for target, stores in zip(group.targets, pattern.stores, strict=True):
+            target.written.stores += stores
+        self.tallies[group.items[0]].dram_write += sum(pattern.dram_written)
 
     def address(self, ref: TensorRef) -> int:
         """Return where a tensor begins in memory."""
@@ -305,15 +275,30 @@ class Planner:
                 continue
             item = self.groups[-1].items[0]
             written = self._written[ref_id] = Written(stores=1)
-            base = self.layout.placements[ref_id].base
-            descriptor = Descriptor(
-                base, entry.size_bytes, is_write=True, requester="output", priority=2
-            )
-            self.tallies[item].dram_write += bus_bytes(self.shape, descriptor)
+            address = self.layout.placements[ref_id].base
+            descriptor = run(entry.size_bytes, first=0, stop=1, total=1, requester="output")
+            moved = self.patterns.setting.channels.share(descriptor).moved_bytes
+            self.tallies[item].dram_write += moved
             self.tallies[item].input_buffer_read += entry.size_bytes
-            self.groups[-1].spills.append(Store(descriptor, written))
+            self.groups[-1].spills.append((Target(address, written), descriptor))
             waits.append(written)
         return tuple(waits)
+
+
+def _read(operand: Operand) -> Read:
+    ref = operand.ref
+    return Read(
+        operand.port,
+        ref.size_bytes,
+        ref.elements,
+        ref.kind == "constant",
+        operand.is_here,
+        operand.is_kept,
+    )
+
+
+def _write(result: Result) -> Write:
+    return Write(result.ref.size_bytes, result.ref.elements, result.written is not None)
 
 
 def is_epilogue(item: WorkItem) -> bool:

@@ -72,14 +72,10 @@ def _traffic(tally: Tally) -> Traffic:
 
 def _work_fs(group: Group, architecture: Architecture) -> int:
     """Return the femtoseconds of the group's head without any wait; fused ops run beside it."""
-    head = group.items[0]
-    array_cycles = sum(step.array.total for step in group.steps if step.array is not None)
-    vector_cycles = sum(
-        cycles for step in group.steps for item, cycles in step.vector if item == head
-    )
+    pattern = group.pattern
     return (
-        array_cycles * architecture.array.period_fs
-        + vector_cycles * architecture.vector_unit.period_fs
+        pattern.work.total * architecture.array.period_fs
+        + pattern.head_cycles * architecture.vector_unit.period_fs
     )
 
 

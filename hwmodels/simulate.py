@@ -8,6 +8,7 @@ from hwmodels.energy import EnergyTable, Prices, prices
 from hwmodels.gemm_steps import plan_gemm
 from hwmodels.layout import Layout, place
 from hwmodels.machine import Machine
+from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Plan
 from hwmodels.planner import Planner, require_supported
 from hwmodels.residency import Kept
@@ -88,9 +89,14 @@ def simulate(
     `residency` are the constants on chip at entry. Raises ValueError or KeyError, each listing
     every op, field or action concerned, before anything is simulated.
     """
-    found = chip(architecture, technology=technology, energy=energy)
-    layout = place([workload], architecture, technology)[0]
-    return _call(workload, found, layout, residency, reuse)[0]
+    return simulate_calls(
+        [workload],
+        architecture,
+        technology=technology,
+        energy=energy,
+        residency=residency,
+        reuse=reuse,
+    )[0]
 
 
 def simulate_calls(
@@ -109,33 +115,44 @@ def simulate_calls(
     `stats.combine`. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy)
+    patterns = Patterns(setting(architecture, technology))
     results = []
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
-        result, residency = _call(workload, found, layout, residency, reuse)
+        result, residency = _call(
+            workload, found, layout=layout, kept=residency, patterns=patterns, reuse=reuse
+        )
         results.append(result)
     return results
 
 
 def _call(
-    workload: Workload, on: Chip, layout: Layout, kept: Kept, reuse: Reuse | None
+    workload: Workload,
+    on: Chip,
+    *,
+    layout: Layout,
+    kept: Kept,
+    patterns: Patterns,
+    reuse: Reuse | None,
 ) -> tuple[RunStats, Kept]:
     if reuse is None:
-        return _simulate(workload, on, layout, kept)
+        return _simulate(workload, on, layout=layout, kept=kept, patterns=patterns)
     bases = tuple((name, place.base) for name, place in layout.placements.items())
     key = (reuse.number(workload), on.key, bases, kept)
-    if key not in reuse.results:
+    found = reuse.results.get(key)
+    if found is None:
         reuse.misses += 1
-        reuse.results[key] = _simulate(workload, on, layout, kept)
+        found = _simulate(workload, on, layout=layout, kept=kept, patterns=patterns)
+        reuse.results[key] = found
     else:
         reuse.hits += 1
-    return reuse.results[key]
+    return found
 
 
-def _simulate(workload: Workload, on: Chip, layout: Layout, kept: Kept) -> tuple[RunStats, Kept]:
-    plan = plan_workload(
-        workload, on.architecture, technology=on.technology, layout=layout, kept=kept
-    )
-    timeline = Machine(plan, on.architecture, technology=on.technology).run()
+def _simulate(
+    workload: Workload, on: Chip, *, layout: Layout, kept: Kept, patterns: Patterns
+) -> tuple[RunStats, Kept]:
+    plan = plan_workload(workload, on.architecture, patterns=patterns, layout=layout, kept=kept)
+    timeline = Machine(plan, on.architecture, patterns.setting.channels).run()
     result = collect(
         workload.name, plan, timeline, on.architecture, technology=on.technology, prices=on.prices
     )
@@ -146,16 +163,18 @@ def plan_workload(
     workload: Workload,
     architecture: Architecture,
     *,
-    technology: MemoryTechnology,
+    patterns: Patterns,
     layout: Layout,
     kept: Kept = (),
 ) -> Plan:
     """Return the plan of a workload on a chip that starts with the constants `kept` on chip.
 
+    `patterns` are those of this chip; what is missing is added.
+
     Raises as `require_supported`, and ValueError naming each op that a buffer is too small for.
     """
     warnings = require_supported(workload, architecture)
-    planner = Planner(workload, architecture, technology=technology, layout=layout, kept=kept)
+    planner = Planner(workload, architecture, patterns=patterns, layout=layout, kept=kept)
     problems: list[str] = []
     for members in planner.members():
         head = workload.items[members[0]]

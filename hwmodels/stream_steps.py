@@ -1,14 +1,30 @@
 """Vector ops and transfers into steps: chunks that fit the streaming halves of the buffers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from hwmodels.mapping import even_tiles
-from hwmodels.memory import Descriptor
-from hwmodels.plan import Port, Step
-from hwmodels.planner import Extra, Operand, Planner, Result, Share
+from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write
+from hwmodels.plan import Pattern, Port, Step
+from hwmodels.planner import Extra, Operand, Planner, Result
 from hwmodels.vector import FUNCTIONS, operation_count, pass_cycles
-from hwmodels.workload import TensorRef, Transfer, VectorOp
+from hwmodels.workload import Transfer, VectorOp
+
+
+@dataclass(frozen=True)
+class StreamKind:
+    """All that the pattern of a vector op or a transfer depends on.
+
+    `units` positions fall into `chunks` chunks; each of `phases` runs over all of them, with the
+    passes (operations per element) of the group's first op over its `elements`.
+    """
+
+    units: int
+    chunks: int
+    elements: int
+    phases: tuple[tuple[int, ...], ...]
+    tensors: Tensors
 
 
 def plan_vector(planner: Planner, op: VectorOp) -> None:
@@ -18,8 +34,7 @@ def plan_vector(planner: Planner, op: VectorOp) -> None:
     Where a row does not fit, or the function reduces over the whole tensor, each pass runs over all
     chunks and reads again what is not kept.
     """
-    group = planner.begin("vector")
-    head = group.items[0]
+    planner.begin("vector")
     pinned = planner.pinned()
     function = FUNCTIONS[op.function]
     reads = _operands(planner, op, pinned, is_reused=function.scope == "tensor")
@@ -27,24 +42,12 @@ def plan_vector(planner: Planner, op: VectorOp) -> None:
     away = [extra for extra in reads if not extra.operand.is_here]
     number, is_whole_rows = _chunks(planner, op, reads, results)
     is_barrier = function.scope == "tensor" or (function.scope == "row" and not is_whole_rows)
-    phases: list[tuple[int, ...]] = [function.operations]
+    phases: tuple[tuple[int, ...], ...] = (function.operations,)
     if is_barrier and number > 1:
-        phases = [(operations,) for operations in function.operations]
+        phases = tuple((operations,) for operations in function.operations)
     units = op.elements // op.row_length if is_whole_rows else op.elements
-    lanes = planner.architecture.vector_unit.lanes
-    for phase, passes in enumerate(phases):
-        is_final = phase == len(phases) - 1
-        for share in _shares(units, number):
-            step = Step()
-            is_start = phase == share.first == 0
-            step.loads = planner.extra_loads(away, share, is_start=is_start)
-            step.releases = [load for load in step.loads if load.credit_bytes]
-            elements = share.of(op.elements)
-            step.vector = ((head, sum(pass_cycles(elements, n, lanes) for n in passes)),)
-            if is_final:
-                step.vector += planner.fused_work(share)
-                _close(planner, step, results, share)
-            group.steps.append(step)
+    kind = StreamKind(units, number, op.elements, phases, planner.tensors(away, results))
+    planner.bind(planner.patterns.of(kind, build_stream), away, results)
     _tally_vector(planner, op, reads, results)
 
 
@@ -54,39 +57,57 @@ def plan_transfer(planner: Planner, transfer: Transfer) -> None:
     Bytes of tensors that lie on chip are not read from memory. An append writes the last bytes of
     its state.
     """
-    group = planner.begin("dma")
-    head = group.items[0]
+    head = planner.begin("dma").items[0]
     pinned = planner.pinned()
     here = [ref for ref in transfer.reads if planner.port_of(ref)]
     away = [ref for ref in transfer.reads if not planner.port_of(ref)]
     after = tuple(written for ref in away for written in planner.write_of(ref))
-    extras = [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
+    reads = [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
     results = planner.writes(planner.results(), pinned=pinned)
     read_bytes = max(0, transfer.read_bytes - sum(ref.size_bytes for ref in here))
     read_bytes = min(read_bytes, sum(ref.size_bytes for ref in away))
-    sizes = [_moved_bytes(transfer, r.ref) for r in results if r.written is not None]
+    writes = [_moved(transfer, result) for result in results]
+    limits = planner.patterns.setting.limits
     number = max(
         1,
-        -(-read_bytes // planner.limits.input_bytes),
-        -(-sum(sizes) // planner.limits.output_bytes),
+        -(-read_bytes // limits.input_bytes),
+        -(-sum(one.size_bytes for one in writes if one.is_stored) // limits.output_bytes),
     )
-    source = max(away, key=lambda ref: ref.size_bytes, default=None)
-    for share in _shares(number, number):
-        step = Step(loads=planner.extra_loads(extras, share, is_start=share.first == 0))
-        if source is not None and share.of(read_bytes):
-            operand = Operand(source, "input", is_here=False, is_kept=False, after=after)
-            base = planner.address(source) + Share(0, share.first, share.total).of(read_bytes)
-            descriptor = Descriptor(base, share.of(read_bytes), requester="input")
-            step.loads.append(planner.load(operand, head, descriptor))
-        step.releases = [load for load in step.loads if load.credit_bytes]
-        step.vector = planner.fused_work(share)
-        _close(planner, step, results, share, transfer)
-        group.steps.append(step)
+    tensors = planner.tensors(reads, results, writes)
+    if read_bytes:
+        source = max(away, key=lambda ref: ref.size_bytes)
+        operand = Operand(source, "input", is_here=False, is_kept=False, after=after)
+        reads.append(Extra(head, operand))
+        moved = Read("input", read_bytes, source.elements, False, False, False)
+        tensors = replace(tensors, reads=(*tensors.reads, moved))
+    kind = StreamKind(number, number, 0, (), tensors)
+    planner.bind(planner.patterns.of(kind, build_stream), reads, results)
     tally = planner.tallies[head]
     tally.input_buffer_read += transfer.read_bytes
-    for result in results:
-        _tally_result(planner, head, result, _moved_bytes(transfer, result.ref))
+    for result, write in zip(results, writes, strict=True):
+        _tally_result(planner, head, result, write.size_bytes)
     planner.tally_fused(element_bytes=4)
+
+
+def build_stream(setting: Setting, kind: StreamKind) -> Pattern:
+    """Return the steps of a vector op or a transfer and the ops fused behind it, chunk by chunk."""
+    builder = Builder(setting, kind.tensors)
+    sources = range(len(kind.tensors.reads))
+    phases = kind.phases or ((),)
+    for phase, passes in enumerate(phases):
+        for share in _shares(kind.units, kind.chunks):
+            is_start = phase == share.first == 0
+            step = Step(loads=builder.share_loads(sources, share, is_start=is_start))
+            step.releases = [load for load in step.loads if load.credit_bytes]
+            if kind.phases:
+                elements = share.of(kind.elements)
+                cycles = sum(pass_cycles(elements, n, setting.lanes) for n in passes)
+                step.vector = ((0, cycles),)
+            if phase == len(phases) - 1:
+                step.vector += builder.fused_work(share)
+                builder.close(step, share)
+            builder.steps.append(step)
+    return builder.finish()
 
 
 def _operands(planner: Planner, op: VectorOp, pinned: set[str], *, is_reused: bool) -> list[Extra]:
@@ -111,11 +132,8 @@ def _chunks(
     for result in results:
         if result.written is not None:
             streamed["output"] += result.ref.size_bytes
-    limits = {
-        "input": planner.limits.input_bytes,
-        "weight": planner.limits.weight_bytes,
-        "output": planner.limits.output_bytes,
-    }
+    room = planner.patterns.setting.limits
+    limits = {"input": room.input_bytes, "weight": room.weight_bytes, "output": room.output_bytes}
     rows = op.elements // op.row_length
     for units, is_whole_rows in ((rows, rows * op.row_length == op.elements), (op.elements, False)):
         most = min(
@@ -124,7 +142,7 @@ def _chunks(
         )
         if most >= 1 and (is_whole_rows or units == op.elements):
             return -(-units // most), is_whole_rows
-    raise ValueError(f"no element of {op.elements} fits {planner.limits}")
+    raise ValueError(f"no element of {op.elements} fits {room}")
 
 
 def _shares(units: int, number: int) -> Iterator[Share]:
@@ -132,40 +150,12 @@ def _shares(units: int, number: int) -> Iterator[Share]:
         yield Share(first, stop, units)
 
 
-def _close(
-    planner: Planner,
-    step: Step,
-    results: Sequence[Result],
-    share: Share,
-    transfer: Transfer | None = None,
-) -> None:
-    """Add the stores of one chunk and the output room they need."""
-    head = planner.groups[-1].items[0]
-    for result in results:
-        ref = result.ref
-        if result.written is None:
-            continue
-        moved = ref.size_bytes if transfer is None else _moved_bytes(transfer, ref)
-        if not share.of(moved):
-            continue
-        skipped = ref.size_bytes - moved
-        before = Share(0, share.first, share.total).of(moved)
-        descriptor = Descriptor(
-            planner.address(ref) + skipped + before,
-            share.of(moved),
-            is_write=True,
-            requester="output",
-            priority=2,
-        )
-        step.stores.append(planner.store(result, head, descriptor))
-        step.opens_bytes += share.of(moved)
-    step.closes_bytes = step.opens_bytes
-
-
-def _moved_bytes(transfer: Transfer, ref: TensorRef) -> int:
-    """Return the bytes of `ref` that the transfer writes."""
+def _moved(transfer: Transfer, result: Result) -> Write:
+    """Return the bytes of a result that the transfer writes: the last ones of its own."""
+    ref = result.ref
     is_own = any(ref.id == written.id for written in transfer.writes)
-    return min(transfer.write_bytes, ref.size_bytes) if is_own else ref.size_bytes
+    moved = min(transfer.write_bytes, ref.size_bytes) if is_own else ref.size_bytes
+    return Write(moved, ref.elements, result.written is not None, ref.size_bytes - moved)
 
 
 def _tally_vector(

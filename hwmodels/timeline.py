@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hwmodels.array import Split
 from hwmodels.plan import Group
 from hwmodels.stats import Cycles
 
@@ -47,10 +46,7 @@ def divide(group: Group, record: Record, period_fs: int) -> dict[int, Cycles]:
         return -(-time_fs // period_fs)
 
     head = group.items[0]
-    split = Split()
-    for step in group.steps:
-        if step.array is not None:
-            split += step.array
+    split = group.pattern.work
     vector = dict.fromkeys(group.items, 0)
     stalls: dict[Cause, int] = {"input": 0, "weight": 0, "output": 0, "dependency": 0}
     busy = [(edge(start), edge(end), item) for start, end, item in record.vector]

@@ -13,7 +13,8 @@ from hwmodels.array import closed_form
 from hwmodels.layout import place
 from hwmodels.machine import Engine, Machine
 from hwmodels.mapping import panels
-from hwmodels.memory import Descriptor, MemoryServer
+from hwmodels.memory import Channels, Descriptor, MemoryServer
+from hwmodels.pattern import Patterns, setting
 from hwmodels.simulate import plan_workload, simulate
 from hwmodels.stats import Cycles
 from hwmodels.vector import function_cycles
@@ -26,8 +27,9 @@ SHARED = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], d
 def run(items, chip, memory):
     workload = Workload("w", tuple(items))
     (layout,) = place([workload], chip, memory)
-    plan = plan_workload(workload, chip, technology=memory, layout=layout)
-    return Machine(plan, chip, technology=memory).run(), plan
+    patterns = Patterns(setting(chip, memory))
+    plan = plan_workload(workload, chip, patterns=patterns, layout=layout)
+    return Machine(plan, chip, patterns.setting.channels).run(), plan
 
 
 def nanoseconds(spans):
@@ -42,7 +44,7 @@ def test_a_3x5x4_gemm_on_2x2_cells_in_three_panels(make_chip, make_memory):
     # 13-27, 27-41, 41-55. Result tiles leave at 27, 41 and 55 (24, 24, 12 bytes); the last one
     # has moved at 55 + 1.5 + 10 = 66.5, the next edge is 67.
     timeline, plan = run([gemm("g", 3, 5, 4)], make_chip(output_size=64), make_memory())
-    assert [step.array.total for step in plan.groups[0].steps] == [14, 14, 14]
+    assert [step.array.total for step in plan.groups[0].pattern.steps] == [14, 14, 14]
     assert nanoseconds(timeline.records[0].waits) == [
         (0, 12, "input"),
         (12, 13, "weight"),
@@ -107,7 +109,7 @@ def test_a_late_panel_of_weights_shows_its_shift_into_the_array(make_chip, make_
     )
     memory = make_memory(bandwidth=1e9, latency=0.0)
     timeline, plan = run([gemm("g", 1, 8, 4)], chip, memory)
-    assert len(plan.groups[0].steps) == 2
+    assert len(plan.groups[0].pattern.steps) == 2
     assert nanoseconds(timeline.records[0].waits)[:4] == [
         (0, 4, "input"),
         (4, 20, "weight"),
@@ -162,7 +164,7 @@ def test_a_slow_vector_clock_is_rounded_to_its_own_edges(make_chip, ideal):
 
 def test_a_port_moves_its_bytes_per_cycle_one_descriptor_after_the_other(ideal):
     env = simpy.Environment()
-    server = MemoryServer(env, MemoryStack("test", 1), ideal)
+    server = MemoryServer(env, Channels(MemoryStack("test", 1), ideal))
     engine = Engine(env, server, Buffer(1024, port_bytes=4), period_fs=NS)
     ends = []
     for size in (40, 42):  # 10 cycles, and 10.5 behind them
@@ -198,7 +200,7 @@ def test_with_ideal_memory_fused_work_is_a_two_stage_pipeline(n, lanes, columns,
     y = tensor("y", "output", (m, n), 32)
     items = [gemm("g", m, n, k, result=y), vector("e", "gelu", (y,), (y,), is_fused=True)]
     timeline, plan = run(items, chip, ideal)
-    if any(step.closes_bytes > 4 * m * columns for step in plan.groups[0].steps):
+    if any(step.closes_bytes > 4 * m * columns for step in plan.groups[0].pattern.steps):
         pytest.fail("a tile is larger than half of the output buffer")
     array_end, tile_ends = 0, [0, 0]
     for start, stop in panels(n, columns):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.architecture import MemoryStack
-from hwmodels.memory import BusShape, Descriptor, MemoryServer, bus_bytes, channel_bytes
+from hwmodels.memory import BusShape, Channels, Descriptor, MemoryServer, channel_bytes
 
 NS = 10**6  # femtoseconds
 
@@ -14,7 +14,9 @@ NS = 10**6  # femtoseconds
 def serve(memory, submissions, *, channels=1, arbitration="fifo"):
     """Submit (nanosecond, descriptor) pairs; return nanoseconds of completion and the server."""
     env = simpy.Environment()
-    server = MemoryServer(env, MemoryStack("test", channels, arbitration=arbitration), memory)
+    server = MemoryServer(
+        env, Channels(MemoryStack("test", channels, arbitration=arbitration), memory)
+    )
     ends = {}
 
     def submit(at, number, descriptor):
@@ -98,7 +100,7 @@ def test_shares_of_channels_equal_counting_bursts(channels, burst, turns, base, 
         for number in range(start // burst, -(-(start + length) // burst)):
             counted[number * burst // (burst * turns) % channels] += burst
     assert list(channel_bytes(shape, descriptor)) == counted
-    assert bus_bytes(shape, descriptor) == sum(counted) >= descriptor.size_bytes
+    assert sum(counted) >= descriptor.size_bytes
 
 
 @pytest.mark.parametrize("channels", [1, 2, 8])
