@@ -10,7 +10,7 @@ while it works, else to the vector unit while it works, else to what is being wa
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,7 @@ import simpy
 
 from hwmodels.architecture import Architecture, Buffer
 from hwmodels.mapping import unit_bytes
-from hwmodels.memory import Channels, Completion, Descriptor, MemoryServer, Process
+from hwmodels.memory import FOREVER_FS, Channels, Completion, Descriptor, MemoryServer, Process
 from hwmodels.plan import Group, Plan, Port, Source, Step, Target, Written
 from hwmodels.stats import Cycles
 from hwmodels.timeline import Cause, Record, divide
@@ -97,7 +97,7 @@ class Engine:
         self.free_fs = 0
 
     def move(self, descriptor: Descriptor, *, origin: int = 0) -> Completion:
-        """Start a descriptor; returns the event that memory and port are done with it."""
+        """Start a descriptor; returns when memory and port will be done with it."""
         busy = 0
         if self.port_bytes is not None:
             busy = -(-descriptor.size_bytes * self.period_fs // self.port_bytes)
@@ -166,7 +166,8 @@ class Machine:
         self.writes: dict[Written, Flag] = {}
         self.open_stores: dict[Written, int] = {}
         self.records = [Record() for _ in plan.groups]
-        self.last_tile: Completion | None = None
+        self.last_tile: simpy.Event | None = None
+        self.fused_fs = 0  # when the vector unit is done with the last tile
         self.stores_left = sum(
             len(group.spills) + sum(group.pattern.stores) for group in plan.groups
         )
@@ -228,7 +229,7 @@ class Machine:
         ):
             record.start_fs = self.clock.now
             if group.unit == "array":
-                yield from self._align(group)
+                yield from self._until(_edge(record.start_fs, self.period_fs))
             yield from self._group(group, record)
             record.end_fs = self.clock.now
             finished.set()
@@ -241,13 +242,14 @@ class Machine:
         """Run the steps of one group on the array or the vector unit."""
         if group.spills:
             yield from self._spill(group, record)
+        period_fs = self._period(group)
         for step in group.pattern.steps:
-            yield from self._prepare(step, record, group)
+            end_fs = yield from self._begin(step, record, period_fs)
             if step.array is not None:
-                yield self.clock.timeout(step.array.total * self.period_fs)
+                end_fs += step.array.total * self.period_fs
             elif step.vector:
-                now = self.clock.now
-                yield self.clock.timeout(self._work(step, group, record, now) - now)
+                end_fs = self._work(step, group, record, end_fs)
+            yield from self._until(end_fs)
             self._end(step, group, record)
         if self.last_tile is not None and not self.last_tile.processed:
             yield from self._wait(record, self.last_tile, "output", group)
@@ -261,50 +263,51 @@ class Machine:
             if not flag.is_set:
                 yield from self._wait(record, flag.wait(), "output", group)
 
-    def _prepare(self, step: Step, record: Record, group: Group) -> Process:
-        """Wait for the operands of a step and for room in the output buffer."""
-        clock = self.clock
+    def _begin(
+        self, step: Step, record: Record, period_fs: int
+    ) -> Generator[simpy.Event, object, int]:
+        """Return when a step can begin: its operands are there, and room in the output buffer.
+
+        That may be later than now, as time goes on only until it is known.
+        """
+        begin = self.clock.now
         for load in step.loads:
-            arrivals = self.streams[load.port].arrivals
-            if not arrivals or arrivals[0].done_fs > clock.now:
-                yield from self._await_load(load.port, record, group)
-            arrival = arrivals.popleft()
+            stream = self.streams[load.port]
+            is_late = not stream.arrivals
+            if is_late:
+                yield stream.submitted()
+            arrival = stream.arrivals.popleft()
+            if arrival.done_fs == FOREVER_FS:
+                yield arrival.wait()
+            done = arrival.done_fs
+            if is_late or done > begin:
+                begin = _depend(record, begin, arrival.submitted_fs)
+                begin = _stall(record, begin, max(begin, done), load.port, period_fs)
             if step.hidden_load and load.port == "weight":
-                late = arrival.done_fs + step.hidden_load * self.period_fs - clock.now
-                if late > 0:
-                    yield from self._wait(record, clock.timeout(late), "weight", group)
+                shifted = done + step.hidden_load * self.period_fs
+                if shifted > begin:
+                    begin = _stall(record, begin, shifted, "weight", period_fs)
         if step.opens_bytes:
             event = self.output.take(step.opens_bytes)
             if event is not None:
-                yield from self._wait(record, event, "output", group)
+                yield event
+                begin = _stall(record, begin, max(begin, self.clock.now), "output", period_fs)
+        return begin
 
-    def _await_load(self, port: Port, record: Record, group: Group) -> Process:
-        """Wait for the next load; time before it could start counts as dependency."""
-        stream, start = self.streams[port], self.clock.now
-        if not stream.arrivals:
-            yield stream.submitted()
-        arrival = stream.arrivals[0]
-        if arrival.done_fs > self.clock.now:
-            yield arrival
-        yield from self._align(group)
-        if arrival.submitted_fs > start:
-            record.waits.append((start, arrival.submitted_fs, "dependency"))
-            start = arrival.submitted_fs
-        record.waits.append((start, self.clock.now, port))
+    def _until(self, time_fs: int) -> Process:
+        """Let time go on until `time_fs`."""
+        if time_fs > self.clock.now:
+            yield self.clock.timeout(time_fs - self.clock.now)
 
     def _wait(self, record: Record, event: simpy.Event, cause: Cause, group: Group) -> Process:
         """Wait for an event and the next edge of the clock of the group's unit."""
         start = self.clock.now
         yield event
-        yield from self._align(group)
-        record.waits.append((start, self.clock.now, cause))
+        yield from self._until(_stall(record, start, self.clock.now, cause, self._period(group)))
 
-    def _align(self, group: Group) -> Process:
-        """Go on at the next edge of the clock of the group's unit."""
-        period = self.vector_period_fs if group.unit == "vector" else self.period_fs
-        rest = -self.clock.now % period
-        if rest:
-            yield self.clock.timeout(rest)
+    def _period(self, group: Group) -> int:
+        """Return the clock period of a group's unit."""
+        return self.vector_period_fs if group.unit == "vector" else self.period_fs
 
     def _work(self, step: Step, group: Group, record: Record, start_fs: int) -> int:
         """Put the vector work of a step down, op after op, and return when it ends.
@@ -331,10 +334,9 @@ class Machine:
     def _follow(self, step: Step, group: Group, record: Record) -> None:
         """Let the vector unit run the fused ops of a finished tile behind those of the last one."""
         now = self.clock.now
-        begin = now if self.last_tile is None else max(now, self.last_tile.done_fs)
-        self.last_tile = Completion(self.clock, now)
-        self.last_tile.happen(self._work(step, group, record, begin), now)
-        self.last_tile.on(partial(self._empty, step, group))
+        self.fused_fs = self._work(step, group, record, max(now, self.fused_fs))
+        self.last_tile = self.clock.timeout(self.fused_fs - now)
+        self.last_tile.callbacks.append(partial(self._empty, step, group))
 
     def _empty(self, step: Step, group: Group, _: simpy.Event | None = None) -> None:
         """Write a finished tile to memory and free its room when that is done."""
@@ -346,7 +348,7 @@ class Machine:
 
     def _store(self, target: Target, descriptor: Descriptor, tile: Tile | None) -> None:
         done = self.writer.move(descriptor, origin=target.address)
-        done.on(partial(self._stored, target.written, tile))
+        done.wait().callbacks.append(partial(self._stored, target.written, tile))
 
     def _stored(self, written: Written, tile: Tile | None, _: simpy.Event) -> None:
         flag = self._written(written)
@@ -366,3 +368,23 @@ class Machine:
             self.writes[written] = Flag(self.clock)
             self.open_stores[written] = written.stores
         return self.writes[written]
+
+
+def _edge(time_fs: int, period_fs: int) -> int:
+    """Return the first edge from `time_fs` of a clock."""
+    return time_fs + -time_fs % period_fs
+
+
+def _stall(record: Record, begin: int, end: int, cause: Cause, period_fs: int) -> int:
+    """Put a wait down, from `begin` to the first edge from `end`, and return when it is over."""
+    end = _edge(end, period_fs)
+    record.waits.append((begin, end, cause))
+    return end
+
+
+def _depend(record: Record, begin: int, submitted_fs: int) -> int:
+    """Put the part of a wait down in which the transfer could not start yet; return its end."""
+    if submitted_fs <= begin:
+        return begin
+    record.waits.append((begin, submitted_fs, "dependency"))
+    return submitted_fs

@@ -6,7 +6,7 @@ with further transfers; bandwidth is shared by all requesters.
 """
 
 import heapq
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import count
 
@@ -161,29 +161,35 @@ class Channels:
 FOREVER_FS = 1 << 80
 
 
-class Completion(simpy.Event):
-    """The event that the last byte of a descriptor has moved.
+class Completion:
+    """When the last byte of a descriptor has moved, and the event to wait for it.
 
-    `submitted_fs` is when the descriptor was submitted; `done_fs` is when it ends, FOREVER_FS
-    until the memory has found that out. It is done from that instant on, also for who looks before
-    the event itself has had its turn.
+    `submitted_fs` is when the descriptor was submitted; `done_fs` is when it is done, FOREVER_FS
+    until the memory has found that out.
     """
 
+    __slots__ = ("_event", "done_fs", "env", "submitted_fs")
+
     def __init__(self, env: simpy.Environment, submitted_fs: int) -> None:
-        super().__init__(env)
+        self.env = env
         self.submitted_fs = submitted_fs
         self.done_fs = FOREVER_FS
+        self._event: simpy.Event | None = None
 
-    def happen(self, done_fs: int, now_fs: int) -> None:
-        """Let the event happen at `done_fs`; it is `now_fs`."""
+    def settle(self, done_fs: int) -> None:
+        """Let it be done at `done_fs`, now or later."""
         self.done_fs = done_fs
-        self._ok = True
-        self._value = None
-        self.env.schedule(self, delay=done_fs - now_fs)
+        if self._event is not None:
+            timeout = self.env.timeout(done_fs - int(self.env.now))
+            timeout.callbacks.append(self._event.trigger)
 
-    def on(self, action: Callable[[simpy.Event], None]) -> None:
-        """Do `action` when the event happens."""
-        self.callbacks.append(action)
+    def wait(self) -> simpy.Event:
+        """Return an event that happens when it is done; to be asked for before that."""
+        if self.done_fs < FOREVER_FS:
+            return self.env.timeout(self.done_fs - int(self.env.now))
+        if self._event is None:
+            self._event = self.env.event()
+        return self._event
 
 
 Waiting = tuple[int, int, Descriptor, Share, int, Completion]  # rank, order, what, not before, done
@@ -211,7 +217,7 @@ class MemoryServer:
     def submit(
         self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
     ) -> Completion:
-        """Return the event that the last byte of `descriptor` has moved, not before `earliest_fs`.
+        """Return when the last byte of `descriptor` will have moved, not before `earliest_fs`.
 
         The descriptor's base counts from the address `origin`. `earliest_fs` is when the other end
         of the transfer, a port for instance, is done with it.
@@ -221,7 +227,7 @@ class MemoryServer:
         done = Completion(self.env, now)
         if not self._is_by_priority or (not self._pending and self._wait_fs(share) <= 0):
             end = self._admit(descriptor, share, now)
-            done.happen(max(end, earliest_fs), now)
+            done.settle(max(end, earliest_fs))
             return done
         entry = (descriptor.priority, next(self._order), descriptor, share, earliest_fs, done)
         heapq.heappush(self._pending, entry)
@@ -238,7 +244,7 @@ class MemoryServer:
                 continue  # somebody with a better priority may have come meanwhile
             _, _, descriptor, share, earliest_fs, done = heapq.heappop(self._pending)
             end = self._admit(descriptor, share, done.submitted_fs)
-            done.happen(max(end, earliest_fs), int(self.env.now))
+            done.settle(max(end, earliest_fs))
 
     def _wait_fs(self, share: Share) -> int:
         """Return how long until the first channel of a share is free."""

@@ -168,7 +168,8 @@ def test_a_port_moves_its_bytes_per_cycle_one_descriptor_after_the_other(ideal):
     engine = Engine(env, server, Buffer(1024, port_bytes=4), period_fs=NS)
     ends = []
     for size in (40, 42):  # 10 cycles, and 10.5 behind them
-        engine.move(Descriptor(0, size)).on(lambda _: ends.append(env.now / NS))
+        done = engine.move(Descriptor(0, size)).wait()
+        done.callbacks.append(lambda _: ends.append(env.now / NS))
     env.run()
     assert ends == [10, 20.5]
 

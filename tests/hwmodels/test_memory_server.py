@@ -21,7 +21,7 @@ def serve(memory, submissions, *, channels=1, arbitration="fifo"):
 
     def submit(at, number, descriptor):
         yield env.timeout(at * NS)
-        yield server.submit(descriptor)
+        yield server.submit(descriptor).wait()
         ends[number] = env.now / NS
 
     for number, (at, descriptor) in enumerate(submissions):
