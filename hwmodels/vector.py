@@ -32,6 +32,7 @@ _ONE = "assumed: one lane operation per element"
 _NORM = "assumed: sum; subtract, square and sum; subtract, scale and shift"
 _SOFTMAX = "assumed: maximum; subtract, exponential by table and sum; one multiply"
 _QUANTIZE = "assumed: multiply by 1/scale, round and clip in one further operation"
+_CARRYING = "assumed: add the rounding error of an earlier element, round, clip, keep the error"
 _DYNAMIC = f"assumed: maximum of magnitudes; {_QUANTIZE[9:]}"
 _TABLE = "assumed: table look-up with linear interpolation (look-up, multiply, add)"
 
@@ -47,6 +48,7 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "cast": VectorFunction((1,), "element", _ONE),
     "dequantize": VectorFunction((1,), "element", "assumed: one multiply; scales are per row"),
     "quantize": VectorFunction((2,), "element", _QUANTIZE),
+    "quantize_carrying": VectorFunction((4,), "element", _CARRYING),
     "requantize": VectorFunction((2,), "element", _QUANTIZE),
     "exp": VectorFunction((3,), "element", _TABLE),
     "tanh": VectorFunction((3,), "element", _TABLE),

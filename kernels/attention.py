@@ -6,6 +6,7 @@ from numba import float32, float64, int8
 from numpy.typing import NDArray
 
 from kernels.attention_common import (
+    CARRY_KEYS,
     CODE_128,
     LONGEST,
     MISFIT,
@@ -84,6 +85,7 @@ def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
     v_scales = np.broadcast_to(v_scale, (heads,))
     unit = float32(scale) * LOG2E
     scores = np.empty(length, np.float32)
+    carried = np.empty(CARRY_KEYS, np.float32)
     total = np.empty(depth, np.int64)
     for h in range(heads):
         for t in range(rows):
@@ -97,8 +99,12 @@ def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
                 largest = scores[s] if scores[s] > largest else largest
             norm = float64(0.0)  # NaN after a NaN
             total[:] = 0
+            carried[:] = 0
             for s in range(length):
-                rounded = np.rint(probability(scores[s] - largest))
+                share = float32(probability(scores[s] - largest) + carried[s % CARRY_KEYS])
+                share = float32(255.0) if share > float32(255.0) else share
+                rounded = np.rint(share)
+                carried[s % CARRY_KEYS] = share - rounded
                 norm += rounded
                 code = np.int64(rounded)
                 for d in range(depth):

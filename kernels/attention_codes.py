@@ -14,7 +14,7 @@ import numpy as np
 from llvmlite import ir
 from numba import float32, uint32
 
-from kernels.attention_common import write_exp2
+from kernels.attention_common import CARRY_KEYS, write_exp2
 from kernels.jit import compiled
 from kernels.lowbit import tile_height
 from kernels.lowbit_tiles import row_addresses
@@ -50,7 +50,9 @@ def _largest_of_row(w: Writer, scores, steps, largest) -> None:
 
 
 def _codes_of_row(*, is_words: bool):
-    """Make the step from ``32 steps`` scores to codes rint(255 2^(score - largest)).
+    """Make the step from ``32 steps`` scores to codes rint(255 2^(score - largest) + carried).
+
+    What rounding leaves is carried to the key 32 places on, in the same lane of the next step.
 
     Eight int32 at ``sums`` become parts of their sum. Codes are stored as int16 at ``kept``, or as
     bytes cut at 127 at ``kept`` and the rest at ``excess``, with a bit in ``above`` for each code
@@ -61,13 +63,17 @@ def _codes_of_row(*, is_words: bool):
         b = w.b
         top = w.splat(w.load(F32_LANE, largest), F32X8)
 
-        def code(score: Value) -> Value:
-            share = write_exp2(w, b.fsub(score, top), 255.0)
-            return w.call("llvm.x86.avx.cvt.ps2dq.256", I32X8, [share])
+        def code(score: Value, carried: Value) -> tuple[Value, Value]:
+            share = b.fadd(write_exp2(w, b.fsub(score, top), 255.0), carried)
+            most = constant(F32X8, 255.0)
+            share = b.select(b.fcmp_ordered(">", share, most), most, share)
+            rounded = w.call("llvm.x86.avx.cvt.ps2dq.256", I32X8, [share])
+            return rounded, b.fsub(share, w.to_f32(rounded))
 
-        def body(i, total: Value):
+        def body(i, total: Value, *carries: Value):
             at = b.add(scores, b.mul(i, I64(128)))
-            found = [code(w.load(F32X8, at, 32 * j)) for j in range(4)]
+            pairs = [code(w.load(F32X8, at, 32 * j), carries[j]) for j in range(4)]
+            found, left = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
             words = [w.call("llvm.x86.avx2.packusdw", I16X16, found[j : j + 2]) for j in (0, 2)]
             mixed = w.call("llvm.x86.avx2.packuswb", I8X32, words)
             differences = w.call("llvm.x86.avx2.psad.bw", I64X4, [mixed, constant(I8X32, 0)])
@@ -76,7 +82,7 @@ def _codes_of_row(*, is_words: bool):
                 order = [*range(4), *range(8, 12), *range(4, 8), *range(12, 16)]
                 for j, pair in enumerate(words):
                     w.store(w.shuffle(pair, pair, order), b.add(kept, b.mul(i, I64(64))), 32 * j)
-                return [total]
+                return [total, *left]
             quads = b.bitcast(mixed, I32X8)
             codes = b.bitcast(w.shuffle(quads, quads, [0, 4, 1, 5, 2, 6, 3, 7]), I8X32)
             is_above = b.icmp_signed("<", codes, constant(I8X32, 0))
@@ -87,9 +93,10 @@ def _codes_of_row(*, is_words: bool):
             for lanes, masks in ((codes, above), (is_used, used)):
                 mask = w.call("llvm.x86.avx2.pmovmskb", I32, [lanes])
                 w.store(mask, b.add(masks, b.mul(i, I64(4))))
-            return [total]
+            return [total, *left]
 
-        w.store(w.loop(steps, [constant(I32X8, 0)], body)[0], sums)
+        start = [constant(I32X8, 0), *[constant(F32X8, 0.0)] * (CARRY_KEYS // 8)]
+        w.store(w.loop(steps, start, body)[0], sums)
 
     return tile(8)(generate)
 

@@ -15,6 +15,8 @@ from kernels.simd import I32, Value, Writer, constant
 
 MISFIT, CODE_128, TOO_LONG = 1, 2, 3
 """What a kernel returns that does not run: arrays that do not fit, a code -128, too many keys."""
+CARRY_KEYS = 32
+"""The rounding error of a probability goes to the key this many places on."""
 LONGEST = 2**31 // (255 * 128)
 """Beyond this many keys the context of codes may not fit int32, nor their sum 24 bits."""
 EXP2_LOWEST = -125.5

@@ -53,12 +53,21 @@ def attention_i8(
     """Attention on codes: exact scores, float softmax, probabilities as u8 codes, exact sums.
 
     ``q_scale`` is (H, T), ``k_scale`` (H, S), ``v_scale`` (H). Probabilities are not normalised
-    before they are rounded: the code of exp(s - max) is rint(255 exp(s - max)), and the sum that
-    divides the context is that of the codes. Returns (T, H * D).
+    before they are rounded: the code of exp(s - max) is rint(255 exp(s - max) + carried), at most
+    255, where what was left of the key 32 places before is carried (error diffusion, Floyd and
+    Steinberg 1976, along the keys: many small probabilities keep their sum). The sum that divides
+    the context is that of the codes. Returns (T, H * D).
     """
     factor = q_scale.astype(np.float64)[:, :, None] * k_scale.astype(np.float64)[:, None, :]
     scores = scores_i8(q, k) * factor * scale
-    codes = np.rint(255.0 * np.exp(scores - scores.max(axis=2, keepdims=True))).astype(np.uint8)
+    shares = 255.0 * np.exp(scores - scores.max(axis=2, keepdims=True))
+    codes = np.zeros(shares.shape, np.uint8)
+    carried = np.zeros((*shares.shape[:2], 32))
+    for s in range(0, shares.shape[2], 32):
+        part = shares[:, :, s : s + 32]
+        share = np.minimum(part + carried[:, :, : part.shape[2]], 255.0)
+        codes[:, :, s : s + 32] = np.rint(share)
+        carried[:, :, : part.shape[2]] = share - np.rint(share)
     total = codes.sum(axis=2, dtype=np.int64)
     y = context_i8(codes, v) * (v_scale.astype(np.float64)[:, None, None] / total[:, :, None])
     return y.transpose(1, 0, 2).reshape(q.shape[1], -1).astype(np.float32)

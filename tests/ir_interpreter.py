@@ -153,7 +153,13 @@ def _quantized_attention(op: Op, operands: list[Array | Codes]) -> Array:
     exact = q.astype(np.int64) @ np.swapaxes(k.astype(np.int64), -1, -2)
     k_rows = k_scale if k_scale.shape == (1,) else k_scale[..., None, :]
     scores = exact * _scale_rows(q_scale) * k_rows * float(str(op.attribute("scale")))
-    codes = np.rint(255 * np.exp(scores - scores.max(axis=-1, keepdims=True))).astype(np.int64)
+    shares = 255 * np.exp(scores - scores.max(axis=-1, keepdims=True))
+    codes = np.zeros(shares.shape, np.int64)
+    carried = np.zeros((*shares.shape[:-1], 32))
+    for s in range(shares.shape[-1]):  # the rest of a key goes to the key 32 places on
+        share = np.minimum(shares[..., s] + carried[..., s % 32], 255)
+        codes[..., s] = np.rint(share)
+        carried[..., s % 32] = share - codes[..., s]
     context = codes @ v.astype(np.int64) * v_scale.astype(np.float64)
     return (context / codes.sum(axis=-1, keepdims=True)).astype(np.float32)
 

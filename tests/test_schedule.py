@@ -220,7 +220,7 @@ def test_step_work_is_as_worked_out_by_hand(program):
         VectorOp(
             "step/cross.quantized_attention.quantize",
             "attention",
-            "quantize",
+            "quantize_carrying",
             5,
             5,
             (weights,),

@@ -178,7 +178,7 @@ def attention(context: WorkContext, op: Op) -> list[WorkItem]:
     coded = VectorOp(
         f"{label}.quantize",
         "attention",
-        "quantize",
+        "quantize_carrying",
         softmax.elements,
         memory,
         (weights,),

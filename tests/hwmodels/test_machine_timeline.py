@@ -3,15 +3,15 @@
 from dataclasses import replace
 
 import pytest
-import simpy
 from hw_samples import gemm, tensor, vector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwmodels.architecture import Buffer, MemoryStack
 from hwmodels.array import closed_form
+from hwmodels.dma import Clock, Engine
 from hwmodels.layout import place
-from hwmodels.machine import Engine, Machine
+from hwmodels.machine import Machine
 from hwmodels.mapping import panels
 from hwmodels.memory import Channels, Descriptor, MemoryServer
 from hwmodels.pattern import Patterns, setting
@@ -163,7 +163,7 @@ def test_a_slow_vector_clock_is_rounded_to_its_own_edges(make_chip, ideal):
 
 
 def test_a_port_moves_its_bytes_per_cycle_one_descriptor_after_the_other(ideal):
-    env = simpy.Environment()
+    env = Clock()
     server = MemoryServer(env, Channels(MemoryStack("test", 1), ideal))
     engine = Engine(env, server, Buffer(1024, port_bytes=4), period_fs=NS)
     ends = []
