@@ -9,123 +9,19 @@ The time line is divided so that each array cycle belongs to one op and one cate
 while it works, else to the vector unit while it works, else to what is being waited for.
 """
 
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import simpy
 
 from hwmodels.architecture import Architecture, Buffer
+from hwmodels.dma import Clock, Credits, Engine, Flag, Order, Stream
 from hwmodels.mapping import unit_bytes
-from hwmodels.memory import FOREVER_FS, Channels, Completion, Descriptor, MemoryServer, Process
+from hwmodels.memory import FOREVER_FS, Channels, Descriptor, MemoryServer, Process
 from hwmodels.plan import Group, Plan, Port, Source, Step, Target, Written
 from hwmodels.stats import Cycles
 from hwmodels.timeline import Cause, Record, divide
-
-
-class Clock(simpy.Environment):
-    """An environment in whole femtoseconds that knows how many events it was given."""
-
-    @property
-    def now(self) -> int:
-        """The time, in femtoseconds."""
-        return self._now  # type: ignore[return-value]
-
-    def count_events(self) -> int:
-        """Return the number of events scheduled so far; each call uses up one number."""
-        return next(self._eid)
-
-
-class Credits:
-    """Room in a buffer, handed out in order of asking."""
-
-    def __init__(self, env: simpy.Environment, free_bytes: int) -> None:
-        self.env = env
-        self.free_bytes = free_bytes
-        self.waiting: deque[tuple[int, simpy.Event]] = deque()
-
-    def take(self, size_bytes: int) -> simpy.Event | None:
-        """Take room; returns None when it was free, else the event that it has become so."""
-        if not self.waiting and size_bytes <= self.free_bytes:
-            self.free_bytes -= size_bytes
-            return None
-        event = self.env.event()
-        self.waiting.append((size_bytes, event))
-        return event
-
-    def give(self, size_bytes: int) -> None:
-        """Give room back."""
-        self.free_bytes += size_bytes
-        while self.waiting and self.waiting[0][0] <= self.free_bytes:
-            size, event = self.waiting.popleft()
-            self.free_bytes -= size
-            event.succeed()
-
-
-class Flag:
-    """Something that happens once; only who comes before needs an event to wait for."""
-
-    def __init__(self, env: simpy.Environment) -> None:
-        self.env = env
-        self.is_set = False
-        self.event: simpy.Event | None = None
-
-    def wait(self) -> simpy.Event:
-        """Return the event to wait for, while the flag is not set."""
-        if self.event is None:
-            self.event = self.env.event()
-        return self.event
-
-    def set(self) -> None:
-        """Let it have happened now."""
-        self.is_set = True
-        if self.event is not None:
-            self.event.succeed()
-
-
-class Engine:
-    """A DMA engine: its port moves `port_bytes` per array cycle while memory does its part."""
-
-    def __init__(
-        self, env: simpy.Environment, server: MemoryServer, buffer: Buffer, period_fs: int
-    ) -> None:
-        self.env = env
-        self.server = server
-        self.port_bytes = buffer.port_bytes
-        self.period_fs = period_fs
-        self.free_fs = 0
-
-    def move(self, descriptor: Descriptor, *, origin: int = 0) -> Completion:
-        """Start a descriptor; returns when memory and port will be done with it."""
-        busy = 0
-        if self.port_bytes is not None:
-            busy = -(-descriptor.size_bytes * self.period_fs // self.port_bytes)
-        self.free_fs = max(int(self.env.now), self.free_fs) + busy
-        return self.server.submit(descriptor, origin=origin, earliest_fs=self.free_fs)
-
-
-class Stream:
-    """What comes through the port of one operand buffer: room, and loads in the order of use."""
-
-    def __init__(self, clock: Clock, engine: Engine, size_bytes: int) -> None:
-        self.clock = clock
-        self.engine = engine
-        self.credits = Credits(clock, 2 * unit_bytes(size_bytes))
-        self.arrivals: deque[Completion] = deque()  # submitted, not yet asked for
-        self._is_wanted: simpy.Event | None = None
-
-    def submit(self, descriptor: Descriptor, *, origin: int) -> None:
-        """Start the next load."""
-        self.arrivals.append(self.engine.move(descriptor, origin=origin))
-        if self._is_wanted is not None:
-            self._is_wanted.succeed()
-            self._is_wanted = None
-
-    def submitted(self) -> simpy.Event:
-        """Return the event that the next load is submitted."""
-        self._is_wanted = self.clock.event()
-        return self._is_wanted
 
 
 @dataclass(slots=True)
@@ -157,10 +53,6 @@ class Machine:
         self.server = MemoryServer(clock, channels)
         buffers = architecture.buffers
         self.writer = Engine(clock, self.server, buffers.output, self.period_fs)
-        self.streams: dict[Port, Stream] = {
-            "input": self._stream(buffers.input),
-            "weight": self._stream(buffers.weight),
-        }
         self.output = Credits(clock, buffers.output.size_bytes)
         self.finished = [Flag(clock) for _ in plan.groups]
         self.writes: dict[Written, Flag] = {}
@@ -172,18 +64,23 @@ class Machine:
             len(group.spills) + sum(group.pattern.stores) for group in plan.groups
         )
         self.stores_done = Flag(clock)
+        self.streams: dict[Port, Stream] = {
+            "input": self._stream("input", buffers.input),
+            "weight": self._stream("weight", buffers.weight),
+        }
 
-    def _stream(self, buffer: Buffer) -> Stream:
+    def _stream(self, port: Port, buffer: Buffer) -> Stream:
         engine = Engine(self.clock, self.server, buffer, self.period_fs)
-        return Stream(self.clock, engine, buffer.size_bytes)
+        room = 2 * unit_bytes(buffer.size_bytes)
+        return Stream(self.clock, engine, room, self._orders(port))
 
     def run(self) -> Timeline:
         """Return the time line of the plan.
 
         Raises RuntimeError when the cycles of an op do not sum to its time: a fault of this model.
         """
-        for port in self.streams:
-            self.clock.process(self._fetch(port))
+        for stream in self.streams.values():
+            stream.go_on()
         end = self.clock.process(self._compute())
         self.clock.run(until=end)
         cycles: dict[int, Cycles] = {}
@@ -197,23 +94,17 @@ class Machine:
             tuple(self.records),
         )
 
-    def _fetch(self, port: Port) -> Process:
-        """Run the read engine of one buffer: loads in order, as room and producers allow."""
-        stream = self.streams[port]
+    def _orders(self, port: Port) -> Iterator[Order]:
+        """Yield the loads through a port, with what each tensor's first load has to wait for."""
         for group in self.plan.groups:
-            ready: set[int] = set()  # sources that memory holds
+            known: set[int] = set()
             for load in group.pattern.loads[port]:
                 source = group.sources[load.source]
-                if load.source not in ready:
-                    for flag in self._producers(source):
-                        if not flag.is_set:
-                            yield flag.wait()
-                    ready.add(load.source)
-                if load.credit_bytes:
-                    event = stream.credits.take(load.credit_bytes)
-                    if event is not None:
-                        yield event
-                stream.submit(load.descriptor, origin=source.address)
+                producers: Iterable[Flag] = ()
+                if load.source not in known:
+                    known.add(load.source)
+                    producers = self._producers(source)
+                yield load, source.address, producers
 
     def _producers(self, source: Source) -> Iterator[Flag]:
         """Yield what must have happened before a tensor can be loaded."""
@@ -249,7 +140,8 @@ class Machine:
                 end_fs += step.array.total * self.period_fs
             elif step.vector:
                 end_fs = self._work(step, group, record, end_fs)
-            yield from self._until(end_fs)
+            if end_fs > self.clock.now:
+                yield simpy.Timeout(self.clock, end_fs - self.clock.now)
             self._end(step, group, record)
         if self.last_tile is not None and not self.last_tile.processed:
             yield from self._wait(record, self.last_tile, "output", group)
@@ -275,7 +167,7 @@ class Machine:
             stream = self.streams[load.port]
             is_late = not stream.arrivals
             if is_late:
-                yield stream.submitted()
+                yield stream.next_start()
             arrival = stream.arrivals.popleft()
             if arrival.done_fs == FOREVER_FS:
                 yield arrival.wait()
@@ -325,7 +217,7 @@ class Machine:
     def _end(self, step: Step, group: Group, record: Record) -> None:
         """Give back the operands of a step and pass on its results."""
         for load in step.releases:
-            self.streams[load.port].credits.give(load.credit_bytes)
+            self.streams[load.port].room.give(load.credit_bytes)
         if step.array is not None and step.vector:
             self._follow(step, group, record)
         elif step.closes_bytes:
