@@ -1,11 +1,11 @@
 """How a GEMM is folded onto the array: pure generators of tiles that know loops but no clock.
 
-A dataflow is one generator under `@dataflow("name")`; a chip names it.
+A dataflow is one generator under `@dataflow("name")`, with the closed form of how many tiles it
+yields; a chip names it.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -24,22 +24,38 @@ class Tile:
 
 
 Folding = Callable[[int, int, int, int], Iterator[Tile]]
-DATAFLOWS: dict[str, Folding] = {}
+Count = Callable[[int, int, int, int], int]
 
 
-def dataflow(name: str) -> Callable[[Folding], Folding]:
-    """Register a generator `(n, k, rows, columns) -> tiles` under `name`."""
+@dataclass(frozen=True)
+class Dataflow:
+    """The tiles of w[n, k] on rows x columns cells, and their number."""
+
+    tiles: Folding
+    count: Count
+
+
+DATAFLOWS: dict[str, Dataflow] = {}
+
+
+def dataflow(name: str, *, count: Count) -> Callable[[Folding], Folding]:
+    """Register a generator `(n, k, rows, columns) -> tiles` under `name`, and their `count`."""
 
     def register(folding: Folding) -> Folding:
         if name in DATAFLOWS:
             raise KeyError(f'dataflow "{name}" is registered twice')
-        DATAFLOWS[name] = folding
+        DATAFLOWS[name] = Dataflow(folding, count)
         return folding
 
     return register
 
 
-@dataflow("weight_stationary")
+def blocks(n: int, k: int, rows: int, columns: int) -> int:
+    """Return the number of blocks of rows x columns that cover w[n, k], k along the rows."""
+    return -(-k // rows) * -(-n // columns)
+
+
+@dataflow("weight_stationary", count=blocks)
 def weight_stationary(n: int, k: int, rows: int, columns: int) -> Iterator[Tile]:
     """Yield the folds of w[n, k]: each weight sits in one cell while all activations pass.
 
@@ -56,7 +72,6 @@ def weight_stationary(n: int, k: int, rows: int, columns: int) -> Iterator[Tile]
             yield Tile(n_start, min(n_start + columns, n), k_start, min(k_start + rows, k))
 
 
-@lru_cache(maxsize=65536)
 def fold_count(name: str, *, n: int, k: int, rows: int, columns: int) -> int:
     """Return how many folds the dataflow `name` makes of w[n, k]."""
-    return sum(1 for _ in DATAFLOWS[name](n, k, rows, columns))
+    return DATAFLOWS[name].count(n, k, rows, columns)

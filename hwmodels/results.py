@@ -67,7 +67,18 @@ def collect(
 
 
 def _traffic(tally: Tally) -> Traffic:
-    return Traffic(**{name: getattr(tally, name) for name in Traffic.__dataclass_fields__})
+    return Traffic(
+        tally.dram_read,
+        tally.dram_write,
+        tally.input_buffer_read,
+        tally.input_buffer_write,
+        tally.weight_buffer_read,
+        tally.weight_buffer_write,
+        tally.output_buffer_read,
+        tally.output_buffer_write,
+        tally.partial_sums_read,
+        tally.partial_sums_written,
+    )
 
 
 def _work_fs(group: Group, architecture: Architecture) -> int:

@@ -1,6 +1,5 @@
 """A time line into cycles: each array cycle of a group belongs to one op and one category."""
 
-from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -54,10 +53,13 @@ def divide(group: Group, record: Record, period_fs: int) -> dict[int, Cycles]:
         for start, end, item in busy:
             vector[item] += end - start
         busy = []
+    first = 0  # of the spans of `busy` that have not ended before
     for start_fs, end_fs, cause in record.waits:
         start, end = edge(start_fs), edge(end_fs)
         stalls[cause] += end - start
-        for busy_start, busy_end, item in _overlapping(busy, start, end):
+        while first < len(busy) and busy[first][1] <= start:
+            first += 1
+        for busy_start, busy_end, item in _until(busy, first, end):
             shared = min(end, busy_end) - max(start, busy_start)
             vector[item] += shared
             stalls[cause] -= shared
@@ -82,9 +84,9 @@ def divide(group: Group, record: Record, period_fs: int) -> dict[int, Cycles]:
     return found
 
 
-def _overlapping(busy: list[Busy], start: int, end: int) -> Iterator[Busy]:
-    """Yield the spans of `busy`, in order of time and apart, that overlap [start, end)."""
-    for span in busy[bisect_right(busy, start, key=lambda one: one[1]) :]:
-        if span[0] >= end:
+def _until(busy: list[Busy], first: int, end: int) -> Iterator[Busy]:
+    """Yield the spans of `busy`, in order of time and apart, from number `first`, before `end`."""
+    for number in range(first, len(busy)):
+        if busy[number][0] >= end:
             return
-        yield span
+        yield busy[number]
