@@ -7,6 +7,7 @@ an energy table; a table that does not cover the chip is refused before anything
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import log
+from operator import attrgetter
 from typing import Annotated
 
 from annotated_types import Ge, Gt, MinLen
@@ -157,43 +158,56 @@ def interpolate_sram(table: EnergyTable, size_bytes: int, *, way: str) -> Figure
     return Figure(power(first.value, second.value), source, low, high)
 
 
-def ledger(counts: Mapping[Action, int], priced: Prices) -> tuple[EnergyRow, ...]:
-    """Return one row per action that happened.
+class Ledger:
+    """Makes rows from counts at the prices of one chip; equal rows are one object."""
 
-    Raises KeyError naming an action without a price.
-    """
-    rows = []
-    for (component, action), number in counts.items():
-        if number:
-            price = priced[component, action]
-            rows.append(
-                EnergyRow(
-                    component,
-                    action,
-                    number,
-                    price.value_j,
-                    price.low_j,
-                    price.high_j,
-                    price.source,
-                    price.factor,
-                )
-            )
-    return tuple(rows)
+    def __init__(self, priced: Prices) -> None:
+        self.prices = priced
+        self._rows: dict[tuple[Action, int], EnergyRow] = {}
+
+    def rows(self, counts: Mapping[Action, int]) -> tuple[EnergyRow, ...]:
+        """Return one row per action that happened.
+
+        Raises KeyError naming an action without a price.
+        """
+        found = []
+        for entry in counts.items():
+            if entry[1]:
+                row = self._rows.get(entry)
+                if row is None:
+                    row = self._rows[entry] = self._row(*entry)
+                found.append(row)
+        return tuple(found)
+
+    def _row(self, done: Action, number: int) -> EnergyRow:
+        price = self.prices[done]
+        return EnergyRow(
+            *done,
+            number,
+            price.value_j,
+            price.low_j,
+            price.high_j,
+            price.source,
+            price.factor,
+        )
+
+
+_PRICED = attrgetter(
+    "component",
+    "action",
+    "energy_per_action_j",
+    "low_per_action_j",
+    "high_per_action_j",
+    "source",
+    "factor",
+)
 
 
 def sum_rows(rows: Iterable[tuple[EnergyRow, int]]) -> tuple[EnergyRow, ...]:
     """Return one row per action and price: counts added, each row taken its number of times."""
     counts: dict[tuple[str, str, float, float, float, str, str], int] = {}
     for row, times in rows:
-        key = (
-            row.component,
-            row.action,
-            row.energy_per_action_j,
-            row.low_per_action_j,
-            row.high_per_action_j,
-            row.source,
-            row.factor,
-        )
+        key = _PRICED(row)
         counts[key] = counts.get(key, 0) + times * row.count
     return tuple(
         EnergyRow(key[0], key[1], count, key[2], key[3], key[4], key[5], key[6])

@@ -8,6 +8,7 @@ multiply-accumulate reads its weight from the buffer, one activation serves all 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, stream
@@ -21,27 +22,25 @@ from hwmodels.planner import Extra, Operand, Planner, Result, array_operands
 from hwmodels.workload import NUMBER_BITS, Gemm
 
 
-@dataclass(frozen=True)
-class GemmKind:
+class GemmKind(NamedTuple):
     """All that the pattern of a GEMM depends on; the first two reads are its operands."""
 
     m: int
     n: int
     k: int
-    count: int
+    products: int
     is_on_array: bool
     mapping: Mapping
     tensors: Tensors
 
 
-@dataclass(frozen=True)
-class Block:
-    """What one step computes in product number `index`.
+class Block(NamedTuple):
+    """What one step computes in product number `product`.
 
     Result rows `m`, columns `n` and part `k` of the sum, each as (start, stop).
     """
 
-    index: int
+    product: int
     m: tuple[int, int]
     n: tuple[int, int]
     k: tuple[int, int]
@@ -141,8 +140,8 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
                 step.loads.append(load)
                 operand.current = load if load.credit_bytes else None
         if kind.is_on_array:
-            is_first = number == 0 or blocks[number - 1].index != block.index
-            is_last = number == len(blocks) - 1 or blocks[number + 1].index != block.index
+            is_first = number == 0 or blocks[number - 1].product != block.product
+            is_last = number == len(blocks) - 1 or blocks[number + 1].product != block.product
             step.array = _array_work(array, block, is_first=is_first, is_last=is_last)
             if array.schedule == "double_buffered" and not is_first:
                 step.hidden_load = array.rows
@@ -173,9 +172,9 @@ def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, sha
 
 def _share(kind: GemmKind, block: Block) -> Share:
     """Return which part of all results a block finishes; nothing before its last chunk."""
-    first = (block.index * kind.m + block.m[0]) * kind.n + block.rows * block.n[0]
+    first = (block.product * kind.m + block.m[0]) * kind.n + block.rows * block.n[0]
     done = block.rows * block.columns if block.k[1] == kind.k else 0
-    return Share(first, first + done, kind.count * kind.m * kind.n)
+    return Share(first, first + done, kind.products * kind.m * kind.n)
 
 
 def _array_work(array: ProcessingArray, block: Block, *, is_first: bool, is_last: bool) -> Split:
@@ -192,7 +191,7 @@ def _blocks(kind: GemmKind) -> Iterator[Block]:
     rows = list(pairwise(accumulate(heights, initial=0)))
     columns = list(panels(kind.n, mapping.tile_n))
     chunks = list(panels(kind.k, mapping.tile_k))
-    for index in range(kind.count):
+    for index in range(kind.products):
         if mapping.order == "weights_outer":
             outer = [(m, n) for n in columns for m in rows]
         else:
@@ -203,12 +202,12 @@ def _blocks(kind: GemmKind) -> Iterator[Block]:
 
 
 def _input_key(mapping: Mapping, block: Block) -> tuple[int, ...]:
-    key = (block.index, block.m[0])
+    key = (block.product, block.m[0])
     return key if mapping.input_unit == "whole_k" else (*key, block.k[0])
 
 
 def _weight_key(mapping: Mapping, block: Block) -> tuple[int, ...]:
-    key = (block.index, block.n[0])
+    key = (block.product, block.n[0])
     return key if mapping.weight_unit == "whole_k" else (*key, block.k[0])
 
 
@@ -218,8 +217,8 @@ def _input_part(kind: GemmKind, block: Block) -> Descriptor:
     Row-major activations give one run over all of k, or one run per row for a chunk. A convolution
     reads its share of the rows before im2col, without the rows that two tiles share.
     """
-    read, total = kind.tensors.reads[0], kind.count * kind.m * kind.k
-    first = (block.index * kind.m + block.m[0]) * kind.k
+    read, total = kind.tensors.reads[0], kind.products * kind.m * kind.k
+    first = (block.product * kind.m + block.m[0]) * kind.k
     if kind.mapping.input_unit == "whole_k":
         stop = first + block.rows * kind.k
         return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
@@ -240,8 +239,8 @@ def _input_part(kind: GemmKind, block: Block) -> Descriptor:
 
 def _weight_part(kind: GemmKind, block: Block) -> Descriptor:
     """Return the bytes of the weights of a block: constants lie tile by tile, others by row."""
-    read, total = kind.tensors.reads[1], kind.count * kind.n * kind.k
-    first = (block.index * kind.n + block.n[0]) * kind.k
+    read, total = kind.tensors.reads[1], kind.products * kind.n * kind.k
+    first = (block.product * kind.n + block.n[0]) * kind.k
     if kind.mapping.weight_unit == "whole_k":
         stop = first + block.columns * kind.k
         return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
@@ -261,8 +260,8 @@ def _weight_part(kind: GemmKind, block: Block) -> Descriptor:
 
 
 def _result_part(kind: GemmKind, write: Write, block: Block) -> Descriptor:
-    total = kind.count * kind.m * kind.n
-    first = (block.index * kind.m + block.m[0]) * kind.n
+    total = kind.products * kind.m * kind.n
+    first = (block.product * kind.m + block.m[0]) * kind.n
     if write.elements == total and block.columns < kind.n:
         return rows(
             write.size_bytes,

@@ -18,7 +18,7 @@ from hwmodels.architecture import FEMTO, MemoryStack, MemoryTechnology
 Process = Generator[simpy.Event, object, None]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class Descriptor:
     """`rows` runs of `bytes` bytes, `stride` bytes apart, for one requester; `base` is the first.
 

@@ -1,12 +1,12 @@
 """Building patterns: steps with loads and stores relative to the tensors a group reads and writes.
 
 Ops of equal shape whose operands are in the same place do the same; a pattern is built once for all
-of them, from a kind that holds all it depends on.
+of them, from a kind that holds all it depends on. Kinds are tuples, which are quick to look up.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from hwmodels.architecture import Architecture, MemoryTechnology, ProcessingArray
 from hwmodels.array import Split
@@ -48,14 +48,14 @@ class Patterns:
 
     def of(self, kind: Kind, build: Callable[[Setting, Kind], Pattern]) -> Pattern:
         """Return the pattern of a kind, built by `build` the first time."""
-        found = self.known.get(kind)
+        key = build, kind
+        found = self.known.get(key)
         if found is None:
-            found = self.known[kind] = build(self.setting, kind)
+            found = self.known[key] = build(self.setting, kind)
         return found
 
 
-@dataclass(frozen=True)
-class Share:
+class Share(NamedTuple):
     """The part [first, stop) of `total` result positions that a step finishes."""
 
     first: int
@@ -69,8 +69,7 @@ class Share:
         return number * self.stop // self.total - number * self.first // self.total
 
 
-@dataclass(frozen=True)
-class Read:
+class Read(NamedTuple):
     """What a pattern knows of a tensor it reads: its size, where it is and where it goes.
 
     `size_bytes` of `elements`, `is_here` before any load, `is_kept` once loaded, through `port`.
@@ -84,8 +83,7 @@ class Read:
     is_kept: bool
 
 
-@dataclass(frozen=True)
-class Write:
+class Write(NamedTuple):
     """What a pattern knows of a tensor it writes: bytes from `first_byte`, and if to memory."""
 
     size_bytes: int
@@ -94,8 +92,7 @@ class Write:
     first_byte: int = 0
 
 
-@dataclass(frozen=True)
-class Tensors:
+class Tensors(NamedTuple):
     """The tensors of a pattern, and the (function, elements) of its fused ops."""
 
     reads: tuple[Read, ...]

@@ -87,7 +87,7 @@ class Written:
     stores: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Source:
     """A tensor that a group reads, at `address` in memory.
 
@@ -100,7 +100,7 @@ class Source:
     after: tuple[Written, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Target:
     """A tensor that a group writes, at `address` in memory."""
 

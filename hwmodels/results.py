@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology
-from hwmodels.energy import STATIC, Action, Prices, ledger
+from hwmodels.energy import STATIC, Action, Ledger
 from hwmodels.machine import Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.plan import Group, Plan, Tally
@@ -19,7 +19,7 @@ def collect(
     architecture: Architecture,
     *,
     technology: MemoryTechnology,
-    prices: Prices,
+    ledger: Ledger,
 ) -> RunStats:
     """Return the statistics of one run, one `LayerStats` per item of the workload."""
     array = architecture.array
@@ -46,7 +46,7 @@ def collect(
                 macs=item.macs if isinstance(item, Gemm) else 0,
                 array_macs=tally.array_macs,
                 traffic=traffic,
-                energy=ledger(_actions(item, tally, cycles), prices),
+                energy=ledger.rows(_actions(item, tally, cycles)),
                 cells=array.rows * array.columns,
             )
         )
@@ -111,8 +111,13 @@ def _actions(item: WorkItem, tally: Tally, cycles: Cycles) -> dict[Action, int]:
     }
     if isinstance(item, Gemm) and tally.array_macs:
         actions["array", f"mac_{array_operands(item)}"] = tally.array_macs
-    for buffer in ("input", "weight", "output"):
-        for way in ("read", "write"):
-            actions[f"{buffer}_buffer", f"{way}_byte"] = getattr(tally, f"{buffer}_buffer_{way}")
+    actions |= {
+        ("input_buffer", "read_byte"): tally.input_buffer_read,
+        ("input_buffer", "write_byte"): tally.input_buffer_write,
+        ("weight_buffer", "read_byte"): tally.weight_buffer_read,
+        ("weight_buffer", "write_byte"): tally.weight_buffer_write,
+        ("output_buffer", "read_byte"): tally.output_buffer_read,
+        ("output_buffer", "write_byte"): tally.output_buffer_write,
+    }
     actions |= dict.fromkeys(STATIC, cycles.total)
     return actions

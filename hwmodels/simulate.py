@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
-from hwmodels.energy import EnergyTable, Prices, prices
+from hwmodels.energy import EnergyTable, Ledger, Prices, prices
 from hwmodels.gemm_steps import plan_gemm
 from hwmodels.layout import Layout, place
 from hwmodels.machine import Machine
@@ -30,6 +30,14 @@ class Chip:
     def key(self) -> tuple[object, ...]:
         """What results on this chip depend on."""
         return (self.architecture, self.technology, tuple(self.prices.items()))
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the calls of one sequence share: patterns built and rows of the ledger made so far."""
+
+    patterns: Patterns
+    ledger: Ledger
 
 
 @dataclass
@@ -115,11 +123,11 @@ def simulate_calls(
     `stats.combine`. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy)
-    patterns = Patterns(setting(architecture, technology))
+    shared = Shared(Patterns(setting(architecture, technology)), Ledger(found.prices))
     results = []
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
         result, residency = _call(
-            workload, found, layout=layout, kept=residency, patterns=patterns, reuse=reuse
+            workload, found, layout=layout, kept=residency, shared=shared, reuse=reuse
         )
         results.append(result)
     return results
@@ -131,17 +139,17 @@ def _call(
     *,
     layout: Layout,
     kept: Kept,
-    patterns: Patterns,
+    shared: Shared,
     reuse: Reuse | None,
 ) -> tuple[RunStats, Kept]:
     if reuse is None:
-        return _simulate(workload, on, layout=layout, kept=kept, patterns=patterns)
+        return _simulate(workload, on, layout=layout, kept=kept, shared=shared)
     bases = tuple((name, place.base) for name, place in layout.placements.items())
     key = (reuse.number(workload), on.key, bases, kept)
     found = reuse.results.get(key)
     if found is None:
         reuse.misses += 1
-        found = _simulate(workload, on, layout=layout, kept=kept, patterns=patterns)
+        found = _simulate(workload, on, layout=layout, kept=kept, shared=shared)
         reuse.results[key] = found
     else:
         reuse.hits += 1
@@ -149,12 +157,19 @@ def _call(
 
 
 def _simulate(
-    workload: Workload, on: Chip, *, layout: Layout, kept: Kept, patterns: Patterns
+    workload: Workload, on: Chip, *, layout: Layout, kept: Kept, shared: Shared
 ) -> tuple[RunStats, Kept]:
-    plan = plan_workload(workload, on.architecture, patterns=patterns, layout=layout, kept=kept)
-    timeline = Machine(plan, on.architecture, patterns.setting.channels).run()
+    plan = plan_workload(
+        workload, on.architecture, patterns=shared.patterns, layout=layout, kept=kept
+    )
+    timeline = Machine(plan, on.architecture, shared.patterns.setting.channels).run()
     result = collect(
-        workload.name, plan, timeline, on.architecture, technology=on.technology, prices=on.prices
+        workload.name,
+        plan,
+        timeline,
+        on.architecture,
+        technology=on.technology,
+        ledger=shared.ledger,
     )
     return result, plan.kept
 

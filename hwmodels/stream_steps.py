@@ -1,8 +1,8 @@
 """Vector ops and transfers into steps: chunks that fit the streaming halves of the buffers."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from hwmodels.mapping import even_tiles
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write
@@ -12,8 +12,7 @@ from hwmodels.vector import FUNCTIONS, operation_count, pass_cycles
 from hwmodels.workload import Transfer, VectorOp
 
 
-@dataclass(frozen=True)
-class StreamKind:
+class StreamKind(NamedTuple):
     """All that the pattern of a vector op or a transfer depends on.
 
     `units` positions fall into `chunks` chunks; each of `phases` runs over all of them, with the
@@ -79,7 +78,7 @@ def plan_transfer(planner: Planner, transfer: Transfer) -> None:
         operand = Operand(source, "input", is_here=False, is_kept=False, after=after)
         reads.append(Extra(head, operand))
         moved = Read("input", read_bytes, source.elements, False, False, False)
-        tensors = replace(tensors, reads=(*tensors.reads, moved))
+        tensors = tensors._replace(reads=(*tensors.reads, moved))
     kind = StreamKind(number, number, 0, (), tensors)
     planner.bind(planner.patterns.of(kind, build_stream), reads, results)
     tally = planner.tallies[head]

@@ -6,7 +6,6 @@ address. Dependencies follow from the references: an op waits for the ops that w
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -43,17 +42,17 @@ class TensorRef:
     reserved_bits: int = 0
     digest: str = ""
 
-    @cached_property
+    @property
     def size_bits(self) -> int:
         """Bits that move when the whole tensor moves."""
         return self.stored_bits + self.index_bits
 
-    @cached_property
+    @property
     def size_bytes(self) -> int:
         """Bytes that move when the whole tensor moves, rounded up."""
         return -(-self.size_bits // 8)
 
-    @cached_property
+    @property
     def elements(self) -> int:
         """Number of elements."""
         return prod(self.shape)

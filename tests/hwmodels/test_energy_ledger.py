@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hwmodels.energy import (
     EnergyRow,
     EnergyTable,
+    Ledger,
     SramPoint,
     interpolate_sram,
-    ledger,
     prices,
     sum_rows,
 )
@@ -96,7 +96,7 @@ def test_problems_of_chip_memory_and_table_come_together(make_chip, make_memory,
 
 def test_a_ledger_has_a_row_per_action_that_happened(make_chip, make_memory, table):
     priced = prices(make_chip(rows=4, columns=8), make_memory(), table)
-    rows = ledger({("array", "mac_i8xi8"): 7, ("vector_unit", "vector_op"): 0}, priced)
+    rows = Ledger(priced).rows({("array", "mac_i8xi8"): 7, ("vector_unit", "vector_op"): 0})
     assert rows == (
         EnergyRow("array", "mac_i8xi8", 7, 1e-12, 5e-13, 2e-12, "assumed for a test", "round"),
     )
