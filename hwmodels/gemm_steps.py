@@ -6,7 +6,7 @@ multiply-accumulate reads its weight from the buffer, one activation serves all 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from hwmodels.dataflow import fold_count
 from hwmodels.descriptors import rows, run
 from hwmodels.mapping import Mapping, Shape, m_tiles, map_product, panels
 from hwmodels.memory import Descriptor
-from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write
+from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step
 from hwmodels.planner import Extra, Operand, Planner, Result, array_operands
 from hwmodels.workload import NUMBER_BITS, Gemm
@@ -87,8 +87,7 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
 
     Raises ValueError naming each buffer that is too small and the bytes it lacks.
     """
-    array = planner.architecture.array
-    is_on_array = array_operands(gemm) in array.supports
+    is_on_array = array_operands(gemm) in planner.architecture.array.supports
     head = planner.begin("array" if is_on_array else "vector").items[0]
     pinned = planner.pinned()
     a = planner.reads(gemm.a, port="input", pinned=pinned, is_reused=True)
@@ -105,18 +104,33 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
         a.is_kept,
         w.is_kept,
     )
-    mapping = map_product(shape, array, planner.patterns.setting.limits)
+    tensors = planner.tensors(reads, results)
+    mapping, pattern = _fit(planner, gemm, shape, is_on_array=is_on_array, tensors=tensors)
     _tally(planner, gemm, mapping, (a, w), results)
-    kind = GemmKind(
-        gemm.m,
-        gemm.n,
-        gemm.k,
-        gemm.count,
-        is_on_array,
-        mapping,
-        planner.tensors(reads, results),
-    )
-    planner.bind(planner.patterns.of(kind, build_gemm), reads, results)
+    planner.bind(pattern, reads, results)
+
+
+def _fit(
+    planner: Planner, gemm: Gemm, shape: Shape, *, is_on_array: bool, tensors: Tensors
+) -> tuple[Mapping, Pattern]:
+    """Return the mapping and pattern of a GEMM whose steps fit the buffers with their fused ops.
+
+    What fused ops read comes by the tile, through the buffers of the operands: where there is no
+    room for that, tiles are halved until there is.
+    """
+    setting = planner.patterns.setting
+    limits, array = setting.limits, setting.array
+    smallest = min(array.columns, gemm.n) * -(-array.accumulator_bits // 8)
+    while True:
+        mapping = map_product(shape, array, limits)
+        kind = GemmKind(gemm.m, gemm.n, gemm.k, gemm.count, is_on_array, mapping, tensors)
+        pattern = planner.patterns.of(kind, build_gemm)
+        problems = overfull(setting, pattern)
+        if not problems:
+            return mapping, pattern
+        limits = replace(limits, output_bytes=limits.output_bytes // 2)
+        if limits.output_bytes < smallest:
+            raise ValueError("\n".join(problems))
 
 
 def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:

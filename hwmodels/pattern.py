@@ -177,10 +177,16 @@ class Builder:
     def finish(self) -> Pattern:
         """Return the pattern of all steps."""
         loads: dict[Port, list[Load]] = {"input": [], "weight": []}
+        held: dict[Port, int] = {"input": 0, "weight": 0}
+        most = dict(held)
         head_cycles = 0
         for step in self.steps:
             for load in step.loads:
                 loads[load.port].append(load)
+                held[load.port] += load.credit_bytes
+                most[load.port] = max(most[load.port], held[load.port])
+            for load in step.releases:
+                held[load.port] -= load.credit_bytes
             head_cycles += sum(cycles for number, cycles in step.vector if number == 0)
         return Pattern(
             tuple(self.steps),
@@ -191,7 +197,20 @@ class Builder:
             tuple(self._stores),
             _sum([step.array for step in self.steps if step.array is not None]),
             head_cycles,
+            most,
         )
+
+
+def overfull(setting: Setting, pattern: Pattern) -> list[str]:
+    """Return a line per buffer that cannot stream all that one step needs at once."""
+    limits = setting.limits
+    rooms: dict[Port, int] = {"input": 2 * limits.input_bytes, "weight": 2 * limits.weight_bytes}
+    return [
+        f"{port} buffer: one step with its fused ops needs {pattern.held[port]} bytes, the "
+        f"streaming part holds {have}: {pattern.held[port] - have} bytes are missing"
+        for port, have in rooms.items()
+        if pattern.held[port] > have
+    ]
 
 
 def _sum(splits: Sequence[Split]) -> Split:

@@ -67,7 +67,8 @@ class Pattern:
 
     `loads` are those of all steps by port. `dram_read` and `loaded` are bytes per source, from
     memory and into the buffer; `dram_written` bytes and `stores` numbers per target. `work` are all
-    array cycles, `head_cycles` the vector cycles of the group's first op.
+    array cycles, `head_cycles` the vector cycles of the group's first op. `held` are the most bytes
+    of the streaming part of each buffer that a step needs at once.
     """
 
     steps: tuple[Step, ...] = ()
@@ -78,6 +79,7 @@ class Pattern:
     stores: tuple[int, ...] = ()
     work: Split = field(default_factory=Split)
     head_cycles: int = 0
+    held: dict[Port, int] = field(default_factory=lambda: {"input": 0, "weight": 0})
 
 
 @dataclass(eq=False, slots=True)

@@ -1,6 +1,8 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
@@ -156,6 +158,19 @@ def _call(
     return found
 
 
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """Pause the search for cycles: a call makes many objects and hardly any garbage."""
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
+
+
+@_paused_collector()
 def _simulate(
     workload: Workload, on: Chip, *, layout: Layout, kept: Kept, shared: Shared
 ) -> tuple[RunStats, Kept]:
