@@ -1,9 +1,10 @@
-"""The machine: SimPy processes for the DMA engines, the array and the vector unit.
+"""The machine: a SimPy process for the array and the vector unit, events for all that goes beside.
 
 Time is integer femtoseconds; work starts on the next edge of its unit's own clock. Ops run in
 order. Within an op the array works on one tile while the vector unit runs the fused ops of the tile
 before and the DMA engines fetch and empty others; operands of later ops are fetched ahead while
-their buffers have room, once their producers have written them.
+their buffers have room, once their producers have written them. When a transfer will be done is
+mostly known when it begins, so time goes on from the end of a step to the end of the next.
 
 The time line is divided so that each array cycle belongs to one op and one category: to the array
 while it works, else to the vector unit while it works, else to what is being waited for.
