@@ -76,7 +76,7 @@ def masked(m, n, k):
 
 
 def test_tiles_are_halved_until_what_fused_ops_read_fits(make_chip, make_memory, table):
-    # The weight buffer of 256 bytes streams 2 x 96 bytes. Half of the output buffer would hold all 90
+    # The weight buffer of 256 bytes streams 2 x 96 bytes. Half of the output buffer holds all 90
     # results, but these need 360 bytes of mask. Halved four times, 128 bytes hold 5 x 6 results,
     # which need 120 bytes of mask beside 12 of weights.
     parts = {"technology": make_memory(), "energy": table}
