@@ -235,6 +235,7 @@ def evaluate_artefact(
     ]
     result = measured.total
     summary: dict[str, object] = {
+        "speech": checked.name,
         "wer": measured.wer,
         "cer": measured.cer,
         "substitutions": result.substitutions,

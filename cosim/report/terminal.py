@@ -132,7 +132,8 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
     )
     _print_table(
         console,
-        f"\nWER on {accuracy['utterances']} utterances, {accuracy['words']} words "
+        f"\n{document['speech']['name']}: WER on {accuracy['utterances']} utterances, "
+        f"{accuracy['words']} words "
         f"({accuracy['normalizer']})",
         ("engine", "WER", "sub", "ins", "del", "same text as torch"),
         (
@@ -257,6 +258,7 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
     worst = sorted(rows, key=lambda row: -int(row["errors"] or 0))[:5]
     console = _console()
     console.print(
+        f"{total['speech']}: "
         f"WER {percent(total['wer'])} on {total['utterances']} utterances, {total['words']} words "
         f"({total['normalizer']}); S/I/D {total['substitutions']}/{total['insertions']}/"
         f"{total['deletions']}; {total['hit_limit']} hit the step limit; "

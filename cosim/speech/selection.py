@@ -20,6 +20,14 @@ from cosim.speech.manifest import (
     read_manifest,
 )
 
+# Panayotov et al. 2015, the evaluation sets of LibriSpeech
+LIBRISPEECH_UTTERANCES = {
+    "dev-clean": 2703,
+    "dev-other": 2864,
+    "test-clean": 2620,
+    "test-other": 2939,
+}
+
 
 @dataclass(frozen=True)
 class Speech:
@@ -63,8 +71,26 @@ def select(
     if not usable:
         raise CosimError([*listing.skipped, *broken, f"{name}: no utterance is left"])
     suffix = f", first {len(utterances)}" if len(utterances) < len(listing.utterances) else ""
+    suffix += _subset(name, len(usable))
     skipped = (*listing.skipped, *broken)
     return Speech(name + suffix, tuple(usable), skipped, tuple(warnings), attribution)
+
+
+def _subset(name: str, utterances: int) -> str:
+    """Return a label for a part of a published evaluation set, empty for anything else.
+
+    No figure of the part may be taken for one of the whole.
+
+    Example:
+        >>> _subset("speech/test_other.jsonl", 80)
+        ' (subset: 80 of the 2939 utterances of LibriSpeech test-other)'
+
+    """
+    plain = name.lower().replace("_", "-")
+    for published, size in LIBRISPEECH_UTTERANCES.items():
+        if published in plain and utterances < size:
+            return f" (subset: {utterances} of the {size} utterances of LibriSpeech {published})"
+    return ""
 
 
 def load_utterance(
