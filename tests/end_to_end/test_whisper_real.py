@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cosim.artefact import build, facts_of
+from cosim.chip import load_chip
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import load_recipe
 from cosim.config import configs_root, load
@@ -14,10 +15,14 @@ from cosim.evaluate import difference_interval, measure, program_engines, transc
 from cosim.models import ModelConfig
 from cosim.models import load as load_model
 from cosim.models.torch_engine import torch_engine
+from cosim.simulate import Caller
 from cosim.speech.decoding import greedy
 from cosim.speech.features import log_mel
 from cosim.speech.manifest import SpeechConfig
 from cosim.speech.selection import load_utterance, select
+from hwmodels.array import closed_form
+from hwmodels.simulate import simulate_calls
+from hwmodels.workload import Gemm
 from kernels import panels
 from kernels.encodings import codes, value_bits
 
@@ -116,6 +121,30 @@ def test_an_engine_hears_the_same_twice(prompts, loaded, artefacts, name):
     once = greedy(engine, first, loaded.decoding)
     greedy(engine, second, loaded.decoding)
     assert greedy(engine, first, loaded.decoding) == once
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in (configs_root() / "hardware").iterdir()))
+def test_array_cycles_of_every_product_are_the_closed_form(artefacts, name):
+    chip = load_chip(configs_root() / "hardware" / f"{name}.yaml")
+    array = chip.architecture.array
+    calls = Caller(artefacts["w8a8"]).utterance(3)
+    found = simulate_calls(calls, chip.architecture, technology=chip.technology, energy=chip.energy)
+    checked = 0
+    for call, stats in zip(calls, found, strict=True):
+        cycles = {layer.name: layer.cycles.array for layer in stats.layers}
+        for item in call.items:
+            if isinstance(item, Gemm):
+                one = closed_form(
+                    array.schedule,
+                    m=item.m,
+                    n=item.n,
+                    k=item.k,
+                    rows=array.rows,
+                    columns=array.columns,
+                )
+                assert cycles[item.name] == item.count * one, item.name
+                checked += 1
+    assert checked == 189
 
 
 @pytest.mark.parametrize("recipe", ["w8a8", "w4a8"])
