@@ -11,14 +11,20 @@ from numba import float32, float64, int8, int32
 from numpy.typing import NDArray
 
 from kernels.jit import compiled, entry, in1, in2, out1, out2
-from kernels.mathematics import absmax_bits, erf, exp, round_bits
-from kernels.simd import float_of, row_at
+from kernels.mathematics import absmax_bits, exp
+from kernels.row_ops import (
+    add_row,
+    codes_row,
+    gelu_row,
+    quantize_row,
+    relu_row,
+    scale_of,
+    silu_row,
+)
+from kernels.simd import row_at
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
-INFINITY_BITS = 0x7F800000
-SMALLEST_BITS = (127 - 100) << 23
-"""Bits of 2**-100: a smaller absmax counts as zero, as 127 / absmax would overflow."""
 
 
 def _checked(status: int, name: str, *arrays: NDArray[np.generic]) -> None:
@@ -65,16 +71,13 @@ def layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32) -> None:
     _checked(_layer_norm(x, gamma, beta, eps, out), "layer_norm", x, gamma, beta, out)
 
 
-@entry(in2(float32), out2(float32), contract=True)
-def _gelu(x: F32, out: F32) -> int:
+@entry(in2(float32), out2(float32))
+def _gelu(x, out):
     if not _is_plain(x, out):
         return 1
     for t in range(x.shape[0]):
-        row = row_at(x.ctypes.data + t * x.strides[0], x.shape[1], np.float32)
-        y = row_at(out.ctypes.data + t * out.strides[0], x.shape[1], np.float32)
-        for i in range(x.shape[1]):
-            half = float32(0.5) * row[i]
-            y[i] = half + half * erf(row[i] * float32(0.7071067811865476))
+        source = x.ctypes.data + t * x.strides[0]
+        gelu_row(source, out.ctypes.data + t * out.strides[0], x.shape[1])
     return 0
 
 
@@ -119,11 +122,8 @@ def _add(a: F32, b: F32, out: F32) -> int:
         return 1
     step = 0 if b.shape[0] == 1 else b.strides[0]
     for t in range(a.shape[0]):
-        left = row_at(a.ctypes.data + t * a.strides[0], width, np.float32)
-        right = row_at(b.ctypes.data + t * step, width, np.float32)
-        y = row_at(out.ctypes.data + t * out.strides[0], width, np.float32)
-        for i in range(width):
-            y[i] = left[i] + right[i]
+        first, second = a.ctypes.data + t * a.strides[0], b.ctypes.data + t * step
+        add_row(first, second, out.ctypes.data + t * out.strides[0], width)
     return 0
 
 
@@ -133,14 +133,12 @@ def add(a: F32, b: F32, out: F32) -> None:
 
 
 @entry(in2(float32), out2(float32))
-def _relu(x: F32, out: F32) -> int:
+def _relu(x, out):
     if not _is_plain(x, out):
         return 1
     for t in range(x.shape[0]):
-        row = row_at(x.ctypes.data + t * x.strides[0], x.shape[1], np.float32)
-        y = row_at(out.ctypes.data + t * out.strides[0], x.shape[1], np.float32)
-        for i in range(x.shape[1]):
-            y[i] = float32(0.0) if row[i] < float32(0.0) else row[i]
+        source = x.ctypes.data + t * x.strides[0]
+        relu_row(source, out.ctypes.data + t * out.strides[0], x.shape[1])
     return 0
 
 
@@ -149,15 +147,13 @@ def relu(x: F32, out: F32) -> None:
     _checked(_relu(x, out), "relu", x, out)
 
 
-@entry(in2(float32), out2(float32), contract=True)
-def _silu(x: F32, out: F32) -> int:
+@entry(in2(float32), out2(float32))
+def _silu(x, out):
     if not _is_plain(x, out):
         return 1
     for t in range(x.shape[0]):
-        row = row_at(x.ctypes.data + t * x.strides[0], x.shape[1], np.float32)
-        y = row_at(out.ctypes.data + t * out.strides[0], x.shape[1], np.float32)
-        for i in range(x.shape[1]):
-            y[i] = row[i] / (float32(1.0) + exp(-row[i]))
+        source = x.ctypes.data + t * x.strides[0]
+        silu_row(source, out.ctypes.data + t * out.strides[0], x.shape[1])
     return 0
 
 
@@ -166,43 +162,15 @@ def silu(x: F32, out: F32) -> None:
     _checked(_silu(x, out), "silu", x, out)
 
 
-@compiled
-def _scale_of(largest: int) -> float:
-    """Scale of a row whose largest magnitude has the bits ``largest``."""
-    if largest >= INFINITY_BITS:
-        return float32(np.nan)
-    return float32(1.0) if largest < SMALLEST_BITS else float_of(int32(largest)) / float32(127.0)
-
-
-@compiled
-def _inverse_of(largest: int) -> float:
-    """Factor from values to codes; 0 where all codes are 0."""
-    if largest >= INFINITY_BITS or largest < SMALLEST_BITS:
-        return float32(0.0)
-    return float32(127.0) / float_of(int32(largest))
-
-
-@compiled
-def _codes(row: F32, inverse: float, q: I8) -> None:
-    if inverse == float32(0.0):  # also where a product with inf or NaN must not be taken
-        for i in range(row.size):
-            q[i] = 0
-        return
-    for i in range(row.size):
-        q[i] = int8(round_bits(float32(row[i] * inverse)))
-
-
 @entry(in2(float32), out2(int8), out1(float32))
 def _quantize_row(x: F32, q: I8, scale: F32) -> int:
     width = x.shape[1]
     if not _is_plain(x, q) or scale.size != x.shape[0]:
         return 1
     for t in range(x.shape[0]):
-        row = row_at(x.ctypes.data + t * x.strides[0], width, np.float32)
-        largest = absmax_bits(x.ctypes.data + t * x.strides[0], width)
-        scale[t] = _scale_of(largest)
-        y = row_at(q.ctypes.data + t * q.strides[0], width, np.int8)
-        _codes(row, _inverse_of(largest), y)
+        to = scale.ctypes.data + t * scale.strides[0]
+        source = x.ctypes.data + t * x.strides[0]
+        quantize_row(source, width, q.ctypes.data + t * q.strides[0], to)
     return 0
 
 
@@ -223,11 +191,10 @@ def _quantize_tensor(x: F32, q: I8, scale: F32) -> int:
     largest = int32(0)
     for t in range(x.shape[0]):
         largest = max(largest, absmax_bits(x.ctypes.data + t * x.strides[0], width))
-    scale[0] = _scale_of(largest)
-    inverse = _inverse_of(largest)
+    scale[0] = scale_of(largest)
     for t in range(x.shape[0]):
-        row = row_at(x.ctypes.data + t * x.strides[0], width, np.float32)
-        _codes(row, inverse, row_at(q.ctypes.data + t * q.strides[0], width, np.int8))
+        source = x.ctypes.data + t * x.strides[0]
+        codes_row(source, width, largest, q.ctypes.data + t * q.strides[0])
     return 0
 
 
