@@ -24,7 +24,7 @@ from cosim.speech.decoding import Engine, greedy
 from cosim.speech.features import log_mel
 from cosim.speech.manifest import SpeechConfig, Utterance
 from cosim.speech.selection import load_utterance, select
-from kernels import attention, encodings, harness, panels
+from kernels import attention, encodings, harness, panels, peaks
 
 Run = Callable[[], object]
 
@@ -231,7 +231,7 @@ def bench(text: str, *, rounds: int, progress: Progress) -> list[dict[str, objec
     limits: dict[str, float] = {}
     if next(cases(text, {"fma": 1.0, "pmaddwd": 1.0}), None) is not None:
         progress.stage("calibrating")
-        limits = {name: rate / 1e9 for name, rate in harness.calibrate().items()}
+        limits = {name: peak.rate / 1e9 for name, peak in peaks.calibrate().items()}
     for case in cases(text, limits) if limits else ():
         progress.stage(case.id)
         rows.append(measure(case, rounds=rounds))

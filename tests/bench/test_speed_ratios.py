@@ -11,7 +11,7 @@ from cosim.bench import cases, measure, whisper_rows
 from cosim.errors import CosimError
 from cosim.speech.manifest import SpeechConfig
 from cosim.speech.selection import select
-from kernels import harness
+from kernels import peaks
 
 pytestmark = pytest.mark.benchmark
 
@@ -32,7 +32,7 @@ GATES = {
 @pytest.fixture(scope="module")
 def limits():
     torch.set_num_threads(1)
-    return {name: rate / 1e9 for name, rate in harness.calibrate().items()}
+    return {name: peak.rate / 1e9 for name, peak in peaks.calibrate().items()}
 
 
 @pytest.mark.parametrize("name", GATES)
