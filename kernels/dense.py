@@ -8,26 +8,39 @@ may overlap.
 import functools
 
 import numpy as np
-from numba import float32, int64
+from numba import float32, int64, prange
 from numpy.typing import NDArray
 
-from kernels.jit import compiled, entry, in1, in2, out2
+from kernels.finish import (
+    FINISH,
+    PLAN_BYTES,
+    ROW_BLOCK,
+    bias_at,
+    fill,
+    finish_block,
+    misfit,
+    needs_rows,
+    share,
+    splits_rows,
+    target_at,
+    target_step,
+)
+from kernels.jit import compiled, entry, in1, in2
 from kernels.memory import aligned_zeros
-from kernels.registry import SIMD, Arguments, Layout, kernel
+from kernels.registry import SIMD, Arguments, Layout, Matrix, kernel
 from kernels.simd import F32 as F32_LANE
 from kernels.simd import F32X8, I64, Value, Writer, constant, row_at, stack_bytes, tile
 
 WIDTH = 16
-ROW_BLOCK = 96
 STEP_BLOCK = 384
+"""Steps of k per block: 96 rows by 384 steps of activations stay in a 512 KiB L2."""
 EDGE_BYTES = ROW_BLOCK * WIDTH * 4
 UNROLL = 4
-"""Rows and steps of k per block: 96 rows by 384 steps of activations stay in a 512 KiB L2."""
 
 
-def pack_f32(table: NDArray[np.float32]) -> Arguments:
+def pack_f32(matrix: Matrix) -> Arguments:
     """Panels ``[ceil(n / 16)][k][16]``, zeros past n, and n."""
-    n, k = table.shape
+    table, (n, k) = matrix.values, matrix.shape
     panels = aligned_zeros((-(-n // WIDTH), k, WIDTH), np.float32)
     full = n // WIDTH
     panels[:full] = table[: full * WIDTH].reshape(full, WIDTH, k).transpose(0, 2, 1)
@@ -135,62 +148,101 @@ def _last_panel(x, x_step, rows, panel, n, k, bias, out, out_step):
 
 
 @compiled
-def matmul(x, x_step, rows, panels, n, k, bias, out, out_step):
-    """Write ``x w^T + bias``; all but the counts rows, n and k are addresses and bytes.
+def _block(x, x_step, rows, panels, first, last, n, k, bias, out, out_step):
+    """Write outputs of panels ``first`` to ``last`` of ``x w^T + bias`` for up to ROW_BLOCK rows.
 
-    ``bias`` 0 is none.
+    All but the counts are addresses and bytes; ``bias`` 0 is none.
     """
     zeros = stack_bytes(64)
     row_at(zeros, 16, np.float32)[:] = float32(0.0)
-    full = n // 16
+    full = min(last, n // 16)
+    for k0 in range(0, k, STEP_BLOCK):
+        steps = min(STEP_BLOCK, k - k0)
+        for p in range(first, full):
+            panel, target = panels + (p * k + k0) * 64, out + p * 64
+            start = target if k0 else (bias + p * 64 if bias else zeros)
+            start_step = out_step if k0 else 0
+            _panel_rows(x + k0 * 4, x_step, rows, panel, steps, start, start_step, target, out_step)
+    if last > full:
+        at_bias = bias + full * 64 if bias else 0
+        panel, target = panels + full * k * 64, out + full * 64
+        _last_panel(x, x_step, rows, panel, n - full * 16, k, at_bias, target, out_step)
+
+
+@compiled
+def matmul(x, x_step, rows, panels, n, k, bias, out, out_step):
+    """Write ``x w^T + bias`` for any number of rows; addresses and bytes as in ``_block``."""
+    wide = (n + WIDTH - 1) // WIDTH
     for t in range(0, rows, ROW_BLOCK):
         count = min(ROW_BLOCK, rows - t)
         a, y = x + t * x_step, out + t * out_step
-        for k0 in range(0, k, STEP_BLOCK):
-            steps = min(STEP_BLOCK, k - k0)
-            for p in range(full):
-                panel, target = panels + (p * k + k0) * 64, y + p * 64
-                start = target if k0 else (bias + p * 64 if bias else zeros)
-                start_step = out_step if k0 else 0
-                _panel_rows(
-                    a + k0 * 4, x_step, count, panel, steps, start, start_step, target, out_step
-                )
-        if n > full * 16:
-            at_bias = bias + full * 64 if bias else 0
-            panel, target = panels + full * k * 64, y + full * 64
-            _last_panel(a, x_step, count, panel, n - full * 16, k, at_bias, target, out_step)
+        _block(a, x_step, count, panels, 0, wide, n, k, bias, y, out_step)
+
+
+@compiled
+def _span(x, x_step, t0, t1, panels, first, last, n, k, plan, workspace, finishes):
+    """Compute rows ``t0`` to ``t1`` of some panels block by block; finish blocks if they are whole.
+
+    ``workspace`` holds one block when the span finishes its rows, else all of them.
+    """
+    for t in range(t0, t1, ROW_BLOCK):
+        count = min(ROW_BLOCK, t1 - t)
+        step = target_step(plan, workspace)
+        mine = workspace if finishes or not workspace else workspace + t * step
+        _block(
+            x + t * x_step,
+            x_step,
+            count,
+            panels,
+            first,
+            last,
+            n,
+            k,
+            bias_at(plan, 0),
+            target_at(plan, mine, t),
+            step,
+        )
+        if finishes:
+            finish_block(plan, mine, t, count)
 
 
 @kernel("f32_6x16", op="linear", values="f32", activation="f32", layout=PANELS_F32, requires=SIMD)
-@entry(
-    in2(float32),
-    in1(float32),
-    int64,
-    int64,
-    in1(float32),
-    in1(float32),
-    in1(float32),
-    out2(float32),
-)
-def linear_f32(x, panels, n, k, w_scale, x_scale, bias, out):
+@entry(in2(float32), in1(float32), int64, int64, *FINISH)
+def linear_f32(
+    x,
+    panels,
+    n,
+    k,
+    w_scale,
+    x_scale,
+    bias,
+    residual,
+    out,
+    codes,
+    codes_scale,
+    steps,
+    threads,
+):
     """Float weights in panels and float activations; both scales are unused."""
-    if x.shape[1] != k or out.shape[0] != x.shape[0] or out.shape[1] != n:
-        return 1
-    if bias.size not in {0, n} or (bias.size > 1 and bias.strides[0] != 4):
-        return 1
-    plain = (k <= 1 or x.strides[1] == 4) and (n <= 1 or out.strides[1] == 4)
-    if x.shape[0] > 0 and not plain:
-        return 1
-    at_bias = bias.ctypes.data if bias.size else 0
-    matmul(
-        x.ctypes.data,
-        x.strides[0],
-        x.shape[0],
-        panels.ctypes.data,
-        n,
-        k,
-        at_bias,
-        out.ctypes.data,
-        out.strides[0],
+    status = misfit(
+        x, k, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads
     )
+    if status:
+        return status
+    plan = stack_bytes(PLAN_BYTES)
+    fill(plan, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps)
+    rows, wide = x.shape[0], (n + WIDTH - 1) // WIDTH
+    by_rows = splits_rows(rows, threads)
+    held = (ROW_BLOCK * threads if by_rows else rows) if needs_rows(out, steps) else 0
+    memory = np.empty((held, n), np.float32)
+    at_x, x_step, at_panels = x.ctypes.data, x.strides[0], panels.ctypes.data
+    for c in prange(threads):
+        t0, t1 = share(rows, ROW_BLOCK, threads, c) if by_rows else (0, rows)
+        first, last = (0, wide) if by_rows else share(wide, 1, threads, c)
+        mine = memory.ctypes.data if held else 0
+        if mine and by_rows:
+            mine += c * ROW_BLOCK * n * 4
+        _span(at_x, x_step, t0, t1, at_panels, first, last, n, k, plan, mine, by_rows)
+    if not by_rows:
+        finish_block(plan, memory.ctypes.data if held else 0, 0, rows)
     return 0

@@ -84,24 +84,34 @@ def fingerprint(path: Path) -> str:
 
 
 class _GuardedCache(FunctionCache):
+    def __init__(self, function: Callable[..., Any], *, parallel: bool) -> None:
+        super().__init__(function)
+        self._parallel = parallel
+
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         path = Path(inspect.getfile(self._py_func))
-        return (*super()._index_key(sig, codegen), fingerprint(path))
+        return (*super()._index_key(sig, codegen), fingerprint(path), self._parallel)
 
 
 def compiled(
-    function: Callable[..., Any] | None = None, *, contract: bool = False, sums: bool = False
+    function: Callable[..., Any] | None = None,
+    *,
+    contract: bool = False,
+    sums: bool = False,
+    parallel: bool = False,
 ) -> Any:
     """Compile lazily, without the GIL, with the guarded cache; for helpers that kernels call.
 
     ``contract`` lets a product and a sum become one fused operation, ``sums`` also lets a loop's
-    sum be split over lanes. Both stay deterministic: one machine code, one order.
+    sum be split over lanes. Both stay deterministic: one machine code, one order. ``parallel``
+    runs ``prange`` loops on several threads; without it they are plain loops.
     """
     if function is None:
-        return functools.partial(compiled, contract=contract, sums=sums)
+        return functools.partial(compiled, contract=contract, sums=sums, parallel=parallel)
     flags = {"contract", "reassoc", "nsz"} if sums else {"contract"} if contract else False
-    dispatcher = numba.njit(nogil=True, fastmath=flags)(function)
-    dispatcher._cache = _GuardedCache(function)  # noqa: SLF001 (numba has no public hook)
+    dispatcher = numba.njit(nogil=True, fastmath=flags, parallel=parallel)(function)
+    guarded = _GuardedCache(function, parallel=parallel)
+    dispatcher._cache = guarded  # noqa: SLF001 (numba has no public hook)
     return dispatcher
 
 
@@ -126,15 +136,27 @@ class Entry:
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
         self._ready: Any = None
+        self._parallel: Any = None
 
     def ready(self) -> Any:
         """Return the numba dispatcher, compiled for its one signature."""
         if self._ready is None:
-            dispatcher = compiled(self.py_func, contract=self.contract, sums=self.sums)
-            dispatcher.compile(self.signature)
-            dispatcher.disable_compile()
-            self._ready = dispatcher
+            self._ready = self._compile(parallel=False)
         return self._ready
+
+    def ready_parallel(self) -> Any:
+        """Return the same function with its ``prange`` loops on several threads."""
+        if self._parallel is None:
+            self._parallel = self._compile(parallel=True)
+        return self._parallel
+
+    def _compile(self, *, parallel: bool) -> Any:
+        dispatcher = compiled(
+            self.py_func, contract=self.contract, sums=self.sums, parallel=parallel
+        )
+        dispatcher.compile(self.signature)
+        dispatcher.disable_compile()
+        return dispatcher
 
     def __call__(self, *arguments: Any) -> Any:
         """Run the function; TypeError if the arguments do not fit the signature."""

@@ -16,26 +16,35 @@ from kernels import (  # (some only register kernels)
     encodings,
     generic,  # noqa: F401
     lowbit,  # noqa: F401
-    sparse,
+    sparse,  # noqa: F401
     sparse_rows,  # noqa: F401
     widen,  # noqa: F401
 )
-from kernels.encodings import Bitmap, Csr, Encoding, matrix_shape
-from kernels.jit import ENTRIES, host_features
-from kernels.registry import KERNELS, Kernel, lookup
+from kernels.choice import BIT_ACTIVATIONS, choose, is_grouped
+from kernels.encodings import Encoding, matrix_shape
+from kernels.finish import FINISH, FORBIDDEN_CODE, NAN_SCALE
+from kernels.finish_rows import GELU, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW, RELU, SILU, TANH
+from kernels.jit import ENTRIES, Entry
+from kernels.registry import KERNELS, Kernel, Matrix
 
 F32 = NDArray[np.float32]
-FEW_ROWS = 4
-"""Up to this many activation rows, low-bit weights are widened in registers, not beforehand."""
+I8 = NDArray[np.int8]
+
+STEPS = {"none": 0, "relu": RELU, "gelu": GELU, "silu": SILU, "tanh": TANH, "glu": GLU}
+"""What may follow the bias of a linear layer, by name."""
+QUANTIZE = {"none": 0, "row": QUANTIZE_ROW, "static": QUANTIZE_STATIC}
+"""How the outputs may be requantised: a scale per row from its largest value, or a given one."""
 
 _NONE = np.zeros(0, np.float32)
+_NO_ROWS = np.zeros((0, 0), np.float32)
+_NO_CODES = np.zeros((0, 0), np.int8)
 
 
 @dataclass(frozen=True, eq=False)
 class LinearPanel:
     """A weight matrix ``(n, k)`` ready for one kernel.
 
-    ``scale`` is float32 ``(n)``, or empty where the layout holds plain float values.
+    ``scale`` is float32 ``(n)``, or empty where the layout holds plain values.
     """
 
     kernel: str
@@ -45,12 +54,17 @@ class LinearPanel:
     activation: str
     arguments: tuple[Any, ...]
     scale: F32
-    run: Any
+    run: Entry
 
     @property
     def nbytes(self) -> int:
         """Bytes that the arrays of the panel take in host memory."""
         return self.scale.nbytes + sum(getattr(item, "nbytes", 0) for item in self.arguments)
+
+    @property
+    def x_columns(self) -> int:
+        """Elements of one activation row: k, or the bytes that hold k bits."""
+        return -(-self.k // 8) if self.activation in BIT_ACTIVATIONS else self.k
 
 
 def prepare_linear(
@@ -63,10 +77,10 @@ def prepare_linear(
 ) -> LinearPanel:
     """Choose a kernel for ``rows`` activation rows at a time and lay the weights out for it.
 
-    ``activation`` is "f32" or "i8". ``kernel_size`` above 1 takes conv weights ``(N, C, size)``
-    and orders their columns ``(size, C)``, as an overlapping view of time-major input has them.
-    ``share`` names panels of the same constant; one of the same layout gives its arrays.
-    Raises ValueError when the encoding has no exact form for the activation.
+    ``activation`` is one of ``kernels.choice.ACTIVATIONS``. ``kernel_size`` above 1 takes conv
+    weights ``(N, C, size)`` and orders their columns ``(size, C)``, as an overlapping view of
+    time-major input has them. ``share`` names panels of the same constant; one of the same layout
+    gives its arrays. Raises ValueError when the encoding has no exact form for the activation.
 
     >>> panel = prepare_linear(encodings.encode_dense(np.eye(3, dtype=np.float32)), rows=2)
     >>> out = np.empty((2, 3), np.float32)
@@ -75,67 +89,38 @@ def prepare_linear(
     [[1.0, 1.0, 1.0], [1.0, 1.0, 1.0]]
     """
     n, k = matrix_shape(encoding.shape)
-    if activation not in {"f32", "i8"}:
-        raise ValueError(f"prepare_linear: activation: found {activation!r}, expected 'f32', 'i8'")
     if rows < 1 or kernel_size < 1 or k % kernel_size or n * k == 0:
         raise ValueError(
             f"prepare_linear: found rows {rows}, kernel_size {kernel_size} for a constant of shape "
             f"{encoding.shape}; expected sizes of at least 1 and kernel_size a divisor of {k}"
         )
-    values, reason = _choose_values(encoding, rows, activation)
-    row = lookup("linear", values=values, activation=activation)[0]
-    if not host_features():
-        reason += "; plain loops, as AVX2 and FMA are absent or switched off"
+    row, reason = choose(encoding, rows=rows, activation=activation)
     arguments = _shared(share, row, n, k)
     if arguments is None:
-        arguments = row.layout.pack(_ordered(_table(encoding, values), kernel_size))
-    scale = _NONE if values.startswith("f32") else _row_scale(encoding, n)
-    return LinearPanel(row.name, reason, n, k, activation, arguments, scale, row.run.ready())
+        arguments = row.layout.pack(_matrix(encoding, row.values, kernel_size))
+    plain = row.values.startswith("f32") or row.values.endswith("_group")  # scales are inside
+    scale = _NONE if plain else _row_scale(encoding, n)
+    return LinearPanel(row.name, reason, n, k, activation, arguments, scale, row.run)
 
 
-def _choose_values(encoding: Encoding, rows: int, activation: str) -> tuple[str, str]:
-    """Which values the layout holds (f32, f32_csr, f32_mask, i8, i4), and why."""
-    bits = encodings.value_bits(encoding)
-    name = encodings.kind(encoding)
-    if activation == "i8":
-        scale = encodings.scales(encoding)
-        if scale is None or scale.shape[1] != 1:
-            found = "float values" if scale is None else f"{scale.shape[1]} scales per row"
-            raise ValueError(
-                f"prepare_linear: a {name} encoding with {found} has no exact integer form; "
-                "expected codes with one scale per row or per tensor"
-            )
-        return _code_kind(bits, activation), f"{bits}-bit codes, exact int32 sums"
-    if bits == 32:
-        return _float_values(encoding, rows, f"{name} of float values")
-    if encodings.scales(encoding).shape[1] != 1:
-        reason = f"{bits}-bit codes with group scales widened to float beforehand"
-        return _float_values(encoding, rows, reason)
-    if rows > FEW_ROWS:
-        reason = f"{bits}-bit codes widened to float beforehand for {rows} rows"
-        return _float_values(encoding, rows, reason)
-    kind = _code_kind(bits, activation)
-    return kind, f"{bits}-bit codes widened in registers for {rows} rows"
-
-
-def _float_values(encoding: Encoding, rows: int, reason: str) -> tuple[str, str]:
-    """Dense or sparse float values, whichever is faster for an encoding that leaves zeros out."""
-    if not isinstance(encoding, Csr | Bitmap):
-        return "f32", reason
-    values, why = sparse.choose_values(encodings.density(encoding), rows)
-    return values, f"{reason}, {why}"
-
-
-def _code_kind(bits: int, activation: str) -> str:
-    """Smallest stored form that a kernel of this CPU reads: i4 for codes of up to 4 bits."""
-    has_nibbles = bits <= 4 and lookup("linear", values="i4", activation=activation)
-    return "i4" if has_nibbles else "i8"
-
-
-def _table(encoding: Encoding, values: str) -> NDArray[Any]:
+def _matrix(encoding: Encoding, values: str, kernel_size: int) -> Matrix:
+    """Return what the layout packs, columns in the order of time-major windows."""
+    n, k = matrix_shape(encoding.shape)
     if values.startswith("f32"):
-        return encodings.decode(encoding).reshape(matrix_shape(encoding.shape))
-    return encodings.codes(encoding)
+        table = encodings.decode(encoding).reshape(n, k)
+        return Matrix(_ordered(table, kernel_size), group=k)
+    codes = encodings.codes(encoding)
+    if is_grouped(encoding) and kernel_size > 1:
+        raise ValueError(
+            "prepare_linear: found group scales or zero points on a convolution of "
+            f"{kernel_size} steps, expected one symmetric scale per output"
+        )
+    return Matrix(
+        _ordered(codes, kernel_size),
+        encodings.scales(encoding),
+        getattr(encoding, "zero_point", None),
+        getattr(encoding, "group", k),
+    )
 
 
 def _ordered(table: NDArray[Any], kernel_size: int) -> NDArray[Any]:
@@ -158,64 +143,109 @@ def _shared(share: Sequence[LinearPanel], row: Kernel, n: int, k: int) -> tuple[
 
 def linear(
     panel: LinearPanel,
-    x: NDArray[np.float32] | NDArray[np.int8],
-    out: F32,
+    x: NDArray[Any],
+    out: F32 | None = None,
     *,
     x_scale: F32 | None = None,
     bias: F32 | None = None,
+    activation: str = "none",
+    residual: F32 | None = None,
+    codes: I8 | None = None,
+    codes_scale: F32 | None = None,
+    quantize: str = "none",
+    threads: int = 1,
 ) -> None:
-    """Write ``x (T, K) @ w.T + bias`` into ``out (T, N)``.
+    """Write ``activation(x (T, K) @ w.T + bias) + residual`` into ``out (T, N)``.
 
     The inner strides are one element; rows of ``x`` may overlap and ``out`` may be a view of
-    longer rows. Integer panels take int8 codes in [-127, 127] and ``x_scale`` of shape (T) or (1).
-    ValueError or TypeError says what does not fit.
+    longer rows. Codes and bits take ``x_scale`` of shape (T) or (1); bits are packed, ``(T,
+    ceil(K / 8))`` uint8. ``activation`` is a key of ``STEPS``; "glu" halves N. ``quantize`` "row"
+    writes int8 ``codes (T, N)`` and their ``codes_scale (T)``, "static" reads ``codes_scale (1)``;
+    ``out`` may then be absent. The result does not depend on ``threads``. ValueError or TypeError
+    says what does not fit.
     """
-    try:
-        bad = panel.run(
-            x,
-            *panel.arguments,
-            panel.scale,
-            _NONE if x_scale is None else x_scale,
-            _NONE if bias is None else bias,
-            out,
+    if activation not in STEPS or quantize not in QUANTIZE:
+        raise ValueError(
+            f"linear: found activation {activation!r} and quantize {quantize!r}, "
+            f"expected one of {', '.join(STEPS)} and one of {', '.join(QUANTIZE)}"
         )
-    except TypeError as error:
-        raise TypeError(_misfit(panel, x, out, x_scale, bias)) from error
-    if bad:
-        raise ValueError(_misfit(panel, x, out, x_scale, bias, status=bad))
+    arrays = (
+        panel.scale,
+        _NONE if x_scale is None else x_scale,
+        _NONE if bias is None else bias,
+        _NO_ROWS if residual is None else residual,
+        _NO_ROWS if out is None else out,
+        _NO_CODES if codes is None else codes,
+        _NONE if codes_scale is None else codes_scale,
+    )
+    _call(panel, x, arrays, STEPS[activation] | QUANTIZE[quantize], threads)
 
 
-def accumulate(panel: LinearPanel, x: NDArray[np.int8], out: NDArray[np.int32]) -> None:
-    """Write the exact integer sums of an integer panel, without scales, into ``out (T, N)``."""
-    entry = KERNELS[panel.kernel].accumulate
-    if entry is None:
+def accumulate(
+    panel: LinearPanel, x: NDArray[Any], out: NDArray[np.int32], *, threads: int = 1
+) -> None:
+    """Write the exact integer sums of a panel of codes, without scales, into ``out (T, N)``."""
+    if panel.scale.size == 0 or panel.activation == "f32":
         raise ValueError(f"accumulate: kernel {panel.kernel} has no integer sums")
-    bad = entry(x, *panel.arguments, out)
-    if bad:
-        raise ValueError(_misfit(panel, x, out, None, None, status=bad))
+    if out.dtype != np.int32:
+        raise TypeError(f"accumulate: out: found {out.dtype}, expected int32")
+    as_floats = out.view(np.float32)
+    arrays = (_NONE, _NONE, _NONE, _NO_ROWS, as_floats, _NO_CODES, _NONE)
+    _call(panel, x, arrays, RAW, threads)
+
+
+def _call(
+    panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int, threads: int
+) -> None:
+    if panel.run.signature[-len(FINISH) :] != FINISH:
+        status = _call_plain(panel, x, arrays, steps)
+    else:
+        run = panel.run.ready() if threads == 1 else panel.run.ready_parallel()
+        try:
+            status = run(x, *panel.arguments, *arrays, steps, threads)
+        except TypeError as error:
+            raise TypeError(_misfit(panel, x, arrays)) from error
+    if status:
+        raise ValueError(_misfit(panel, x, arrays, status=status))
+
+
+def _call_plain(panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int) -> int:
+    w_scale, x_scale, bias, _, out, _, _ = arrays
+    if steps == RAW:
+        return KERNELS[panel.kernel].accumulate(x, *panel.arguments, out.view(np.int32))
+    try:
+        return panel.run(x, *panel.arguments, w_scale, x_scale, bias, out)
+    except TypeError as error:
+        raise TypeError(_misfit(panel, x, arrays)) from error
 
 
 def _misfit(
-    panel: LinearPanel,
-    x: NDArray[Any],
-    out: NDArray[Any],
-    x_scale: F32 | None,
-    bias: F32 | None,
-    *,
-    status: int = 1,
+    panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], *, status: int = 1
 ) -> str:
-    if status == 2:
-        return f"linear ({panel.kernel}): found the code -128 in x, expected codes in [-127, 127]"
+    if status == FORBIDDEN_CODE:
+        limit = 63 if panel.activation == "i7" else 127
+        return (
+            f"linear ({panel.kernel}): found a code of x outside [-{limit}, {limit}], "
+            f"expected {panel.activation} codes"
+        )
+    if status == NAN_SCALE:
+        return f"linear ({panel.kernel}): found NaN in a scale, expected numbers"
 
-    def told(array: NDArray[Any] | None) -> str:
-        return "none" if array is None else f"{array.dtype} {array.shape} strides {array.strides}"
+    def told(array: NDArray[Any]) -> str:
+        if array.size == 0:
+            return "none"
+        return f"{array.dtype} {array.shape} strides {array.strides}"
 
-    codes = panel.activation == "i8"
+    names = ("x_scale", "bias", "residual", "out", "codes", "codes_scale")
+    found = ", ".join(
+        f"{name} {told(array)}" for name, array in zip(names, arrays[1:], strict=True)
+    )
+    kind = {"f32": "float32", "i8": "int8", "i7": "int8"}.get(panel.activation, "uint8")
+    scaled = "" if panel.activation == "f32" else "x_scale float32 (T) or (1), "
     return (
-        f"linear ({panel.kernel}): found x {told(x)}, out {told(out)}, x_scale {told(x_scale)}, "
-        f"bias {told(bias)}; expected x {'int8' if codes else 'float32'} (T, {panel.k}) and out "
-        f"(T, {panel.n}) with unit inner stride, "
-        f"{'x_scale float32 (T) or (1), ' if codes else ''}bias float32 ({panel.n}) or none"
+        f"linear ({panel.kernel}): found x {told(x)}, {found}; expected x {kind} (T, "
+        f"{panel.x_columns}) and out (T, {panel.n}) with unit inner stride, aligned, {scaled}"
+        f"bias float32 ({panel.n}) or none"
     )
 
 
@@ -240,7 +270,6 @@ def compile_all() -> None:
     from kernels import attention, conv, pointwise  # noqa: F401, PLC0415 (register their entries)
 
     unusable = {id(row.run) for row in KERNELS.values() if not row.is_usable()}
-    unusable |= {id(row.accumulate) for row in KERNELS.values() if not row.is_usable()}
     for made in ENTRIES:
         if id(made) not in unusable:
             made.ready()

@@ -15,16 +15,35 @@ SIMD = ("avx2", "fma")
 
 
 @dataclass(frozen=True, eq=False)
+class Matrix:
+    """What a layout packs: float32 values or int8 codes ``(n, k)``.
+
+    Codes stand for ``(code - zero_point) * scale``, where scale float32 and zero_point (int8 or
+    float32, None for zero) are ``(n or 1, groups)``: ``group`` consecutive codes share one. Float
+    values have no scale.
+    """
+
+    values: NDArray[Any]
+    scale: NDArray[np.float32] | None = None
+    zero_point: NDArray[Any] | None = None
+    group: int = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs n and steps k."""
+        return (self.values.shape[0], self.values.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
 class Layout:
     """A run-time form of a weight matrix: how to make it, how to read rows back.
 
-    ``pack`` takes the matrix ``(n, k)`` (float32 values or int8 codes) and returns the arguments
-    that follow ``x`` in the kernel's call; ``rows`` takes these and row ids and returns float32
-    ``(R, k)`` before any scale.
+    ``pack`` returns the arguments that follow ``x`` in the kernel's call; ``rows`` takes these and
+    row ids and returns float32 ``(R, k)`` before the scale of the row.
     """
 
     name: str
-    pack: Callable[[NDArray[Any]], Arguments]
+    pack: Callable[[Matrix], Arguments]
     rows: Callable[[Arguments, NDArray[np.int64]], NDArray[np.float32]]
 
 
@@ -32,14 +51,14 @@ class Layout:
 class Kernel:
     """One row: an op on one kind of stored values, run by a numba entry.
 
-    ``run(x, *layout arguments, w_scale, x_scale, bias, out)`` returns 0, or 1 when shapes or
-    strides do not fit. ``accumulate`` is the same without scales and bias into int32.
+    ``run(x, *layout arguments, *finish)`` returns a status of ``kernels.finish``, where the types
+    of ``finish`` are ``kernels.finish.FINISH``.
     """
 
     name: str
     op: str
-    values: str  # what the layout stores: f32, i8 or i4
-    activation: str  # f32 or i8
+    values: str  # what the layout stores: f32, i8, i4_group, f32_csr, ...
+    activation: str  # f32, i8 or i7 codes, b1 or u1 packed bits
     reference: str
     requires: tuple[str, ...]
     layout: Layout
