@@ -25,7 +25,7 @@ def require(name: str, dtype: np.dtype[np.generic], dimensions: int, *arrays: Ar
 
 
 def told(array: Array) -> str:
-    """Say type, shape and strides of an array, or what it is instead."""
+    """Say type and shape of an array, or what it is instead."""
     if not isinstance(array, np.ndarray):
         return type(array).__name__
-    return f"{array.dtype.str[1:] if array.dtype.isnative else array.dtype.str} {array.shape}"
+    return f"{array.dtype} {array.shape}"

@@ -31,8 +31,11 @@ RAW = 128
 
 
 @compiled
-def _activate(row, target, width, steps):
-    """Write the activated row to ``target``; return where it is, which is ``row`` without any."""
+def activate(row, target, width, steps):
+    """Write the activated row of ``width`` results to ``target``; return where they are.
+
+    That is ``row`` itself where ``steps`` holds no activation.
+    """
     if steps & RELU:
         relu_row(row, target, width)
     elif steps & GELU:
@@ -68,7 +71,7 @@ def finish_rows(
         row = rows + r * row_step
         result = out + r * out_step if out else row
         # the residual may lie where the result goes, so it is read before that is written
-        active = _activate(row, row if residual else result, width, steps)
+        active = activate(row, row if residual else result, width, steps)
         if residual:
             add_row(active, residual + r * residual_step, result, width)
         elif active != result:

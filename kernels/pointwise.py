@@ -1,127 +1,133 @@
-# ruff: noqa: FURB136 (max and min would drop NaN and order)
-"""Normalisation, activations, sums and quantisation of rows.
+"""Activations, softmax, sums and quantisation of rows.
 
-Every function takes float32 matrices whose inner stride is one element and writes into ``out``,
-which may be the input. NaN in gives NaN out; a quantised row that holds NaN or an infinity gets
-the scale NaN. ValueError says which shapes do not fit.
+Every function takes float32 matrices of unit inner stride and writes into ``out``, which may be
+the input. NaN in gives NaN out; a row quantised by its own largest value that holds NaN or an
+infinity gets the scale NaN. TypeError and ValueError say what does not fit, before anything is
+written.
 """
 
 import numpy as np
-from numba import float32, float64, int8, int32
+from numba import float32, int8, int32, int64
 from numpy.typing import NDArray
 
+from kernels.arguments import CODES, FLOATS, require, told
+from kernels.finish_rows import GELU, GLU, RELU, SILU, TANH, activate
 from kernels.jit import compiled, entry, in1, in2, out1, out2
-from kernels.mathematics import absmax_bits, exp
+from kernels.mathematics import absmax_bits
+from kernels.norms import layer_norm
 from kernels.row_ops import (
     add_row,
     codes_row,
-    gelu_row,
     quantize_row,
-    relu_row,
     scale_of,
-    silu_row,
+    sigmoid_row,
+    softmax_row,
+    static_codes_row,
 )
-from kernels.simd import row_at
+
+__all__ = [
+    "add", "dynamic_quantize_row", "dynamic_quantize_tensor", "gelu", "glu", "layer_norm", "relu",
+    "sigmoid", "silu", "softmax", "static_quantize", "tanh",
+]  # fmt: skip
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
-
-
-def _checked(status: int, name: str, *arrays: NDArray[np.generic]) -> None:
-    if status:
-        found = ", ".join(f"{a.dtype} {a.shape} strides {a.strides}" for a in arrays)
-        raise ValueError(f"{name}: found {found}; expected fitting shapes and unit inner strides")
+_SIGMOID, _SOFTMAX = -1, -2
+"""Further kinds of rows beside the activations of ``kernels.finish_rows``."""
 
 
 @compiled
-def _is_plain(x: F32, out: NDArray[np.generic]) -> bool:
-    """Tell whether both have the same shape and unit inner strides."""
-    flat = (
-        x.shape[1] <= 1
-        or x.shape[0] == 0
-        or (x.strides[1] == x.itemsize and out.strides[1] == out.itemsize)
-    )
-    return flat and x.shape[0] == out.shape[0] and x.shape[1] == out.shape[1]
+def _fits(a, rows, width):
+    """Tell whether a matrix has that shape and a unit inner stride."""
+    flat = width <= 1 or rows == 0 or a.strides[1] == a.itemsize
+    return a.shape[0] == rows and a.shape[1] == width and flat
 
 
-@entry(in2(float32), in1(float32), in1(float32), float64, out2(float32), sums=True)
-def _layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32) -> int:
-    width = x.shape[1]
-    if not _is_plain(x, out) or gamma.size != width or beta.size != width:
+def _refuse(name: str, *arrays: NDArray[np.generic]) -> None:
+    found = ", ".join(f"{told(a)} strides {a.strides}" for a in arrays)
+    raise ValueError(f"{name}: found {found}; expected fitting shapes and unit inner strides")
+
+
+@entry(in2(float32), out2(float32), int64)
+def _each_row(x, out, kind):
+    rows, width = out.shape
+    if not (_fits(x, rows, 2 * width if kind == GLU else width) and _fits(out, rows, width)):
         return 1
-    for t in range(x.shape[0]):
-        row = row_at(x.ctypes.data + t * x.strides[0], width, np.float32)
-        y = row_at(out.ctypes.data + t * out.strides[0], width, np.float32)
-        total = float32(0.0)
-        for i in range(width):
-            total += row[i]
-        mean = total / float32(width)
-        squares = float32(0.0)
-        for i in range(width):
-            centred = row[i] - mean
-            squares += centred * centred
-        scale = float32(1.0 / np.sqrt(float64(squares) / width + eps))
-        for i in range(width):
-            y[i] = (row[i] - mean) * scale * gamma[i] + beta[i]
+    for t in range(rows):
+        source, target = x.ctypes.data + t * x.strides[0], out.ctypes.data + t * out.strides[0]
+        if kind == _SOFTMAX:
+            softmax_row(source, target, width)
+        elif kind == _SIGMOID:
+            sigmoid_row(source, target, width)
+        else:
+            activate(source, target, width, kind)
     return 0
 
 
-def layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32) -> None:
-    """Write (x - mean) / sqrt(variance + eps) * gamma + beta of each row of ``x (R, K)``."""
-    _checked(_layer_norm(x, gamma, beta, eps, out), "layer_norm", x, gamma, beta, out)
+def _run(name: str, kind: int, x: F32, out: F32) -> None:
+    require(name, FLOATS, 2, x, out)
+    if _each_row(x, out, kind):
+        _refuse(name, x, out)
 
 
-@entry(in2(float32), out2(float32))
-def _gelu(x, out):
-    if not _is_plain(x, out):
-        return 1
-    for t in range(x.shape[0]):
-        source = x.ctypes.data + t * x.strides[0]
-        gelu_row(source, out.ctypes.data + t * out.strides[0], x.shape[1])
-    return 0
+def relu(x: F32, out: F32) -> None:
+    """Write the larger of x and 0 of ``x (R, K)``.
+
+    >>> out = np.empty((1, 2), np.float32)
+    >>> relu(np.array([[-1.0, 2.0]], np.float32), out)
+    >>> out.tolist()
+    [[0.0, 2.0]]
+    """
+    _run("relu", RELU, x, out)
 
 
 def gelu(x: F32, out: F32) -> None:
-    """Write x / 2 (1 + erf(x / sqrt 2)); the error is at most 1e-6 max(1, |x|)."""
-    _checked(_gelu(x, out), "gelu", x, out)
+    """Write x / 2 (1 + erf(x / sqrt 2)) of ``x (R, K)``; error at most 4e-7 max(1, |x|)."""
+    _run("gelu", GELU, x, out)
 
 
-@entry(in2(float32), out2(float32), sums=True)
-def _softmax(x: F32, out: F32) -> int:
-    if not _is_plain(x, out):
-        return 1
-    width = x.shape[1]
-    for t in range(x.shape[0]):
-        row = row_at(x.ctypes.data + t * x.strides[0], width, np.float32)
-        y = row_at(out.ctypes.data + t * out.strides[0], width, np.float32)
-        largest = float32(-np.inf)
-        for i in range(width):
-            largest = row[i] if row[i] > largest else largest
-        total = float32(0.0)
-        for i in range(width):
-            e = exp(row[i] - largest)
-            y[i] = e
-            total += e
-        inverse = float32(1.0) / total
-        for i in range(width):
-            y[i] *= inverse
-    return 0
+def silu(x: F32, out: F32) -> None:
+    """Write x / (1 + exp(-x)) of ``x (R, K)``, also called swish; error at most 4e-7 |y|.
+
+    It is 0 below -88, and NaN at minus infinity.
+    """
+    _run("silu", SILU, x, out)
+
+
+def tanh(x: F32, out: F32) -> None:
+    """Write the hyperbolic tangent of ``x (R, K)``; error at most 3e-7 |y|."""
+    _run("tanh", TANH, x, out)
+
+
+def sigmoid(x: F32, out: F32) -> None:
+    """Write 1 / (1 + exp(-x)) of ``x (R, K)``; error at most 4e-7 |y|, and 0 below -88."""
+    _run("sigmoid", _SIGMOID, x, out)
 
 
 def softmax(x: F32, out: F32) -> None:
-    """Write exp(x - max) over its sum for each row of ``x (R, K)``; error at most 1e-6."""
-    _checked(_softmax(x, out), "softmax", x, out)
+    """Write exp(x - max) over its sum for each row of ``x (R, K)``; error at most 1e-6 |y| + 1e-38.
+
+    Scores of minus infinity get 0; a row of nothing else gets NaN.
+    """
+    _run("softmax", _SOFTMAX, x, out)
+
+
+def glu(x: F32, out: F32) -> None:
+    """Write the first half of each row times the sigmoid of its second: ``x (R, 2 K)``.
+
+    ``out (R, K)`` may be the first half of x. The error is at most 4e-7 |y|.
+    """
+    _run("glu", GLU, x, out)
 
 
 @entry(in2(float32), in2(float32), out2(float32))
-def _add(a: F32, b: F32, out: F32) -> int:
-    width = a.shape[1]
-    if not _is_plain(a, out) or b.shape[1] != width or b.shape[0] not in {1, a.shape[0]}:
-        return 1
-    if width > 1 and b.strides[1] != b.itemsize:
+def _add(a, b, out):
+    rows, width = a.shape
+    fits = _fits(a, rows, width) and _fits(out, rows, width) and _fits(b, b.shape[0], width)
+    if not fits or b.shape[0] not in {1, rows}:
         return 1
     step = 0 if b.shape[0] == 1 else b.strides[0]
-    for t in range(a.shape[0]):
+    for t in range(rows):
         first, second = a.ctypes.data + t * a.strides[0], b.ctypes.data + t * step
         add_row(first, second, out.ctypes.data + t * out.strides[0], width)
     return 0
@@ -129,48 +135,19 @@ def _add(a: F32, b: F32, out: F32) -> int:
 
 def add(a: F32, b: F32, out: F32) -> None:
     """Write ``a (R, K) + b``, where b is ``(R, K)`` or one row ``(1, K)`` for all."""
-    _checked(_add(a, b, out), "add", a, b, out)
-
-
-@entry(in2(float32), out2(float32))
-def _relu(x, out):
-    if not _is_plain(x, out):
-        return 1
-    for t in range(x.shape[0]):
-        source = x.ctypes.data + t * x.strides[0]
-        relu_row(source, out.ctypes.data + t * out.strides[0], x.shape[1])
-    return 0
-
-
-def relu(x: F32, out: F32) -> None:
-    """Write the larger of x and 0."""
-    _checked(_relu(x, out), "relu", x, out)
-
-
-@entry(in2(float32), out2(float32))
-def _silu(x, out):
-    if not _is_plain(x, out):
-        return 1
-    for t in range(x.shape[0]):
-        source = x.ctypes.data + t * x.strides[0]
-        silu_row(source, out.ctypes.data + t * out.strides[0], x.shape[1])
-    return 0
-
-
-def silu(x: F32, out: F32) -> None:
-    """Write x / (1 + exp(-x)); the error is at most 1e-6 max(1, |x|)."""
-    _checked(_silu(x, out), "silu", x, out)
+    require("add", FLOATS, 2, a, b, out)
+    if _add(a, b, out):
+        _refuse("add", a, b, out)
 
 
 @entry(in2(float32), out2(int8), out1(float32))
-def _quantize_row(x: F32, q: I8, scale: F32) -> int:
-    width = x.shape[1]
-    if not _is_plain(x, q) or scale.size != x.shape[0]:
+def _quantize_row(x, q, scale):
+    rows, width = x.shape
+    if not (_fits(x, rows, width) and _fits(q, rows, width)) or scale.size != rows:
         return 1
-    for t in range(x.shape[0]):
-        to = scale.ctypes.data + t * scale.strides[0]
-        source = x.ctypes.data + t * x.strides[0]
-        quantize_row(source, width, q.ctypes.data + t * q.strides[0], to)
+    for t in range(rows):
+        source, target = x.ctypes.data + t * x.strides[0], q.ctypes.data + t * q.strides[0]
+        quantize_row(source, width, target, scale.ctypes.data + t * scale.strides[0])
     return 0
 
 
@@ -180,19 +157,23 @@ def dynamic_quantize_row(x: F32, q: I8, scale: F32) -> None:
     Each step is rounded to float32. A row whose absmax is below 2**-100 gets codes 0 and scale 1,
     one that holds NaN or an infinity codes 0 and scale NaN.
     """
-    _checked(_quantize_row(x, q, scale), "dynamic_quantize_row", x, q, scale)
+    require("dynamic_quantize_row", FLOATS, 2, x)
+    require("dynamic_quantize_row", CODES, 2, q)
+    require("dynamic_quantize_row", FLOATS, 1, scale)
+    if _quantize_row(x, q, scale):
+        _refuse("dynamic_quantize_row", x, q, scale)
 
 
 @entry(in2(float32), out2(int8), out1(float32))
-def _quantize_tensor(x: F32, q: I8, scale: F32) -> int:
-    width = x.shape[1]
-    if not _is_plain(x, q) or scale.size != 1:
+def _quantize_tensor(x, q, scale):
+    rows, width = x.shape
+    if not (_fits(x, rows, width) and _fits(q, rows, width)) or scale.size != 1:
         return 1
     largest = int32(0)
-    for t in range(x.shape[0]):
+    for t in range(rows):
         largest = max(largest, absmax_bits(x.ctypes.data + t * x.strides[0], width))
     scale[0] = scale_of(largest)
-    for t in range(x.shape[0]):
+    for t in range(rows):
         source = x.ctypes.data + t * x.strides[0]
         codes_row(source, width, largest, q.ctypes.data + t * q.strides[0])
     return 0
@@ -200,4 +181,37 @@ def _quantize_tensor(x: F32, q: I8, scale: F32) -> int:
 
 def dynamic_quantize_tensor(x: F32, q: I8, scale: F32) -> None:
     """Write codes and scale (1) as ``dynamic_quantize_row`` does, with one absmax for all."""
-    _checked(_quantize_tensor(x, q, scale), "dynamic_quantize_tensor", x, q, scale)
+    require("dynamic_quantize_tensor", FLOATS, 2, x)
+    require("dynamic_quantize_tensor", CODES, 2, q)
+    require("dynamic_quantize_tensor", FLOATS, 1, scale)
+    if _quantize_tensor(x, q, scale):
+        _refuse("dynamic_quantize_tensor", x, q, scale)
+
+
+@entry(in2(float32), in1(float32), out2(int8))
+def _static_quantize(x, scale, q):
+    rows, width = x.shape
+    if not (_fits(x, rows, width) and _fits(q, rows, width)) or scale.size != 1:
+        return 1
+    if not float32(0.0) < scale[0] < float32(np.inf):
+        return 2
+    for t in range(rows):
+        source, target = x.ctypes.data + t * x.strides[0], q.ctypes.data + t * q.strides[0]
+        static_codes_row(source, scale.ctypes.data, target, width)
+    return 0
+
+
+def static_quantize(x: F32, scale: F32, q: I8) -> None:
+    """Write codes clip(rint(x / scale), -127, 127) of ``x (R, K)`` by one given ``scale (1)``.
+
+    The quotient is rounded to float32. NaN becomes the code -128, which no integer kernel takes.
+    ValueError for a scale that is not a positive number.
+    """
+    require("static_quantize", FLOATS, 2, x)
+    require("static_quantize", FLOATS, 1, scale)
+    require("static_quantize", CODES, 2, q)
+    bad = _static_quantize(x, scale, q)
+    if bad == 2:
+        raise ValueError(f"static_quantize: scale: found {scale[0]}, expected a positive number")
+    if bad:
+        _refuse("static_quantize", x, scale, q)

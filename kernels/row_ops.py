@@ -13,6 +13,7 @@ from kernels.jit import compiled
 from kernels.mathematics import (
     ROUND_MAGIC,
     absmax_bits,
+    write_exp,
     write_gate,
     write_gelu,
     write_relu,
@@ -20,8 +21,8 @@ from kernels.mathematics import (
     write_silu,
     write_tanh,
 )
-from kernels.row_tiles import codes_tile, map_tile, zip_tile
-from kernels.simd import I32, Value, Writer, constant, float_of, row_at, stack_bytes
+from kernels.row_tiles import WIDE, Fold, codes_tile, map_tile, splat, sum_fold, sweep, zip_tile
+from kernels.simd import F32, I32, Value, Writer, constant, float_of, row_at, stack_bytes, tile
 
 INFINITY_BITS = 0x7F800000
 SMALLEST_BITS = (127 - 100) << 23
@@ -95,3 +96,31 @@ def quantize_row(source, count, codes, scale):
     largest = absmax_bits(source, count)
     row_at(scale, 1, np.float32)[0] = scale_of(largest)
     codes_row(source, count, largest, codes)
+
+
+@tile(3)
+def softmax_row(w: Writer, source, target, count) -> None:
+    """Tile (source, target, count): exp(x - max) over its sum."""
+    b = w.b
+    peak = Fold(float("-inf"), lambda a, c: w.larger(c, a))
+
+    def largest(kind, offset, so_far):
+        return [w.larger(w.load(kind, b.add(source, offset)), so_far)]
+
+    (top,) = sweep(w, count, [peak], largest, widths=WIDE)
+
+    def power(kind, offset, so_far):
+        shifted = b.fsub(w.load(kind, b.add(source, offset)), splat(w, top, kind))
+        value = write_exp(w, shifted)
+        w.store(value, b.add(target, offset))
+        return [b.fadd(so_far, value)]
+
+    (total,) = sweep(w, count, [sum_fold(w)], power)
+    inverse = b.fdiv(F32(1.0), total)
+
+    def scaled(kind, offset):
+        at = b.add(target, offset)
+        w.store(b.fmul(w.load(kind, at), splat(w, inverse, kind)), at)
+        return []
+
+    sweep(w, count, [], scaled)

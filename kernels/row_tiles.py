@@ -16,8 +16,9 @@ from kernels.simd import F32, I8, I32, I64, Value, Writer, constant, tile
 Step = Callable[..., Sequence[Value]]
 LANES = 8
 """float32 in a vector register of AVX2."""
-BYTE_LANES = 32
-"""float32 that become one vector register of codes."""
+WIDE = (32, LANES, 1)
+"""Widths of a sweep that folds (four registers of sums hide the latency of an addition) or that
+stores bytes (32 fill a register)."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Fold:
 
     nothing: float
     combine: Callable[[Value, Value], Value]
+
+
+def sum_fold(w: Writer) -> Fold:
+    """Fold lanes into their sum, added pairwise at the end."""
+    return Fold(0.0, w.b.fadd)
 
 
 def vector(lanes: int) -> ir.Type:
@@ -127,6 +133,6 @@ def codes_tile(function: Callable[[Writer, Value, Value], Value]) -> Any:
             w.store(bytes_, b.add(codes, b.sdiv(offset, I64(4))))
             return []
 
-        sweep(w, count, [], step, widths=(BYTE_LANES, LANES, 1))
+        sweep(w, count, [], step, widths=WIDE)
 
     return tile(4)(generate)
