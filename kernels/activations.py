@@ -1,9 +1,9 @@
 """Activation codes prepared for byte products that saturate: split so that they cannot.
 
 vpmaddubsw multiplies unsigned weight codes ``u`` by signed activation codes ``x`` and adds two
-neighbouring products in 16 bits, where it saturates. With u in [0, 254] (a code in [-127, 127]
-plus 127) a pair of activations is safe if its positive parts sum to at most 129 and its negative
-parts too: 254 * 129 = 32766 <= 32767. Pairs beyond that are rare in a row scaled by its largest
+neighbouring products in 16 bits, where it saturates. With u in [0, 255] (a code plus 128) a pair of
+activations is safe if its positive parts sum to at most 128 and its negative parts too: 255 * 128 =
+32640 <= 32767. Pairs beyond that are rare in a row scaled by its largest
 value, so each is halved: the main product runs over one half, and the other halves, listed per
 row, are multiplied again. Halves of magnitude at most 64 are safe: 2 * 64 = 128. The result is
 exact for every input; an input whose pairs are all extreme only takes twice the time.
@@ -14,7 +14,7 @@ import numpy as np
 from kernels.jit import compiled
 from kernels.simd import I8X32, I16X16, I32, I32X8, I64, Value, Writer, constant, row_at, tile
 
-SAFE_PAIR_SUM = 129
+SAFE_PAIR_SUM = 128
 FORBIDDEN = -(2**62)
 QUAD = 4
 """Steps of k that lie together in a panel, as vpmaddubsw and vpmaddwd sum them."""

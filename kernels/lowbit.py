@@ -13,7 +13,7 @@ from kernels.activations import FORBIDDEN, copy_row, padded_bytes, split_row, wi
 from kernels.epilogue import RAW, SCALED, emit
 from kernels.jit import compiled, entry, in1, in2, out2
 from kernels.lowbit_tiles import SHORT_RUN, tile_4, tile_4_direct, tile_8, unpack_4
-from kernels.quads import OFFSET_4, OFFSET_8, PANELS_4, PANELS_8, QUAD, SLACK_BYTES, WIDTH
+from kernels.quads import PANELS_4, PANELS_8, SLACK_BYTES, WIDTH, offset_of, quads_of
 from kernels.registry import SIMD, kernel
 from kernels.simd import row_at, stack_bytes
 
@@ -22,7 +22,8 @@ SUMS_BYTES = ROW_BLOCK * WIDTH * 4
 ROW_BYTES = ROW_BLOCK * 4
 FEW_ROWS = 4
 LONG_RUN = 32
-LONG_RUN_LIMIT = 2340
+LONG_RUN_LIMIT = 2184
+KEY_OFFSET = 127
 
 _tile_8_1, _tile_8_2, _tile_8_4, _tile_8_6 = (tile_8(rows) for rows in (1, 2, 4, 6))
 _tile_4_1, _tile_4_2, _tile_4_4, _tile_4_6 = (tile_4(rows) for rows in (1, 2, 4, 6))
@@ -95,7 +96,9 @@ def _panel_4(x, x_step, rows, panel, quads, unpacked, starts, counts, sums):
 
 
 @compiled
-def _prepare_rows(x, x_step, rows, k, codes, starts, extras, extra_step, counts, flags, is_4):
+def _prepare_rows(
+    x, x_step, rows, k, codes, starts, extras, extra_step, counts, flags, is_4, offset
+):
     """Copy rows, note their sums times the offset, split (8 bit) or bound (4 bit) them.
 
     Returns 2 after a forbidden code -128, else 0.
@@ -109,7 +112,7 @@ def _prepare_rows(x, x_step, rows, k, codes, starts, extras, extra_step, counts,
         found = copy_row(x + r * x_step, k, mine, flags, total)
         if found == FORBIDDEN:
             return 2
-        first[r] = -(OFFSET_4 if is_4 else OFFSET_8) * found
+        first[r] = -offset * found
         if is_4:
             listed[r] = widest_sums(mine, k, total) > LONG_RUN_LIMIT
         else:
@@ -138,9 +141,48 @@ def _level(extras, extra_step, counts, rows):
 def _matmul(
     x, x_step, rows, panels, n, k, w_scale, x_scale, x_step_scale, bias, out, out_step, mode, is_4
 ):
+    """Run ``matmul`` on 8-bit panels of codes + KEY_OFFSET."""
+    return matmul(
+        x,
+        x_step,
+        rows,
+        panels,
+        n,
+        k,
+        w_scale,
+        x_scale,
+        x_step_scale,
+        bias,
+        out,
+        out_step,
+        mode,
+        4 if is_4 else 8,
+        KEY_OFFSET,
+    )
+
+
+@compiled
+def matmul(
+    x,
+    x_step,
+    rows,
+    panels,
+    n,
+    k,
+    w_scale,
+    x_scale,
+    x_step_scale,
+    bias,
+    out,
+    out_step,
+    mode,
+    bits,
+    offset,
+):
     """Run all panels over all rows; addresses, counts and bytes. ``bias`` 0 is none."""
     block = min(rows, ROW_BLOCK)
-    size, quads = padded_bytes(k), (k + QUAD - 1) // QUAD
+    is_4 = bits == 4
+    size, quads = padded_bytes(k), quads_of(bits, k)
     extra_step = 0 if is_4 else quads * 8
     codes_bytes, unpacked_bytes = block * size, quads * 64 + SLACK_BYTES if is_4 else 0
     scratch = np.empty(64 + codes_bytes + unpacked_bytes + block * extra_step + size, np.uint8)
@@ -154,7 +196,18 @@ def _matmul(
     for t in range(0, rows, ROW_BLOCK):
         count = min(ROW_BLOCK, rows - t)
         status = _prepare_rows(
-            x + t * x_step, x_step, count, k, codes, starts, extras, extra_step, counts, flags, is_4
+            x + t * x_step,
+            x_step,
+            count,
+            k,
+            codes,
+            starts,
+            extras,
+            extra_step,
+            counts,
+            flags,
+            is_4,
+            offset,
         )
         if status:
             return status
@@ -198,6 +251,9 @@ def misfits(x, n, k, w_scale, x_scale, bias, out):
 @entry(
     in2(int8),
     in1(uint8),
+    in1(float32),
+    in1(float32),
+    int64,
     int64,
     int64,
     int64,
@@ -206,14 +262,14 @@ def misfits(x, n, k, w_scale, x_scale, bias, out):
     in1(float32),
     out2(float32),
 )
-def linear_codes(x, panels, n, k, is_4, w_scale, x_scale, bias, out):
+def linear_codes(x, panels, _s, _z, n, k, _g, bits, w_scale, x_scale, bias, out):
     """Codes times codes in exact sums, then scales and bias.
 
     Without weight scales the sums themselves, int32, are written into the memory of ``out``.
     """
     if misfits(x, n, k, w_scale, x_scale, bias, out):
         return 1
-    return _matmul(
+    return matmul(
         x.ctypes.data,
         x.strides[0],
         x.shape[0],
@@ -227,16 +283,17 @@ def linear_codes(x, panels, n, k, is_4, w_scale, x_scale, bias, out):
         out.ctypes.data,
         out.strides[0],
         SCALED if w_scale.size else RAW,
-        is_4,
+        bits,
+        offset_of(bits),
     )
 
 
 _NONE = np.zeros(0, np.float32)
 
 
-def accumulate(x, panels, n, k, is_4, out):
+def accumulate(x, panels, s, z, n, k, g, bits, out):
     """Exact int32 sums of products of codes into ``out (T, N)``."""
-    return linear_codes(x, panels, n, k, is_4, _NONE, _NONE, _NONE, out.view(np.float32))
+    return linear_codes(x, panels, s, z, n, k, g, bits, _NONE, _NONE, _NONE, out.view(np.float32))
 
 
 for _name, _values, _layout in (("w8a8", "i8", PANELS_8), ("w4a8", "i4", PANELS_4)):

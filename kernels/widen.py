@@ -12,7 +12,7 @@ from kernels.epilogue import FLOATS, emit
 from kernels.jit import compiled, entry, in1, in2, out2
 from kernels.lowbit import misfits
 from kernels.lowbit_tiles import row_addresses
-from kernels.quads import OFFSET_4, OFFSET_8, PANELS_4, PANELS_8, QUAD, WIDTH
+from kernels.quads import OFFSET_4, OFFSET_8, PANELS_4, PANELS_8, QUAD, WIDTH, quads_of
 from kernels.registry import SIMD, kernel
 from kernels.simd import F32 as F32_LANE
 from kernels.simd import (
@@ -96,6 +96,9 @@ def _panel(x, x_step, rows, panel, quads, sums, is_4):
 @entry(
     in2(float32),
     in1(uint8),
+    in1(float32),
+    in1(float32),
+    int64,
     int64,
     int64,
     int64,
@@ -104,11 +107,12 @@ def _panel(x, x_step, rows, panel, quads, sums, is_4):
     in1(float32),
     out2(float32),
 )
-def linear_wide(x, panels, n, k, is_4, w_scale, x_scale, bias, out):
+def linear_wide(x, panels, _s, _z, n, k, _g, bits, w_scale, x_scale, bias, out):
     """Float activations times weight codes, then the scale of the output and the bias."""
     if w_scale.size != n or misfits(x, n, k, w_scale, w_scale[:1], bias, out):
         return 1
-    quads = (k + QUAD - 1) // QUAD
+    is_4 = bits == 4
+    quads = quads_of(bits, k)
     step = quads * QUAD * 4
     copies = np.zeros((min(x.shape[0], ROW_BLOCK), quads * QUAD), np.float32)
     at_copies, at_panels = copies.ctypes.data, panels.ctypes.data
