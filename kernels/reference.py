@@ -136,3 +136,84 @@ def dynamic_quantize_tensor(x: F32) -> tuple[I8, F32]:
     """Codes and scale (1) of x (R, K) by its largest magnitude."""
     codes, scale = quantize_rows(x.reshape(1, -1), np.abs(x).max(keepdims=True).reshape(1))
     return codes.reshape(x.shape), scale
+
+
+def tanh(x: F32) -> F32:
+    """Hyperbolic tangent, in float64."""
+    return np.tanh(x.astype(np.float64)).astype(np.float32)
+
+
+def sigmoid(x: F32) -> F32:
+    """1 / (1 + exp(-x)), in float64."""
+    with np.errstate(over="ignore"):
+        return (1.0 / (1.0 + np.exp(-x.astype(np.float64)))).astype(np.float32)
+
+
+def glu(x: F32) -> F32:
+    """First half of each row times the sigmoid of its second half, in float64."""
+    a, gate = np.split(x.astype(np.float64), 2, axis=1)
+    with np.errstate(over="ignore"):
+        return (a / (1.0 + np.exp(-gate))).astype(np.float32)
+
+
+def static_quantize(x: F32, scale: F32) -> I8:
+    """Codes clip(rint(x / scale), -127, 127), the quotient in float32; NaN becomes -128."""
+    steps = x / scale
+    codes = np.clip(np.rint(np.nan_to_num(steps, nan=0.0)), -127, 127)
+    return np.where(np.isnan(steps), -128, codes).astype(np.int8)
+
+
+def group_norm(x: F32, gamma: F32, beta: F32, eps: float, groups: int) -> F32:
+    """(x - mean) / sqrt(variance + eps) * gamma + beta, in float64, of x (T, C).
+
+    Mean and variance are over all times and the C / groups neighbouring channels of a group.
+    """
+    frames, channels = x.shape
+    x64 = x.astype(np.float64).reshape(frames, groups, channels // groups)
+    centred = x64 - x64.mean(axis=(0, 2), keepdims=True)
+    variance = (centred * centred).mean(axis=(0, 2), keepdims=True)
+    normal = (centred / np.sqrt(variance + eps)).reshape(frames, channels)
+    return (normal * gamma + beta).astype(np.float32)
+
+
+def batch_norm(x: F32, mean: F32, factor: F32, shift: F32) -> F32:
+    """(x - mean) * factor + shift of x (T, C) with one of each a channel, in float64."""
+    return ((x.astype(np.float64) - mean) * factor + shift).astype(np.float32)
+
+
+def conv1d(x: F32, w: F32, bias: F32, stride: int, padding: int, groups: int) -> F32:
+    """Convolution over time of x (T, C) with w (N, C / groups, size) -> (frames, N), in float64."""
+    filters, depth, size = w.shape
+    padded = np.pad(x.astype(np.float64), ((padding, padding), (0, 0)))
+    frames = (len(padded) - size) // stride + 1
+    out = np.empty((frames, filters))
+    each = filters // groups
+    for t in range(frames):
+        window = padded[t * stride : t * stride + size]
+        for n in range(filters):
+            part = window[:, n // each * depth : (n // each + 1) * depth]
+            out[t, n] = (part * w[n].T).sum()
+    return (out + bias).astype(np.float32)
+
+
+def conv2d(x: F32, w: F32, bias: F32, stride: int, padding: int) -> F32:
+    """Convolution of x (H, W, C) with w (N, C, size, size) -> (H', W', N), in float64."""
+    filters, _, size, _ = w.shape
+    padded = np.pad(x.astype(np.float64), ((padding, padding), (padding, padding), (0, 0)))
+    height, width = ((n - size) // stride + 1 for n in padded.shape[:2])
+    out = np.empty((height, width, filters))
+    for i in range(height):
+        for j in range(width):
+            at, to = i * stride, j * stride
+            window = padded[at : at + size, to : to + size].transpose(2, 0, 1)
+            out[i, j] = (w * window).sum(axis=(1, 2, 3))
+    return (out + bias).astype(np.float32)
+
+
+def rel_shift(scores: F32) -> F32:
+    """Scores (T, 2 T - 1) by relative position -> (T, T) by key: out[i, j] = x[i, T - 1 - i + j].
+
+    Dai et al. 2019 (Transformer-XL), appendix B; column c stands for the distance T - 1 - c.
+    """
+    frames = len(scores)
+    return np.array([[scores[i, frames - 1 - i + j] for j in range(frames)] for i in range(frames)])
