@@ -1,117 +1,51 @@
 """Layer, group and batch normalisation.
 
-Means and squared deviations are float32 sums over short blocks, taken around the mean of the block
-and combined in float64 (Chan, Golub and LeVeque 1983, equation 2.1), so that neither a large mean
-nor a long row costs precision. NaN in a group makes its results NaN. TypeError and ValueError say
-what does not fit, before anything is written.
+Means and squared deviations are taken over short blocks by the corrected two-pass algorithm and
+combined in float64 (Chan, Golub and LeVeque 1983, equations 1.7 and 2.1), so that neither a large
+mean nor a long row costs precision: with xhat = (x - mean) / sqrt(variance + eps) the error is at
+most 2e-6 (|xhat gamma| + |mean gamma| / sqrt(variance + eps) + |beta|). NaN in a group makes its
+results NaN. TypeError and ValueError say what does not fit, before anything is written.
 """
 
 import numpy as np
-from numba import float32, float64
+from numba import float32, float64, int64
 from numpy.typing import NDArray
 
+from kernels import finish_rows
 from kernels.arguments import FLOATS, require, told
+from kernels.finish_rows import activate
 from kernels.jit import compiled, entry, in1, in2, out2
-from kernels.mathematics import FUSE
-from kernels.row_tiles import WIDE, splat, sum_fold, sweep
-from kernels.simd import F32 as F32_LANE
-from kernels.simd import Writer, row_at, stack_bytes, tile
+from kernels.norm_tiles import (
+    affine_columns,
+    affine_row,
+    column_deviations_1,
+    column_deviations_4,
+    column_sums_1,
+    column_sums_4,
+    normal_row,
+    row_deviations,
+    row_sum,
+)
+from kernels.simd import row_at, stack_bytes
 
 F32 = NDArray[np.float32]
-BLOCK = 4096
-"""float32 of a row that are summed together: they stay in the first cache for the second sum."""
+BLOCK = 1024
+"""float32 of a row that are summed together, in 32 parts of 32."""
 ROWS = 64
-"""Rows of a time-major matrix that are summed together."""
-
-
-@tile(3)
-def _sum_row(w: Writer, source, total, count) -> None:
-    """Tile: write the sum of ``count`` float32 to ``total``."""
-
-    def step(kind, offset, so_far):
-        return [w.b.fadd(so_far, w.load(kind, w.b.add(source, offset)))]
-
-    (found,) = sweep(w, count, [sum_fold(w)], step, widths=WIDE)
-    w.store(found, total)
-
-
-@tile(4)
-def _squares_row(w: Writer, source, mean, total, count) -> None:
-    """Tile: write the sum of (x - mean)^2 to ``total``."""
-    b = w.b
-    centre = w.load(F32_LANE, mean)
-
-    def step(kind, offset, so_far):
-        part = b.fsub(w.load(kind, b.add(source, offset)), splat(w, centre, kind))
-        return [b.fadd(b.fmul(part, part, flags=FUSE), so_far, flags=FUSE)]
-
-    (found,) = sweep(w, count, [sum_fold(w)], step, widths=WIDE)
-    w.store(found, total)
-
-
-@tile(6)
-def _normal_row(w: Writer, source, moments, gamma, beta, target, count) -> None:
-    """Tile: (x - mean) * factor * gamma + beta; ``moments`` holds mean and factor."""
-    b = w.b
-    mean, factor = w.load(F32_LANE, moments), w.load(F32_LANE, moments, 4)
-
-    def step(kind, offset):
-        value = b.fsub(w.load(kind, b.add(source, offset)), splat(w, mean, kind))
-        value = b.fmul(value, splat(w, factor, kind))
-        value = b.fmul(value, w.load(kind, b.add(gamma, offset)), flags=FUSE)
-        value = b.fadd(value, w.load(kind, b.add(beta, offset)), flags=FUSE)
-        w.store(value, b.add(target, offset))
-        return []
-
-    sweep(w, count, [], step)
-
-
-@tile(4)
-def _affine_row(w: Writer, source, numbers, target, count) -> None:
-    """Tile: (x - a) * b + c for a whole row; ``numbers`` holds a, b and c."""
-    b = w.b
-    centre, factor, shift = (w.load(F32_LANE, numbers, 4 * i) for i in range(3))
-
-    def step(kind, offset):
-        value = b.fsub(w.load(kind, b.add(source, offset)), splat(w, centre, kind))
-        value = b.fmul(value, splat(w, factor, kind), flags=FUSE)
-        value = b.fadd(value, splat(w, shift, kind), flags=FUSE)
-        w.store(value, b.add(target, offset))
-        return []
-
-    sweep(w, count, [], step)
-
-
-@tile(6)
-def _affine_columns(w: Writer, source, centre, factor, shift, target, count) -> None:
-    """Tile: (x - centre) * factor + shift, each of the three a row as long as the source."""
-    b = w.b
-
-    def step(kind, offset):
-        value = b.fsub(w.load(kind, b.add(source, offset)), w.load(kind, b.add(centre, offset)))
-        value = b.fmul(value, w.load(kind, b.add(factor, offset)), flags=FUSE)
-        value = b.fadd(value, w.load(kind, b.add(shift, offset)), flags=FUSE)
-        w.store(value, b.add(target, offset))
-        return []
-
-    sweep(w, count, [], step)
+"""Rows of a time-major matrix that are summed together: they stay in the second cache."""
+ACTIVATIONS = (0, finish_rows.RELU, finish_rows.GELU, finish_rows.SILU, finish_rows.TANH)
 
 
 @compiled
 def _fits(a, rows, width):
-    """Tell whether a matrix has that shape and a unit inner stride."""
-    flat = width <= 1 or rows == 0 or a.strides[1] == a.itemsize
-    return a.shape[0] == rows and a.shape[1] == width and flat
+    """Tell whether a matrix has that shape, which is not empty, and a unit inner stride."""
+    flat = width == 1 or a.strides[1] == a.itemsize
+    return rows * width > 0 and a.shape[0] == rows and a.shape[1] == width and flat
 
 
 @compiled
 def _plain(row, width):
-    return row.size == width and (width <= 1 or row.strides[0] == row.itemsize)
-
-
-def _refuse(name: str, *arrays: NDArray[np.generic]) -> None:
-    found = ", ".join(f"{told(a)} strides {a.strides}" for a in arrays)
-    raise ValueError(f"{name}: found {found}; expected fitting shapes and unit inner strides")
+    return row.size == width and (width == 1 or row.strides[0] == row.itemsize)
 
 
 @compiled
@@ -125,44 +59,46 @@ def _merge(state, count, mean, squares):
 
 
 @compiled
-def _add_row(state, source, width, scratch):
+def _merge_row(state, source, width, scratch):
     """Add the values of a row to ``state``, in blocks; ``scratch`` is the address of 4 float32."""
     numbers = row_at(scratch, 4, np.float32)
     for at in range(0, width, BLOCK):
         count = min(BLOCK, width - at)
-        _sum_row(source + 4 * at, scratch, count)
-        mean = float64(numbers[0]) / count
-        numbers[1] = float32(mean)
-        _squares_row(source + 4 * at, scratch + 4, scratch + 8, count)
-        # the deviations are from the rounded mean; what that adds to the squares is taken off
-        off = mean - float64(numbers[1])
-        _merge(state, float64(count), mean, float64(numbers[2]) - count * off * off)
+        row_sum(source + 4 * at, scratch, count)
+        numbers[0] /= float32(count)
+        row_deviations(source + 4 * at, scratch, scratch + 4, count)
+        off = float64(numbers[1]) / count
+        squares = float64(numbers[2]) - count * off * off
+        _merge(state, float64(count), float64(numbers[0]) + off, squares)
 
 
-@entry(in2(float32), in1(float32), in1(float32), float64, out2(float32))
-def _layer_norm(x, gamma, beta, eps, out):
-    rows, width = x.shape
-    if not (_fits(x, rows, width) and _fits(out, rows, width)) or width == 0:
+@entry(in2(float32), in1(float32), in1(float32), float64, int64, out2(float32))
+def _layer_norm(x, gamma, beta, eps, steps, out):
+    rows, width = out.shape
+    if rows == 0 and x.shape[0] == 0 and x.shape[1] == width:
+        return 0
+    if not (_fits(x, rows, width) and _fits(out, rows, width)):
         return 1
     if not (_plain(gamma, width) and _plain(beta, width)):
         return 1
     scratch, memory = stack_bytes(64), stack_bytes(24)
-    state, numbers = row_at(memory, 3, np.float64), row_at(scratch, 4, np.float32)
+    state, numbers = row_at(memory, 3, np.float64), row_at(scratch, 2, np.float32)
     for t in range(rows):
         source, target = x.ctypes.data + t * x.strides[0], out.ctypes.data + t * out.strides[0]
         state[:] = 0.0
-        _add_row(state, source, width, scratch)
+        _merge_row(state, source, width, scratch)
         numbers[0] = float32(state[1])
         numbers[1] = float32(1.0 / np.sqrt(state[2] / width + eps))
-        _normal_row(source, scratch, gamma.ctypes.data, beta.ctypes.data, target, width)
+        normal_row(source, scratch, gamma.ctypes.data, beta.ctypes.data, target, width)
+        activate(target, target, width, steps)
     return 0
 
 
-def layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32) -> None:
+def layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32, *, activation: int = 0) -> None:
     """Write (x - mean) / sqrt(variance + eps) * gamma + beta of each row of ``x (R, K)``.
 
-    ``gamma`` and ``beta`` are (K); ``out`` may be x. The error is at most
-    1e-6 (|x - mean| / sqrt(variance + eps) |gamma| + |beta|) + 1e-6 |mean gamma| / sqrt(variance).
+    ``gamma`` and ``beta`` are (K); ``out`` may be x. ``activation`` (RELU, GELU, SILU or TANH of
+    ``kernels.finish_rows``, 0 for none) is applied to each finished row.
 
     >>> out = np.empty((1, 2), np.float32)
     >>> ones, zeros = np.ones(2, np.float32), np.zeros(2, np.float32)
@@ -170,7 +106,203 @@ def layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32) -> None:
     >>> out.tolist()
     [[-1.0, 1.0]]
     """
-    require("layer_norm", FLOATS, 2, x, out)
-    require("layer_norm", FLOATS, 1, gamma, beta)
-    if _layer_norm(x, gamma, beta, eps, out):
+    _require("layer_norm", activation, (x, out), (gamma, beta))
+    if _layer_norm(x, gamma, beta, eps, activation, out):
         _refuse("layer_norm", x, gamma, beta, out)
+
+
+@compiled
+def _merge_columns(x, first, rows, means, squares, scratch):
+    """Add ``rows`` rows from row ``first`` to the means and squared deviations of the columns.
+
+    ``scratch`` is float32 (3, C).
+    """
+    width, step = x.shape[1], x.strides[0]
+    at = x.ctypes.data + first * step
+    centre, near, far = scratch[0], scratch[1], scratch[2]
+    scratch[:] = float32(0.0)
+    whole = rows // 4 * 4
+    for t in range(0, whole, 4):
+        column_sums_4(at + t * step, step, centre.ctypes.data, width)
+    for t in range(whole, rows):
+        column_sums_1(at + t * step, step, centre.ctypes.data, width)
+    for c in range(width):
+        centre[c] /= float32(rows)
+    for t in range(0, whole, 4):
+        column_deviations_4(
+            at + t * step, step, centre.ctypes.data, near.ctypes.data, far.ctypes.data, width
+        )
+    for t in range(whole, rows):
+        column_deviations_1(
+            at + t * step, step, centre.ctypes.data, near.ctypes.data, far.ctypes.data, width
+        )
+    share, both = rows / (first + rows), first * (rows / (first + rows))
+    for c in range(width):
+        off = float64(near[c]) / rows
+        delta = float64(centre[c]) + off - means[c]
+        means[c] += delta * share
+        squares[c] += float64(far[c]) - rows * off * off + delta * delta * both
+
+
+@entry(in2(float32), in1(float32), in1(float32), float64, int64, int64, out2(float32))
+def _group_norm_rows(x, gamma, beta, eps, groups, steps, out):
+    rows, width = x.shape
+    if not (_fits(x, rows, width) and _fits(out, rows, width)) or groups < 1 or width % groups:
+        return 1
+    if not (_plain(gamma, width) and _plain(beta, width)):
+        return 1
+    means, squares = np.zeros(width, np.float64), np.zeros(width, np.float64)
+    scratch = np.empty((3, width), np.float32)
+    for first in range(0, rows, ROWS):
+        _merge_columns(x, first, min(ROWS, rows - first), means, squares, scratch)
+    state, each = np.empty(3, np.float64), width // groups
+    for g in range(groups):
+        state[:] = 0.0
+        for c in range(g * each, (g + 1) * each):
+            _merge(state, float64(rows), means[c], squares[c])
+        factor = 1.0 / np.sqrt(state[2] / state[0] + eps)
+        for c in range(g * each, (g + 1) * each):
+            scratch[0, c], scratch[1, c] = float32(state[1]), float32(factor * gamma[c])
+    centre, factors = scratch[0].ctypes.data, scratch[1].ctypes.data
+    for t in range(rows):
+        source, target = x.ctypes.data + t * x.strides[0], out.ctypes.data + t * out.strides[0]
+        affine_columns(source, centre, factors, beta.ctypes.data, target, width)
+        activate(target, target, width, steps)
+    return 0
+
+
+@entry(in2(float32), in1(float32), in1(float32), float64, int64, int64, out2(float32))
+def _group_norm_channels(x, gamma, beta, eps, groups, steps, out):
+    channels, width = x.shape
+    if not (_fits(x, channels, width) and _fits(out, channels, width)):
+        return 1
+    if groups < 1 or channels % groups or gamma.size != channels or beta.size != channels:
+        return 1
+    scratch, memory = stack_bytes(64), stack_bytes(24)
+    state, numbers = row_at(memory, 3, np.float64), row_at(scratch, 3, np.float32)
+    each = channels // groups
+    for g in range(groups):
+        state[:] = 0.0
+        for c in range(g * each, (g + 1) * each):
+            _merge_row(state, x.ctypes.data + c * x.strides[0], width, scratch)
+        factor = 1.0 / np.sqrt(state[2] / state[0] + eps)
+        for c in range(g * each, (g + 1) * each):
+            numbers[0], numbers[1] = float32(state[1]), float32(factor * gamma[c])
+            numbers[2] = beta[c]
+            target = out.ctypes.data + c * out.strides[0]
+            affine_row(x.ctypes.data + c * x.strides[0], scratch, target, width)
+            activate(target, target, width, steps)
+    return 0
+
+
+def group_norm(
+    x: F32,
+    gamma: F32,
+    beta: F32,
+    eps: float,
+    out: F32,
+    *,
+    groups: int,
+    channels_last: bool = True,
+    activation: int = 0,
+) -> None:
+    """Write (x - mean) / sqrt(variance + eps) * gamma + beta by groups of neighbouring channels.
+
+    ``x`` is (T, C), or (C, T) where ``channels_last`` is false; ``gamma`` and ``beta`` are (C).
+    Mean and variance are over all times and the C / groups channels of a group: with as many
+    groups as channels it is the norm of wav2vec 2.0's first layer. ``out`` may be x;
+    ``activation`` as in ``layer_norm``.
+    """
+    _require("group_norm", activation, (x, out), (gamma, beta))
+    run = _group_norm_rows if channels_last else _group_norm_channels
+    if run(x, gamma, beta, eps, groups, activation, out):
+        axis = 1 if channels_last else 0
+        raise ValueError(
+            f"group_norm: found {groups} groups, {told(x)} strides {x.strides}, {told(gamma)}, "
+            f"{told(beta)}, {told(out)} strides {out.strides}; expected a divisor of the channels "
+            f"(axis {axis}), fitting shapes of at least one element and unit inner strides"
+        )
+
+
+def fold_batch_norm(variance: F32, gamma: F32, eps: float) -> F32:
+    """Return gamma / sqrt(variance + eps), the factor of ``batch_norm``, rounded once.
+
+    >>> fold_batch_norm(np.full(1, 3.0, np.float32), np.full(1, 4.0, np.float32), 1.0).tolist()
+    [2.0]
+    """
+    root = np.sqrt(variance.astype(np.float64) + eps)
+    return (gamma.astype(np.float64) / root).astype(np.float32)
+
+
+@entry(in2(float32), in1(float32), in1(float32), in1(float32), int64, out2(float32))
+def _batch_norm_rows(x, mean, factor, shift, steps, out):
+    rows, width = x.shape
+    if not (_fits(x, rows, width) and _fits(out, rows, width)):
+        return 1
+    if not (_plain(mean, width) and _plain(factor, width) and _plain(shift, width)):
+        return 1
+    a, b, c = mean.ctypes.data, factor.ctypes.data, shift.ctypes.data
+    for t in range(rows):
+        source, target = x.ctypes.data + t * x.strides[0], out.ctypes.data + t * out.strides[0]
+        affine_columns(source, a, b, c, target, width)
+        activate(target, target, width, steps)
+    return 0
+
+
+@entry(in2(float32), in1(float32), in1(float32), in1(float32), int64, out2(float32))
+def _batch_norm_channels(x, mean, factor, shift, steps, out):
+    rows, width = x.shape
+    if not (_fits(x, rows, width) and _fits(out, rows, width)):
+        return 1
+    if not mean.size == factor.size == shift.size == rows:
+        return 1
+    scratch = stack_bytes(64)
+    numbers = row_at(scratch, 3, np.float32)
+    for t in range(rows):
+        numbers[0], numbers[1], numbers[2] = mean[t], factor[t], shift[t]
+        target = out.ctypes.data + t * out.strides[0]
+        affine_row(x.ctypes.data + t * x.strides[0], scratch, target, width)
+        activate(target, target, width, steps)
+    return 0
+
+
+def batch_norm(
+    x: F32,
+    mean: F32,
+    factor: F32,
+    shift: F32,
+    out: F32,
+    *,
+    channels_last: bool = True,
+    activation: int = 0,
+) -> None:
+    """Write (x - mean) * factor + shift of each channel, batch normalisation with fixed moments.
+
+    ``x`` is (T, C), or (C, T) where ``channels_last`` is false; ``mean``, ``factor`` (from
+    ``fold_batch_norm``) and ``shift`` are (C). ``out`` may be x; ``activation`` as in
+    ``layer_norm``. The error is at most 2e-7 (|(x - mean) factor| + |y|).
+    """
+    _require("batch_norm", activation, (x, out), (mean, factor, shift))
+    run = _batch_norm_rows if channels_last else _batch_norm_channels
+    if run(x, mean, factor, shift, activation, out):
+        _refuse("batch_norm", x, mean, factor, shift, out)
+
+
+def _require(
+    name: str, activation: int, matrices: tuple[F32, ...], vectors: tuple[F32, ...]
+) -> None:
+    require(name, FLOATS, 2, *matrices)
+    require(name, FLOATS, 1, *vectors)
+    if activation not in ACTIVATIONS:
+        raise ValueError(
+            f"{name}: activation: found {activation}, expected one of {ACTIVATIONS} "
+            "(kernels.finish_rows: none, RELU, GELU, SILU, TANH)"
+        )
+
+
+def _refuse(name: str, *arrays: NDArray[np.generic]) -> None:
+    found = ", ".join(f"{told(a)} strides {a.strides}" for a in arrays)
+    raise ValueError(
+        f"{name}: found {found}; expected fitting shapes of at least one element and unit inner "
+        "strides"
+    )
