@@ -1,27 +1,57 @@
-"""Float linear layers with unstructured zeros on AVX2: the work is that of the nonzeros.
+"""Linear layers with unstructured zeros on AVX2: the work is that of the nonzeros.
 
 Activations are turned into tiles ``[k][lanes]`` of up to 64 rows side by side. A nonzero weight is
 broadcast and multiplied with one line of the tile, so no pattern of zeros is needed. Columns come
-in blocks whose part of a tile stays in a 32 KiB L1.
+in blocks whose part of a tile stays in a 32 KiB L1. Codes are multiplied as floats, which is exact
+(kernels.exact), and cost a widening of weights that 8 FMAs a nonzero hide.
 """
 
 import sys
 
 import numpy as np
-from numba import float32, int32, int64, uint16
+from numba import float32, int8, int32, int64, prange, uint16
 from numpy.typing import NDArray
 
-from kernels.jit import compiled, entry, host_features, in1, in2, out2
-from kernels.registry import SIMD, Arguments, Layout, kernel
-from kernels.simd import F32 as F32_LANE
-from kernels.simd import F32X8, I16, I64, Value, Writer, constant, row_at, stack_bytes, tile
+from kernels.exact import has_forbidden, raw_rows, require_exact, scale_rows, widen, widen_padded
+from kernels.finish import (
+    FINISH,
+    FORBIDDEN_CODE,
+    MISFIT,
+    PLAN_BYTES,
+    ROW_BLOCK,
+    bias_at,
+    fill,
+    finish_block,
+    is_raw,
+    misfit,
+    needs_rows,
+    share,
+    splits_rows,
+    target_at,
+    target_step,
+    w_scale_at,
+    x_scale_at,
+    x_scale_step,
+)
+from kernels.finish_rows import RAW
+from kernels.jit import compiled, entry, host_features, in1, in2
+from kernels.lanes import LANES, fill_tile, lanes_for, write_out
+from kernels.memory import aligned_zeros
+from kernels.registry import SIMD, Arguments, Layout, Matrix, kernel
+from kernels.simd import row_at, stack_bytes
+from kernels.sparse_tiles import tile_1, tile_2, tile_4, tile_8, tile_one
 
-LANES = 64
-STEP_BLOCK = 96
-"""Columns per block: 96 lines of 64 floats are 24 KiB."""
-ROW_BLOCK = 512
+STEP_BLOCK, LONG_STEP_BLOCK = 96, 128
+"""Columns per block: 96 lines of 64 floats are 24 KiB; few nonzeros gain from fewer blocks."""
+LONG_DENSITY = 0.15
+OUTPUT_BLOCK = 512
 """Outputs per block: their sums for 64 rows, 128 KiB, stay in a 512 KiB L2."""
-UNROLL = 4
+FEW_OUTPUTS = 1024
+"""Up to so many, all sums stay in L2, and a tile is filled one block of columns at a time."""
+SLACK = 8
+"""Values after the last that may be read; the widened codes of a line have as many."""
+WIDENED_BYTES = 4 * (LONG_STEP_BLOCK + SLACK)
+
 
 BREAK_EVEN = ((2, 0.55), (8, 0.4), (24, 0.5), (sys.maxsize, 0.6))
 """Density below which a sparse kernel wins over the dense one, for up to so many rows at a time.
@@ -56,24 +86,29 @@ def choose_values(density: float, rows: int) -> tuple[str, str]:
     return "f32_csr", f"{why}: only nonzeros multiplied"
 
 
-def pack_blocks(table: NDArray[np.float32]) -> Arguments:
-    """Nonzeros by block of 512 rows, block of 96 columns, and row; with indices, n and k.
+def step_block(density: float) -> int:
+    """Columns per block for a share of nonzeros."""
+    return STEP_BLOCK if density > LONG_DENSITY else LONG_STEP_BLOCK
 
-    Within a pair of blocks the rows come by falling number of nonzeros: loops of equal length in
-    sequence are what a CPU predicts. A line is one row of a pair: ``rows`` is its place in the row
-    block and ``starts`` where its ``values`` and ``columns`` (counted from the block's first) are.
-    Rows without nonzeros have a line in the first column block only, which starts the sums.
-    ``pairs`` says where the lines of each pair start, and ``places (n, column blocks)`` which line
-    holds a row, -1 for none.
+
+def _pack(matrix: Matrix) -> Arguments:
+    """Nonzeros by block of 512 outputs, block of columns, and output; then indices, n, k, block.
+
+    Within a pair of blocks the outputs come by falling number of nonzeros: loops of equal length
+    in sequence are what a CPU predicts. A line is one output of a pair: ``rows`` is its place in
+    the output block and ``starts`` where its ``values`` and ``columns`` (counted from the block's
+    first) are. Outputs without nonzeros have a line in the first column block only, which starts
+    the sums. ``pairs`` says where the lines of each pair start, and ``places (n, column blocks)``
+    which line holds an output, -1 for none.
     """
-    n, k = table.shape
-    blocks = -(-k // STEP_BLOCK)
+    table, (n, k) = matrix.values, matrix.shape
+    step = step_block(np.count_nonzero(table) / table.size)
+    blocks = -(-k // step)
     values, columns, rows, counts, pairs = [], [], [], [], [0]
     places = np.full((n, blocks), -1, np.int64)
-    for n0 in range(0, n, ROW_BLOCK):
+    for n0 in range(0, n, OUTPUT_BLOCK):
         for index in range(blocks):
-            k0 = index * STEP_BLOCK
-            block = table[n0 : n0 + ROW_BLOCK, k0 : k0 + STEP_BLOCK]
+            block = table[n0 : n0 + OUTPUT_BLOCK, index * step : (index + 1) * step]
             count = np.count_nonzero(block, axis=1)
             order = np.argsort(-count, kind="stable")
             if index:
@@ -87,8 +122,10 @@ def pack_blocks(table: NDArray[np.float32]) -> Arguments:
             pairs.append(pairs[-1] + order.size)
     starts = np.zeros(pairs[-1] + 1, np.int64)
     np.cumsum(np.concatenate(counts), out=starts[1:])
+    kept = aligned_zeros((int(starts[-1]) + SLACK,), table.dtype)
+    kept[:-SLACK] = np.concatenate(values)
     return (
-        np.concatenate(values),
+        kept,
         np.concatenate(columns),
         np.concatenate(rows),
         starts,
@@ -96,195 +133,37 @@ def pack_blocks(table: NDArray[np.float32]) -> Arguments:
         places.reshape(-1),
         n,
         k,
+        step,
     )
 
 
-def rows_of_blocks(arguments: Arguments, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+def _pack_codes(matrix: Matrix) -> Arguments:
+    require_exact(matrix.values, "sparse panel")
+    return _pack(matrix)
+
+
+def _rows(arguments: Arguments, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     """Rows ``(R, k)`` of the weights in blocks."""
-    values, columns, _, starts, _, places, n, k = arguments
+    values, columns, _, starts, _, places, n, k, step = arguments
     found = np.zeros((ids.size, k), np.float32)
     lines = places.reshape(n, -1)[ids]
     for r, index in zip(*np.nonzero(lines >= 0), strict=True):
         part = slice(starts[lines[r, index]], starts[lines[r, index] + 1])
-        found[r, index * STEP_BLOCK + columns[part]] = values[part]
+        found[r, index * step + columns[part]] = values[part]
     return found
 
 
-BLOCKS_F32 = Layout("csr_blocks_f32", pack_blocks, rows_of_blocks)
+CSR_F32 = Layout("csr_blocks_f32", _pack, _rows)
+CSR_I8 = Layout("csr_blocks_i8", _pack_codes, _rows)
 
 
-# --- tiles ----------------------------------------------------------------------------------
-
-
-def _tile(width: int):
-    """Make the tile: target = start + the sum of value * x tile line over ``count`` nonzeros.
-
-    Tile lines are ``width`` vectors; narrow ones keep several sets of sums to hide the latency.
-    """
-    sets = {8: 1, 4: 2, 2: 4, 1: 4}[width]
-    line = width * 32
-
-    def add(w: Writer, acc, x, column, value) -> None:
-        at = w.b.add(x, w.b.mul(column, I64(line)))
-        for j in range(width):
-            acc[j] = w.fma(value, w.load(F32X8, at, 32 * j), acc[j])
-
-    def generate(w: Writer, x, values, columns, count, start, target) -> None:
-        b = w.b
-        whole = b.sdiv(count, I64(UNROLL))
-
-        def body(i, *carried: Value):
-            acc = [list(carried[s * width : (s + 1) * width]) for s in range(sets)]
-            at_value = b.add(values, b.mul(i, I64(4 * UNROLL)))
-            four = w.load(I64, b.add(columns, b.mul(i, I64(2 * UNROLL))))
-            for u in range(UNROLL):
-                column = b.and_(b.lshr(four, I64(16 * u)), I64(0xFFFF))
-                value = w.splat(w.load(F32_LANE, at_value, 4 * u), F32X8)
-                add(w, acc[u % sets], x, column, value)
-            return [value for one in acc for value in one]
-
-        def rest(i, *carried: Value):
-            acc = list(carried)
-            i = b.add(i, b.mul(whole, I64(UNROLL)))
-            column = b.zext(w.load(I16, b.add(columns, b.mul(i, I64(2)))), I64)
-            value = w.splat(w.load(F32_LANE, b.add(values, b.mul(i, I64(4)))), F32X8)
-            add(w, acc, x, column, value)
-            return acc
-
-        acc = w.loop(whole, [constant(F32X8, 0.0)] * (sets * width), body)
-        acc = w.loop(b.srem(count, I64(UNROLL)), acc, rest)
-        for j in range(width):
-            total = w.load(F32X8, start, 32 * j)
-            for one in acc[j::width]:
-                total = b.fadd(total, one)
-            w.store(total, target, 32 * j)
-
-    return tile(6)(generate)
-
-
-_tile_1, _tile_2, _tile_4, _tile_8 = (_tile(width) for width in (1, 2, 4, 8))
-
-
-@tile(6)
-def _tile_one(w: Writer, x, values, columns, count, start, target) -> None:
-    """Make the sum of one row: as the tiles, on numbers, with x as it lies in memory."""
-    b = w.b
-    whole = b.sdiv(count, I64(UNROLL))
-
-    def add(total, column, value):
-        line = w.load(F32_LANE, b.add(x, b.mul(column, I64(4))))
-        return w.call("llvm.fma.f32", F32_LANE, [value, line, total])
-
-    def body(i, *carried: Value):
-        at_value = b.add(values, b.mul(i, I64(4 * UNROLL)))
-        four = w.load(I64, b.add(columns, b.mul(i, I64(2 * UNROLL))))
-        return [
-            add(
-                total,
-                b.and_(b.lshr(four, I64(16 * u)), I64(0xFFFF)),
-                w.load(F32_LANE, at_value, 4 * u),
-            )
-            for u, total in enumerate(carried)
-        ]
-
-    def rest(i, first, *others: Value):
-        i = b.add(i, b.mul(whole, I64(UNROLL)))
-        column = b.zext(w.load(I16, b.add(columns, b.mul(i, I64(2)))), I64)
-        return [add(first, column, w.load(F32_LANE, b.add(values, b.mul(i, I64(4))))), *others]
-
-    acc = w.loop(whole, [F32_LANE(0.0)] * UNROLL, body)
-    acc = w.loop(b.srem(count, I64(UNROLL)), acc, rest)
-    total = b.fadd(b.fadd(acc[0], acc[1]), b.fadd(acc[2], acc[3]))
-    w.store(b.fadd(w.load(F32_LANE, start), total), target)
-
-
-@tile(5)
-def _transpose(w: Writer, source, source_step, target, target_step, added) -> None:
-    """Write 8 x 8 floats transposed, each target row plus the 8 floats at ``added``."""
-    b = w.b
-
-    def level(rows, distance, orders):
-        """Shuffle rows that lie ``distance`` apart, by two orders, into neighbours."""
-        mixed = list(rows)
-        for i in (i for i in range(8) if not i & distance):
-            for j, order in enumerate(orders):
-                mixed[i + j * distance] = w.shuffle(rows[i], rows[i + distance], order)
-        return mixed
-
-    rows = [w.load(F32X8, b.add(source, b.mul(source_step, I64(i)))) for i in range(8)]
-    rows = level(rows, 1, ([0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]))
-    rows = level(rows, 2, ([0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]))
-    rows = level(rows, 4, ([0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]))
-    extra = w.load(F32X8, added)
-    for i, row in zip((0, 2, 1, 3, 4, 6, 5, 7), rows, strict=True):  # where the unpacking put them
-        w.store(b.fadd(row, extra), b.add(target, b.mul(target_step, I64(i))))
+# --- drivers --------------------------------------------------------------------------------
 
 
 @compiled
-def _fill_tile(x, x_step, count, k, target, lanes):
-    """Write ``count`` rows of x side by side as a tile ``[k][lanes]``, zeros beyond them."""
-    zeros = stack_bytes(32)
-    row_at(zeros, 8, np.float32)[:] = float32(0.0)
-    t = 0
-    while t < lanes:
-        k0 = 0
-        if t + 8 <= count:
-            while k0 + 8 <= k:
-                source = x + t * x_step + k0 * 4
-                _transpose(source, x_step, target + (k0 * lanes + t) * 4, lanes * 4, zeros)
-                k0 += 8
-        for i in range(k0, k):
-            line = row_at(target + (i * lanes + t) * 4, 8, np.float32)
-            for j in range(8):
-                value = float32(0.0)
-                if t + j < count:
-                    value = row_at(x + (t + j) * x_step + i * 4, 1, np.float32)[0]
-                line[j] = value
-        t += 8
-
-
-@compiled
-def _write_out(sums, lanes, count, n, bias, out, out_step):
-    """Write sums ``[n][lanes]`` plus ``bias (n)`` into ``count`` rows of out."""
-    zeros = stack_bytes(32)
-    row_at(zeros, 8, np.float32)[:] = float32(0.0)
-    t = 0
-    while t < count:
-        j = 0
-        if t + 8 <= count:
-            while j + 8 <= n:
-                added = bias + j * 4 if bias else zeros
-                target = out + t * out_step + j * 4
-                _transpose(sums + (j * lanes + t) * 4, lanes * 4, target, out_step, added)
-                j += 8
-        for r in range(t, min(t + 8, count)):
-            y = row_at(out + r * out_step, n, np.float32)
-            for i in range(j, n):
-                added = row_at(bias + i * 4, 1, np.float32)[0] if bias else float32(0.0)
-                y[i] = row_at(sums + (i * lanes + r) * 4, 1, np.float32)[0] + added
-        t += 8
-
-
-@compiled
-def _lanes_for(rows):
-    """Lanes of the next tile, at most 64; one row needs no tile.
-
-    The fewest that hold ``rows``, but 32 for up to 48 rows: 64 lanes cost more than 32 and 16.
-    """
-    if rows == 1:
-        return 1
-    if 32 < rows <= 48:
-        return 32
-    lanes = 8
-    while lanes < rows and lanes < LANES:
-        lanes *= 2
-    return lanes
-
-
-@compiled
-def _multiply_pair(x, lanes, values, columns, rows, starts, first, last, is_start, sums):
+def _multiply_pair(x, lanes, values, is_codes, columns, rows, starts, first, last, is_start, sums):
     """Add the lines of one pair of blocks to the sums ``[n][lanes]``, or start them."""
-    zeros = stack_bytes(256)
+    zeros, widened = stack_bytes(256), stack_bytes(WIDENED_BYTES)
     row_at(zeros, 64, np.float32)[:] = float32(0.0)
     place = row_at(rows + first * 4, last - first, np.int32)
     until = row_at(starts + (first + 1) * 8, last - first, np.int64)
@@ -293,84 +172,178 @@ def _multiply_pair(x, lanes, values, columns, rows, starts, first, last, is_star
         target = sums + int64(place[line]) * lanes * 4
         start = zeros if is_start else target
         count = until[line] - begin
-        value, column = values + 4 * begin, columns + 2 * begin
+        value, column = values + (begin if is_codes else 4 * begin), columns + 2 * begin
         begin += count
+        if is_codes:
+            widen_padded(value, count, widened)
+            value = widened
         if lanes == 64:
-            _tile_8(x, value, column, count, start, target)
+            tile_8(x, value, column, count, start, target)
         elif lanes == 32:
-            _tile_4(x, value, column, count, start, target)
+            tile_4(x, value, column, count, start, target)
         elif lanes == 16:
-            _tile_2(x, value, column, count, start, target)
+            tile_2(x, value, column, count, start, target)
         elif lanes == 1:
-            _tile_one(x, value, column, count, start, target)
+            tile_one(x, value, column, count, start, target)
         else:
-            _tile_1(x, value, column, count, start, target)
+            tile_1(x, value, column, count, start, target)
 
 
-@kernel(
-    "f32_csr_blocks",
-    op="linear",
-    values="f32_csr",
-    activation="f32",
-    layout=BLOCKS_F32,
-    requires=SIMD,
-)
-@entry(
-    in2(float32),
-    in1(float32),
-    in1(uint16),
-    in1(int32),
-    in1(int64),
-    in1(int64),
-    in1(int64),
-    int64,
-    int64,
-    in1(float32),
-    in1(float32),
-    in1(float32),
-    out2(float32),
-)
-def linear_csr(x, values, columns, rows, starts, pairs, places, n, k, w_scale, x_scale, bias, out):
-    """Nonzero float weights in blocks and float activations; both scales are unused."""
-    if x.shape[1] != k or out.shape[0] != x.shape[0] or out.shape[1] != n:
-        return 1
-    if bias.size not in {0, n} or (bias.size > 1 and bias.strides[0] != 4):
-        return 1
-    if (k > 1 and x.strides[1] != 4) or (n > 1 and out.strides[1] != 4):
-        return 1
-    at_bias = bias.ctypes.data if bias.size else 0
-    widest = _lanes_for(x.shape[0])
-    work = np.empty(widest * (k + min(n, ROW_BLOCK)) + 16, np.float32)
-    tiles = (work.ctypes.data + 63) // 64 * 64
-    t = 0
-    while t < x.shape[0]:
-        lanes = _lanes_for(x.shape[0] - t)
-        count = min(lanes, x.shape[0] - t)
-        source, target = x.ctypes.data + t * x.strides[0], out.ctypes.data + t * out.strides[0]
-        if lanes > 1:
-            _fill_tile(source, x.strides[0], count, k, tiles, lanes)
-            source = tiles
-        pair = 0
-        for n0 in range(0, n, ROW_BLOCK):
-            sums = target + n0 * 4 if lanes == 1 else tiles + widest * k * 4
-            for k0 in range(0, k, STEP_BLOCK):
+@compiled
+def _block(
+    x, x_step, x_codes, count, lanes, work, values, w_codes, columns, rows, starts, pairs,
+    n0, n1, k, step, plan, t, out, out_step,
+):  # fmt: skip
+    """Write outputs ``n0`` to ``n1`` of ``count <= lanes`` rows, scaled, at ``out``.
+
+    ``work`` holds a tile and sums. With few outputs all their sums stay in L2, and each block of
+    columns of the tile is made once, just before its only use; with many the whole tile is made.
+    """
+    size, blocks = 1 if x_codes else 4, (k + step - 1) // step
+    is_few = n1 - n0 <= FEW_OUTPUTS
+    at_once = n1 - n0 if is_few else OUTPUT_BLOCK
+    sums = work + tile_lines(n0, n1, k, step) * lanes * 4
+    if not is_few:
+        fill_tile(x, x_step, x_codes, count, k, work, lanes)
+    for first in range(n0, n1, at_once):
+        last = min(first + at_once, n1)
+        for block in range(blocks):
+            k0 = block * step
+            at = work if is_few else work + k0 * lanes * 4
+            if is_few:
+                fill_tile(x + k0 * size, x_step, x_codes, count, min(step, k - k0), work, lanes)
+            for n in range(first, last, OUTPUT_BLOCK):
+                target = sums + (n - first) * lanes * 4
+                pair = row_at(pairs + (n // OUTPUT_BLOCK * blocks + block) * 8, 2, np.int64)
                 _multiply_pair(
-                    source + k0 * lanes * 4,
-                    lanes,
-                    values.ctypes.data,
-                    columns.ctypes.data,
-                    rows.ctypes.data,
-                    starts.ctypes.data,
-                    pairs[pair],
-                    pairs[pair + 1],
-                    k0 == 0,
-                    sums,
-                )
-                pair += 1
-            height, added = min(ROW_BLOCK, n - n0), at_bias + n0 * 4 if at_bias else 0
-            if lanes > 1:
-                _write_out(sums, lanes, count, height, added, target + n0 * 4, out.strides[0])
-            elif added:
-                row_at(sums, height, np.float32)[:] += row_at(added, height, np.float32)
+                    at, lanes, values, w_codes, columns, rows, starts, pair[0], pair[1], k0 == 0,
+                    target,
+                )  # fmt: skip
+        write_out(
+            sums, lanes, count, last - first, x_scale_at(plan, t) if x_codes else 0,
+            x_scale_step(plan), w_scale_at(plan, first) if w_codes else 0, bias_at(plan, first),
+            out + first * 4, out_step,
+        )  # fmt: skip
+
+
+@compiled
+def tile_lines(n0, n1, k, step):
+    """Lines of the tiles that ``_block`` holds at a time."""
+    return min(step, k) if n1 - n0 <= FEW_OUTPUTS else k
+
+
+@compiled
+def _single(
+    x, x_codes, work, values, w_codes, columns, rows, starts, pairs, n0, n1, k, step, plan, t, out
+):
+    """Write outputs ``n0`` to ``n1`` of one row, scaled, at ``out``; ``work`` holds k floats."""
+    source, blocks = x, (k + step - 1) // step
+    if x_codes:
+        widen(x, k, work)
+        source = work
+    for n in range(n0, n1, OUTPUT_BLOCK):
+        for block in range(blocks):
+            pair = row_at(pairs + (n // OUTPUT_BLOCK * blocks + block) * 8, 2, np.int64)
+            _multiply_pair(
+                source + block * step * 4, 1, values, w_codes, columns, rows, starts,
+                pair[0], pair[1], block == 0, out + n * 4,
+            )  # fmt: skip
+    scale_rows(
+        out + n0 * 4, 0, 1, n1 - n0, x_scale_at(plan, t) if x_codes else 0, 0,
+        w_scale_at(plan, n0) if w_codes else 0, bias_at(plan, n0),
+    )  # fmt: skip
+
+
+@compiled
+def _span(
+    x, x_step, x_codes, t0, t1, values, w_codes, columns, rows, starts, pairs, n0, n1, k, step,
+    plan, workspace, finishes,
+):  # fmt: skip
+    """Compute rows ``t0`` to ``t1`` of outputs ``n0`` to ``n1``; finish rows if they are whole.
+
+    ``workspace`` holds one block when the span finishes its rows, else all of them.
+    """
+    if t0 == t1 or n0 == n1:
+        return
+    held = min(n1 - n0, FEW_OUTPUTS) + tile_lines(n0, n1, k, step)
+    scratch = np.empty(max(lanes_for(t1 - t0) * held, k + SLACK) + 16, np.float32)
+    work = (scratch.ctypes.data + 63) // 64 * 64
+    out_step = target_step(plan, workspace)
+    t = t0
+    while t < t1:
+        lanes = lanes_for(t1 - t)
+        count = min(lanes, t1 - t)
+        mine = workspace if finishes or not workspace else workspace + t * out_step
+        at, out = x + t * x_step, target_at(plan, mine, t)
+        if lanes == 1:
+            _single(
+                at, x_codes, work, values, w_codes, columns, rows, starts, pairs, n0, n1, k, step,
+                plan, t, out,
+            )  # fmt: skip
+        else:
+            _block(
+                at, x_step, x_codes, count, lanes, work, values, w_codes, columns, rows, starts,
+                pairs, n0, n1, k, step, plan, t, out, out_step,
+            )  # fmt: skip
+        if is_raw(plan):
+            raw_rows(out + n0 * 4, out_step, count, n1 - n0)
+        if finishes:
+            finish_block(plan, mine, t, count)
         t += count
+    scratch[0] = float32(0.0)  # keeps the array alive until here
+
+
+def linear_csr(
+    x, values, columns, rows, starts, pairs, places, n, k, step,
+    w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads,
+):  # fmt: skip
+    """Nonzeros in blocks of columns; activations and weights are floats or codes."""
+    status = misfit(
+        x, k, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads
+    )
+    if status:
+        return status
+    x_codes, w_codes = x.itemsize == 1, values.itemsize == 1
+    raw = (steps & RAW) != 0
+    if (raw and not x_codes) or (w_codes and not raw and w_scale.size != n):
+        return MISFIT
+    if x_codes and not raw and x_scale.size == 0:
+        return MISFIT
+    height, at_x, x_step = x.shape[0], x.ctypes.data, x.strides[0]
+    if x_codes and has_forbidden(at_x, x_step, height, k):
+        return FORBIDDEN_CODE
+    plan = stack_bytes(PLAN_BYTES)
+    fill(plan, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps)
+    by_rows = splits_rows(height, threads)
+    held = (ROW_BLOCK * threads if by_rows else height) if needs_rows(out, steps) else 0
+    memory = np.empty((held, n), np.float32)
+    at_values, at_columns, at_rows = values.ctypes.data, columns.ctypes.data, rows.ctypes.data
+    at_starts, at_pairs = starts.ctypes.data, pairs.ctypes.data
+    for c in prange(threads):
+        t0, t1 = share(height, LANES, threads, c) if by_rows else (0, height)
+        n0, n1 = (0, n) if by_rows else share(n, OUTPUT_BLOCK, threads, c)
+        mine = memory.ctypes.data if held else 0
+        if mine and by_rows:
+            mine += c * ROW_BLOCK * n * 4
+        _span(
+            at_x, x_step, x_codes, t0, t1, at_values, w_codes, at_columns, at_rows, at_starts,
+            at_pairs, n0, n1, k, step, plan, mine, by_rows,
+        )  # fmt: skip
+    if not by_rows:
+        finish_block(plan, memory.ctypes.data if held else 0, 0, height)
     return 0
+
+
+for _name, _values, _activation, _layout, _x, _w in (
+    ("f32_csr_blocks", "f32_csr", "f32", CSR_F32, float32, float32),
+    ("i8_csr_blocks", "i8_csr", "i8", CSR_I8, int8, int8),
+    ("i8_csr_blocks_f32", "i8_csr", "f32", CSR_I8, float32, int8),
+):
+    kernel(
+        _name, op="linear", values=_values, activation=_activation, layout=_layout, requires=SIMD
+    )(
+        entry(
+            in2(_x), in1(_w), in1(uint16), in1(int32), in1(int64), in1(int64), in1(int64),
+            int64, int64, int64, *FINISH,
+        )(linear_csr)
+    )  # fmt: skip

@@ -9,13 +9,29 @@ import functools
 
 import numpy as np
 from llvmlite import ir
-from numba import float32, int8, int64, uint8
+from numba import float32, int8, int64, prange, uint8
 from numpy.typing import NDArray
 
 from kernels.bits import pack_bitmask
-from kernels.jit import entry, in1, in2, out2
+from kernels.finish import (
+    FINISH,
+    MISFIT,
+    PLAN_BYTES,
+    ROW_BLOCK,
+    bias_at,
+    fill,
+    finish_block,
+    misfit,
+    needs_rows,
+    share,
+    splits_rows,
+    target_at,
+    target_step,
+)
+from kernels.finish_rows import RAW
+from kernels.jit import compiled, entry, in1, in2
 from kernels.memory import aligned_zeros
-from kernels.registry import SIMD, Arguments, Layout, kernel
+from kernels.registry import SIMD, Arguments, Layout, Matrix, kernel
 from kernels.simd import (
     F32,
     F32X8,
@@ -50,9 +66,9 @@ def _lane_table() -> NDArray[np.int8]:
     return table.reshape(-1)
 
 
-def pack_masks(table: NDArray[np.float32]) -> Arguments:
+def pack_masks(matrix: Matrix) -> Arguments:
     """Nonzeros row by row, where each row starts, masks ``[n][ceil(k / 32) * 4]``, lanes, n, k."""
-    n, k = table.shape
+    table, (n, k) = matrix.values, matrix.shape
     nonzero = table != 0
     values = np.zeros(int(np.count_nonzero(nonzero)) + 8, np.float32)  # read 8 at a time
     values[:-8] = table[nonzero]
@@ -134,6 +150,39 @@ def _tile(rows: int):
 _tile_1, _tile_2, _tile_4 = (_tile(rows) for rows in (1, 2, 4))
 
 
+@compiled
+def _span(x, x_step, t0, t1, values, starts, masks, lanes, n0, n1, k, plan, workspace, finishes):
+    """Compute rows ``t0`` to ``t1`` of outputs ``n0`` to ``n1``; finish rows if they are whole."""
+    tail, zero = stack_bytes(TAIL_BYTES), stack_bytes(4)
+    row_at(zero, 1, np.float32)[0] = float32(0.0)
+    row_at(tail, 4 * GROUP, np.float32)[:] = float32(0.0)
+    groups, left = k // GROUP, k % GROUP
+    tails = 1 if left else 0
+    steps, out_step = (groups + tails) * 4, target_step(plan, workspace)
+    start = row_at(starts, n1, np.int64)
+    t = t0
+    while t < t1:
+        rows = min(4, t1 - t)
+        rows = 2 if rows == 3 else rows
+        mine = workspace if finishes or not workspace else workspace + t * out_step
+        at_x, at_out = x + t * x_step, target_at(plan, mine, t)
+        for r in range(rows if left else 0):
+            row = row_at(tail + r * GROUP * 4, left, np.float32)
+            row[:] = row_at(at_x + r * x_step + groups * GROUP * 4, left, np.float32)
+        for j in range(n0, n1):
+            v, m, y = values + start[j] * 4, masks + j * steps, at_out + j * 4
+            b = bias_at(plan, j) or zero
+            if rows == 4:
+                _tile_4(at_x, x_step, groups, tail, tails, v, m, lanes, b, y, out_step)
+            elif rows == 2:
+                _tile_2(at_x, x_step, groups, tail, tails, v, m, lanes, b, y, out_step)
+            else:
+                _tile_1(at_x, x_step, groups, tail, tails, v, m, lanes, b, y, out_step)
+        if finishes:
+            finish_block(plan, mine, t, rows)
+        t += rows
+
+
 @kernel(
     "f32_masks",
     op="linear",
@@ -143,50 +192,38 @@ _tile_1, _tile_2, _tile_4 = (_tile(rows) for rows in (1, 2, 4))
     requires=SIMD,
 )
 @entry(
-    in2(float32),
-    in1(float32),
-    in1(int64),
-    in1(uint8),
-    in1(int8),
-    int64,
-    int64,
-    in1(float32),
-    in1(float32),
-    in1(float32),
-    out2(float32),
-)
-def linear_mask(x, values, starts, masks, lanes, n, k, w_scale, x_scale, bias, out):
+    in2(float32), in1(float32), in1(int64), in1(uint8), in1(int8), int64, int64, *FINISH
+)  # fmt: skip
+def linear_mask(
+    x, values, starts, masks, lanes, n, k,
+    w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads,
+):  # fmt: skip
     """Nonzero float weights under masks and float activations; both scales are unused."""
-    if x.shape[1] != k or out.shape[0] != x.shape[0] or out.shape[1] != n:
-        return 1
-    if bias.size not in {0, n} or (bias.size > 1 and bias.strides[0] != 4):
-        return 1
-    if (k > 1 and x.strides[1] != 4) or (n > 1 and out.strides[1] != 4):
-        return 1
-    tail = stack_bytes(TAIL_BYTES)
-    zero = stack_bytes(4)
-    row_at(zero, 1, np.float32)[0] = float32(0.0)
-    row_at(tail, 4 * GROUP, np.float32)[:] = float32(0.0)
-    groups, left = k // GROUP, k % GROUP
-    tails = 1 if left else 0
-    steps = (groups + tails) * 4
-    t, x_step, out_step = 0, x.strides[0], out.strides[0]
-    while t < x.shape[0]:
-        at_x, at_out = x.ctypes.data + t * x_step, out.ctypes.data + t * out_step
-        rows = min(4, x.shape[0] - t)
-        rows = 2 if rows == 3 else rows
-        for r in range(rows if left else 0):
-            row = row_at(tail + r * GROUP * 4, left, np.float32)
-            row[:] = row_at(at_x + r * x_step + groups * GROUP * 4, left, np.float32)
-        for j in range(n):
-            v, m = values.ctypes.data + starts[j] * 4, masks.ctypes.data + j * steps
-            b = bias.ctypes.data + j * 4 if bias.size else zero
-            y = at_out + j * 4
-            if rows == 4:
-                _tile_4(at_x, x_step, groups, tail, tails, v, m, lanes.ctypes.data, b, y, out_step)
-            elif rows == 2:
-                _tile_2(at_x, x_step, groups, tail, tails, v, m, lanes.ctypes.data, b, y, out_step)
-            else:
-                _tile_1(at_x, x_step, groups, tail, tails, v, m, lanes.ctypes.data, b, y, out_step)
-        t += rows
+    status = misfit(
+        x, k, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads
+    )
+    if status:
+        return status
+    if steps & RAW:
+        return MISFIT
+    plan = stack_bytes(PLAN_BYTES)
+    fill(plan, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps)
+    height, at_x, x_step = x.shape[0], x.ctypes.data, x.strides[0]
+    by_rows = splits_rows(height, threads)
+    held = (ROW_BLOCK * threads if by_rows else height) if needs_rows(out, steps) else 0
+    memory = np.empty((held, n), np.float32)
+    at_values, at_starts = values.ctypes.data, starts.ctypes.data
+    at_masks, at_lanes = masks.ctypes.data, lanes.ctypes.data
+    for c in prange(threads):
+        t0, t1 = share(height, ROW_BLOCK, threads, c) if by_rows else (0, height)
+        n0, n1 = (0, n) if by_rows else share(n, 1, threads, c)
+        mine = memory.ctypes.data if held else 0
+        if mine and by_rows:
+            mine += c * ROW_BLOCK * n * 4
+        _span(
+            at_x, x_step, t0, t1, at_values, at_starts, at_masks, at_lanes, n0, n1, k, plan, mine,
+            by_rows,
+        )  # fmt: skip
+    if not by_rows:
+        finish_block(plan, memory.ctypes.data if held else 0, 0, height)
     return 0

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 
 from kernels import encodings as enc
 from kernels import harness, panels, reference, sparse
+from kernels.finish import FORBIDDEN_CODE, MISFIT
+from kernels.finish_rows import RAW
 from kernels.jit import host_features
-from kernels.registry import KERNELS
+from kernels.registry import KERNELS, Matrix
 
 EPSILON = np.finfo(np.float32).eps
 NONE = np.zeros(0, np.float32)
@@ -21,11 +23,20 @@ def _weights(rng: np.random.Generator, shape: tuple[int, int], density: float) -
     return (rng.standard_normal(shape) * (rng.random(shape) < density)).astype(np.float32)
 
 
-def _run(name: str, w: np.ndarray, x: np.ndarray, bias: np.ndarray = NONE) -> np.ndarray:
-    """Output of one kernel, in a wider array whose rest must stay untouched."""
+def _call(name, w, x, out, *, w_scale=NONE, x_scale=NONE, bias=NONE, steps=0, threads=1):
+    """Status of one kernel run on float rows alone."""
     row = KERNELS[name]
+    run = row.run.ready() if threads == 1 else row.run.ready_parallel()
+    absent = (np.zeros((0, 0), np.int8), NONE)
+    none = np.zeros((0, 0), np.float32)
+    packed = row.layout.pack(Matrix(w))
+    return run(x, *packed, w_scale, x_scale, bias, none, out, *absent, steps, threads)
+
+
+def _run(name: str, w: np.ndarray, x: np.ndarray, bias: np.ndarray = NONE, **more) -> np.ndarray:
+    """Output of one kernel, in a wider array whose rest must stay untouched."""
     wide = np.full((len(x), len(w) + 3), 7.0, np.float32)
-    assert row.run(x, *row.layout.pack(w), NONE, NONE, bias, wide[:, : len(w)]) == 0
+    assert _call(name, w, x, wide[:, : len(w)], bias=bias, **more) == 0
     assert (wide[:, len(w) :] == 7.0).all()
     return wide[:, : len(w)]
 
@@ -33,7 +44,7 @@ def _run(name: str, w: np.ndarray, x: np.ndarray, bias: np.ndarray = NONE) -> np
 def _bound(x: np.ndarray, w: np.ndarray, bias: np.ndarray | float = 0.0) -> np.ndarray:
     """Worst rounding of block sums: (block + blocks + 1) eps / 2 of the sum of magnitudes."""
     k = w.shape[1]
-    block = min(k, sparse.STEP_BLOCK)
+    block = min(k, sparse.step_block(np.count_nonzero(w) / w.size))
     chain = block + -(-k // block) + 1
     magnitudes = np.abs(x).astype(np.float64) @ np.abs(w).astype(np.float64).T + np.abs(bias)
     return chain * EPSILON / 2 * magnitudes + 1e-30
@@ -72,7 +83,7 @@ def test_small_whole_numbers_give_exact_sums(seed, rows, n, k, density):
     for name in NAMES:
         np.testing.assert_array_equal(_run(name, w, x, bias), exact)
         layout = KERNELS[name].layout
-        np.testing.assert_array_equal(layout.rows(layout.pack(w), ids), w[ids])
+        np.testing.assert_array_equal(layout.rows(layout.pack(Matrix(w)), ids), w[ids])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -111,10 +122,9 @@ def test_infinities_stay_in_their_row_of_activations_and_of_weights(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_does_not_fit_is_refused(name):
-    row = KERNELS[name]
-    packed = row.layout.pack(np.eye(6, dtype=np.float32))
+    w = np.eye(6, dtype=np.float32)
     x, out = np.zeros((2, 6), np.float32), np.zeros((2, 6), np.float32)
-    assert row.run(x, *packed, NONE, NONE, NONE, out) == 0
+    assert _call(name, w, x, out) == 0
     for bad_x, bad_bias, bad_out in [
         (x[:, :5], NONE, out),
         (x, NONE, out[:1]),
@@ -124,7 +134,8 @@ def test_what_does_not_fit_is_refused(name):
         (np.zeros((2, 12), np.float32)[:, ::2], NONE, out),
         (x, NONE, np.zeros((6, 2), np.float32).T),
     ]:
-        assert row.run(bad_x, *packed, NONE, NONE, bad_bias, bad_out) == 1
+        assert _call(name, w, bad_x, bad_out, bias=bad_bias) == MISFIT
+    assert _call(name, w, x, out, steps=RAW) == MISFIT  # float sums are no integers
 
 
 @pytest.mark.parametrize("encode", [enc.encode_csr, enc.encode_bitmap])
