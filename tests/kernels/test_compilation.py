@@ -1,64 +1,97 @@
 """The cache guard, the plain path of other CPUs, and what an import costs."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
+from every_kernel import ROOT, python
 
 from kernels import jit
 from kernels.memory import aligned_zeros
 
-ROOT = Path(__file__).resolve().parents[2]
-
+CONSTANTS = "STEP = {value}\n"
 GENERATOR = """
-from llvmlite import ir
 from kernels.simd import tile, I64
+from kernels.constants import STEP
 @tile(1)
 def write(w, address):
-    w.store(I64({value}), address)
+    w.store(I64(STEP), address)
+"""
+HELPER = """
+from kernels.jit import compiled
+from kernels.generator import write
+@compiled
+def write_there(out):
+    write(out.ctypes.data)
 """
 JITTED = """
-import numpy as np
-from numba import int64
+from numba import int64, prange
 from kernels.jit import entry, out1
-from kernels.generator import write
+from kernels.helper import write_there
 @entry(out1(int64))
 def read(out):
-    write(out.ctypes.data)
+    write_there(out)
+    for i in prange(out.size - 1):
+        out[1 + i] = out[0] * (1 + i)
     return out[0]
 """
 
 
-def _python(code: str, folder: Path, **variables: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(folder), **variables}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=environment, capture_output=True, text=True, check=False, cwd=folder,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
-
-
-def test_a_changed_generator_in_another_file_is_compiled_anew(tmp_path):
-    package = tmp_path / "kernels"
-    package.mkdir()
+@pytest.fixture
+def package(tmp_path):
+    """A package of an entry, whose helper's tile holds a constant of a fourth file."""
+    folder = tmp_path / "kernels"
+    folder.mkdir()
     for name in ("__init__", "jit", "simd"):
-        (package / f"{name}.py").write_text((ROOT / "kernels" / f"{name}.py").read_text())
-    (package / "reader.py").write_text(JITTED)
+        (folder / f"{name}.py").write_text((ROOT / "kernels" / f"{name}.py").read_text())
+    for name, text in (("generator", GENERATOR), ("helper", HELPER), ("reader", JITTED)):
+        (folder / f"{name}.py").write_text(text)
+    return folder
+
+
+def test_a_changed_generator_in_another_file_is_compiled_anew(package):
     code = (
         "import numpy as np; from kernels.reader import read; "
         "print(read(np.zeros(1, np.int64)), sum(read.ready().stats.cache_hits.values()))"
     )
     seen = []
-    for value in (1, 1, 2):
-        (package / "generator.py").write_text(GENERATOR.format(value=value))
-        seen.append(_python(code, tmp_path))
-    assert seen == ["1 0", "1 1", "2 0"]
+    for value in (1, 1, 2, 1):
+        (package / "constants.py").write_text(CONSTANTS.format(value=value))
+        seen.append(python(code, package.parent))
+    assert seen == ["1 0", "1 1", "2 0", "1 1"]
 
 
-def test_a_fingerprint_covers_what_a_file_imports_and_nothing_else():
+RUN = """
+import os, sys
+import numpy as np
+from kernels.reader import read
+for kind in sys.argv[1:]:
+    before = len(os.listdir("/proc/self/task"))
+    made = read.ready() if kind == "serial" else read.ready_parallel()
+    out = np.zeros(5, np.int64)
+    made(out)
+    assert out.tolist() == [3, 3, 6, 9, 12], out
+    has_threads = len(os.listdir("/proc/self/task")) > before
+    print(kind, has_threads, sum(made.stats.cache_hits.values()))
+"""
+
+
+def _kinds(package: Path, *kinds: str) -> list[str]:
+    """Run the entry serially or on threads; say for each if threads began and what was cached."""
+    start = f"import sys; sys.argv = ['', *{kinds}]; exec(open('run.py').read())"
+    threads = {"NUMBA_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1"}
+    return python(start, package.parent, **threads).splitlines()
+
+
+def test_serial_and_parallel_code_of_one_function_are_cached_apart(package):
+    (package / "constants.py").write_text(CONSTANTS.format(value=3))
+    (package.parent / "run.py").write_text(RUN)
+    assert _kinds(package, "serial", "parallel") == ["serial False 0", "parallel True 0"]
+    assert _kinds(package, "parallel") == ["parallel True 1"]
+    assert _kinds(package, "serial", "parallel") == ["serial False 1", "parallel True 1"]
+
+
+def test_a_fingerprint_leaves_out_what_a_file_does_not_import():
     names = {path.stem for path in jit._sources(ROOT / "kernels" / "lowbit.py")}
     assert {"lowbit", "lowbit_tiles", "activations", "simd", "jit"} <= names
     assert "pointwise" not in names
@@ -102,7 +135,7 @@ expected = reference.attention_i8(
 np.testing.assert_allclose(y, expected, atol=2e-2)
 print("right")
 """
-    assert _python(code, ROOT, COSIM_GENERIC_KERNELS="1") == "right"
+    assert python(code, COSIM_GENERIC_KERNELS="1") == "right"
 
 
 def test_importing_the_package_loads_nothing_heavy():
@@ -111,7 +144,7 @@ import sys, kernels
 assert kernels.__cosim_kernels__ == 1
 print(sorted({"numpy", "numba", "torch", "llvmlite"} & set(sys.modules)))
 """
-    assert _python(code, ROOT) == "[]"
+    assert python(code) == "[]"
 
 
 def test_kernels_know_neither_torch_nor_the_layers_above():
@@ -122,7 +155,7 @@ for path in sorted(pathlib.Path("kernels").glob("*.py")):
 loaded = {name.split(".")[0] for name in sys.modules}
 print(sorted({"torch", "cosim", "hwmodels", "simpy"} & loaded))
 """
-    assert _python(code, ROOT) == "[]"
+    assert python(code) == "[]"
 
 
 def test_aligned_arrays_start_on_a_cache_line():
@@ -130,3 +163,50 @@ def test_aligned_arrays_start_on_a_cache_line():
         array = aligned_zeros((size, 3), np.float32)
         assert array.ctypes.data % 64 == 0
         assert not array.any()
+
+
+WHISPER = """
+import sys, time
+sys.path.insert(0, "tests")
+import numpy as np
+import small_whisper
+from numba.core import event
+from cosim.models.whisper import WhisperDimensions
+
+small_whisper.DIMENSIONS = WhisperDimensions(
+    width=384, heads=6, encoder_layers=1, decoder_layers=1, hidden=1536, mels=80,
+    vocabulary=5000, source_positions=1500, target_positions=448,
+)  # the shapes of tiny.en, one layer each
+from cosim.execute import ProgramEngine, Weights
+encodings = {f"@{k}": v for k, v in small_whisper.encodings(quantized=True).items()}
+weights = Weights(small_whisper.program(quantized=True), encodings)
+with event.install_recorder("numba:compile") as recorder:
+    start = time.perf_counter()
+    engine = ProgramEngine(weights, frames=3000)
+    features = np.random.default_rng(0).standard_normal((80, 3000)).astype(np.float32)
+    engine.encode(features)
+    for past, token in enumerate((3, 17, 30)):
+        engine.step(token, past)
+    seconds = time.perf_counter() - start
+begins = {}
+for stamp, found in recorder.buffer:
+    if found.is_start:
+        begins[str(found.data["dispatcher"])] = begins.get(str(found.data["dispatcher"]), 0) + 1
+print(f"{len(begins)} functions compiled, {seconds:.1f} s in all")
+for name in sorted(begins):
+    print(name)
+"""
+
+
+@pytest.mark.slow
+def test_a_second_process_compiles_nothing_of_what_whisper_needs(tmp_path, record_property):
+    """The properties (``--junit-xml``) say what a W8A8 program compiles and how long it takes.
+
+    Functions that entries call are compiled with them and are in the list.
+    """
+    folder = {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    first, second = (python(WHISPER, **folder) for _ in range(2))
+    record_property("first process", first)
+    record_property("second process", second)
+    assert not first.startswith("0 functions")
+    assert second.startswith("0 functions compiled")
