@@ -163,9 +163,10 @@ def _group_norm_rows(x, gamma, beta, eps, groups, steps, out):
         factor = 1.0 / np.sqrt(state[2] / state[0] + eps)
         for c in range(g * each, (g + 1) * each):
             scratch[0, c], scratch[1, c] = float32(state[1]), float32(factor * gamma[c])
-    centre, factors = scratch[0].ctypes.data, scratch[1].ctypes.data
     for t in range(rows):
         source, target = x.ctypes.data + t * x.strides[0], out.ctypes.data + t * out.strides[0]
+        # asked for here, as numba frees an array after its last mention, address or not
+        centre, factors = scratch[0].ctypes.data, scratch[1].ctypes.data
         affine_columns(source, centre, factors, beta.ctypes.data, target, width)
         activate(target, target, width, steps)
     return 0

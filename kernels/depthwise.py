@@ -1,0 +1,199 @@
+"""Depthwise convolution over time: each channel with its own weights.
+
+Time-major rows ``(T, C)`` are taken 16 channels wide: the window of a block of outputs is copied
+into a contiguous strip with zeros for the padding, as rows of 2 KiB apart would share a few sets of
+the first cache, and a register tile of 6 outputs runs over the taps.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import float32, int64
+from numpy.typing import NDArray
+
+from kernels import finish_rows
+from kernels.arguments import FLOATS, require, told
+from kernels.finish_rows import activate
+from kernels.jit import compiled, entry, in1, in2, in3, out2
+from kernels.mathematics import FUSE
+from kernels.memory import aligned_zeros
+from kernels.row_ops import copy_row
+from kernels.row_tiles import vector
+from kernels.simd import I64, Value, Writer, row_at, stack_bytes, tile
+
+F32 = NDArray[np.float32]
+CHANNELS = 16
+LINE = 4 * CHANNELS
+OUTPUTS = 6
+STRIP_BYTES = 16384
+"""Half of the smallest first cache of current CPUs; a strip is longer only for one tile."""
+ACTIVATIONS = (0, finish_rows.RELU, finish_rows.GELU, finish_rows.SILU, finish_rows.TANH)
+
+
+def pack_depthwise(weights: F32) -> F32:
+    """Panels ``(ceil(C / 16), size, 16)`` of ``weights (C, size)``, zeros past C.
+
+    >>> pack_depthwise(np.array([[1.0, 2.0]], np.float32))[0, :, 0].tolist()
+    [1.0, 2.0]
+    """
+    require("pack_depthwise", FLOATS, 2, weights)
+    channels, size = weights.shape
+    panels = aligned_zeros((-(-channels // CHANNELS), size, CHANNELS), np.float32)
+    for c in range(channels):
+        panels[c // CHANNELS, :, c % CHANNELS] = weights[c]
+    return panels
+
+
+@tile(4)
+def _copy_lines(w: Writer, source, step, target, rows) -> None:
+    """Tile: copy ``rows`` rows of 16 channels, ``step`` bytes apart, next to each other."""
+    b = w.b
+
+    def body(i):
+        line = w.load(vector(CHANNELS), b.add(source, b.mul(i, step)))
+        w.store(line, b.add(target, b.mul(i, I64(LINE))))
+        return []
+
+    w.loop(rows, [], body)
+
+
+def _tile(outputs: int) -> Any:
+    """Make the tile: out[r] = bias + sum over taps of strip[r * stride + tap] weights[tap]."""
+
+    def generate(w: Writer, strip, stride, panel, taps, bias, out, out_step) -> None:
+        b, kind = w.b, vector(CHANNELS)
+        starts = [b.add(strip, b.mul(stride, I64(r * LINE))) for r in range(outputs)]
+
+        def body(j, *acc: Value):
+            at = b.mul(j, I64(LINE))
+            weights = w.load(kind, b.add(panel, at))
+            return [
+                b.fadd(b.fmul(w.load(kind, b.add(start, at)), weights, flags=FUSE), one, flags=FUSE)
+                for start, one in zip(starts, acc, strict=True)
+            ]
+
+        acc = w.loop(taps, [w.load(kind, bias)] * outputs, body)
+        for r, value in enumerate(acc):
+            w.store(value, b.add(out, b.mul(out_step, I64(r))))
+
+    return tile(7)(generate)
+
+
+_tile_6, _tile_1 = _tile(OUTPUTS), _tile(1)
+
+
+@compiled
+def _fill(x, first, channel, width, strip, rows):
+    """Copy rows from ``first`` (which may lie outside x) of ``width`` channels to the strip."""
+    before = min(max(-first, 0), rows)
+    inside = max(min(first + rows, x.shape[0]) - max(first, 0), 0)
+    source = x.ctypes.data + max(first, 0) * x.strides[0] + 4 * channel
+    if width < CHANNELS or inside < rows:
+        zeros = row_at(strip, rows * CHANNELS, np.float32)
+        for i in range(zeros.size):
+            zeros[i] = float32(0.0)
+    target = strip + before * LINE
+    if width == CHANNELS:
+        _copy_lines(source, x.strides[0], target, inside)
+    else:
+        for t in range(inside):
+            copy_row(source + t * x.strides[0], target + t * LINE, width)
+
+
+@compiled
+def _block(strip, stride, panel, taps, bias, out, out_step, rows):
+    """Run the tiles over the outputs of one strip."""
+    whole = rows // OUTPUTS * OUTPUTS
+    for t in range(0, whole, OUTPUTS):
+        at = strip + t * stride * LINE
+        _tile_6(at, stride, panel, taps, bias, out + t * out_step, out_step)
+    for t in range(whole, rows):
+        _tile_1(strip + t * stride * LINE, stride, panel, taps, bias, out + t * out_step, out_step)
+
+
+@compiled
+def _fits(x, panels, bias, stride, padding, out):
+    size, channels = panels.shape[1], x.shape[1]
+    if size < 1 or stride < 1 or padding < 0 or channels < 1 or x.shape[0] + 2 * padding < size:
+        return False
+    if panels.shape[0] != (channels + CHANNELS - 1) // CHANNELS or panels.shape[2] != CHANNELS:
+        return False
+    if panels.strides[2] != 4 or panels.strides[1] != LINE or panels.strides[0] != size * LINE:
+        return False
+    if bias.size not in {0, channels} or (bias.size > 1 and bias.strides[0] != 4):
+        return False
+    frames = (x.shape[0] + 2 * padding - size) // stride + 1
+    if out.shape[0] != frames or out.shape[1] != channels:
+        return False
+    return channels == 1 or (x.strides[1] == 4 and out.strides[1] == 4)
+
+
+@entry(in2(float32), in3(float32), in1(float32), int64, int64, int64, out2(float32))
+def _depthwise(x, panels, bias, stride, padding, steps, out):
+    if not _fits(x, panels, bias, stride, padding, out):
+        return 1
+    size, (frames, channels) = panels.shape[1], out.shape
+    block = max(OUTPUTS, (STRIP_BYTES // LINE - size) // stride // OUTPUTS * OUTPUTS)
+    memory = np.empty(((block - 1) * stride + size + block + 1, CHANNELS), np.float32)
+    start = stack_bytes(64)
+    first_sums = row_at(start, CHANNELS, np.float32)
+    for t in range(0, frames, block):
+        rows = min(block, frames - t)
+        target = out.ctypes.data + t * out.strides[0]
+        for c in range(0, channels, CHANNELS):
+            width = min(CHANNELS, channels - c)
+            # asked for here, as numba frees an array after its last mention, address or not
+            strip = (memory.ctypes.data + LINE - 1) // LINE * LINE
+            edge = strip + ((block - 1) * stride + size) * LINE
+            _fill(x, t * stride - padding, c, width, strip, (rows - 1) * stride + size)
+            for i in range(CHANNELS):
+                first_sums[i] = bias[c + i] if i < width and bias.size else float32(0.0)
+            panel = panels.ctypes.data + c // CHANNELS * size * LINE
+            if width == CHANNELS:
+                _block(strip, stride, panel, size, start, target + 4 * c, out.strides[0], rows)
+                continue
+            _block(strip, stride, panel, size, start, edge, LINE, rows)
+            for r in range(rows):
+                copy_row(edge + r * LINE, target + 4 * c + r * out.strides[0], width)
+        for r in range(rows):
+            activate(target + r * out.strides[0], target + r * out.strides[0], channels, steps)
+    return 0
+
+
+def depthwise_conv1d(
+    x: F32,
+    panels: F32,
+    bias: F32,
+    out: F32,
+    *,
+    stride: int = 1,
+    padding: int = 0,
+    activation: int = 0,
+) -> None:
+    """Write the convolution over time of ``x (T, C)``, each channel with its own weights.
+
+    ``panels`` come from ``pack_depthwise``; ``bias`` is (C), or (0) for none; ``out`` is
+    ((T + 2 padding - size) // stride + 1, C) and shares no memory with x. ``activation`` (RELU,
+    GELU, SILU or TANH of ``kernels.finish_rows``, 0 for none) is applied to the result. The error
+    is at most (size + 1) 2**-24 times the sum of |x| |w| and |bias|.
+
+    >>> panels = pack_depthwise(np.array([[1.0, 10.0, 100.0]], np.float32))
+    >>> out = np.empty((2, 1), np.float32)
+    >>> x = np.array([[1.0], [2.0]], np.float32)
+    >>> depthwise_conv1d(x, panels, np.zeros(0, np.float32), out, padding=1)
+    >>> out[:, 0].tolist()
+    [210.0, 21.0]
+    """
+    require("depthwise_conv1d", FLOATS, 2, x, out)
+    require("depthwise_conv1d", FLOATS, 3, panels)
+    require("depthwise_conv1d", FLOATS, 1, bias)
+    overlaps = np.may_share_memory(x, out)
+    is_known = activation in ACTIVATIONS
+    if overlaps or not is_known or _depthwise(x, panels, bias, stride, padding, activation, out):
+        raise ValueError(
+            f"depthwise_conv1d: found x {told(x)} strides {x.strides}, panels {told(panels)}, bias "
+            f"{told(bias)}, out {told(out)} strides {out.strides}, stride {stride}, padding "
+            f"{padding}, activation {activation}; expected x (T, C), panels of pack_depthwise for "
+            "C channels, bias (C) or (0), out ((T + 2 padding - size) // stride + 1, C) in other "
+            f"memory, unit inner strides, an activation of {ACTIVATIONS}"
+        )
