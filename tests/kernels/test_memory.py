@@ -1,0 +1,128 @@
+"""Kernels stay inside their arrays, allocate little, and hold weights once, packed."""
+
+import ctypes
+import gc
+import mmap
+from pathlib import Path
+
+import every_kernel as every
+import numpy as np
+import pytest
+
+from kernels import panels
+from kernels.registry import KERNELS
+
+PAGE = mmap.PAGESIZE
+WORKSPACE_BYTES = 4 << 20
+"""What a call may allocate beside its output, however many rows it is given.
+
+A block of 96 rows by 3072 outputs in float32 is 1.2 MB, and its widened activations 0.6 MB.
+"""
+PANEL_SHAPE = (768, 3072)
+PANEL_FACTOR = 1.05
+"""Panels of dense values may be so much larger than the packed values: sums of rows, padding."""
+PATTERN_BYTES = 6
+"""Panels of a pattern: bytes for the place of each nonzero and the padding of its run."""
+
+
+def _guarded(array: np.ndarray, *, align: int = 1) -> np.ndarray:
+    """Return a copy that ends where reading is forbidden, up to ``align - 1`` bytes before.
+
+    The page before its first page is forbidden, too.
+    """
+    pages = -(-array.nbytes // PAGE) or 1
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    for page in (start, start + (pages + 1) * PAGE):
+        assert protect(page, PAGE, 0) == 0
+    offset = ((pages + 1) * PAGE - array.nbytes) // align * align
+    made = np.frombuffer(memory, array.dtype, array.size, offset).reshape(array.shape)
+    made[...] = array
+    return made
+
+
+def _guarded_panel(row, matrix) -> panels.LinearPanel:
+    panel = every.panel_for(row, matrix)
+    arguments = tuple(
+        _guarded(item, align=64) if isinstance(item, np.ndarray) else item
+        for item in panel.arguments
+    )
+    scale = _guarded(panel.scale) if panel.scale.size else panel.scale
+    n, k = matrix.shape
+    return panels.LinearPanel(row.name, "", n, k, panel.activation, arguments, scale, panel.run)
+
+
+def call_between_forbidden_pages(name: str) -> None:
+    """Run a kernel whose every array ends at a page that may not be touched."""
+    row = KERNELS[name]
+    for n, k in ((1, 1), (16, 128), (17, 37), (50, 131), (64, 32), (33, 400)):
+        matrix = every.matrix_for(row, n, k, seed=n)
+        panel = _guarded_panel(row, matrix)
+        bias = _guarded(np.ones(n, np.float32))
+        for rows in (1, 2, 3, 4, 5, 6, 7, 13, 97):
+            operand = every.operand_for(row, rows, k, seed=rows)
+            x = _guarded(operand.x)
+            x_scale = None if operand.x_scale is None else _guarded(operand.x_scale)
+            out = _guarded(np.zeros((rows, n), np.float32))
+            panels.linear(panel, x, out, x_scale=x_scale, bias=bias)
+            error = np.abs(out - (operand.values @ every.values_of(matrix).T + 1))
+            assert (error <= every.bound(operand, matrix) + 4 * every.EPSILON).all(), (name, n, k)
+            # rows of a longer matrix: nothing beyond the outputs is written
+            wide = _guarded(np.full((rows, n + 3), np.nan, np.float32))
+            panels.linear(panel, x, wide[:, :n], x_scale=x_scale, bias=bias)
+            np.testing.assert_array_equal(wide[:, :n], out)
+            assert np.isnan(wide[:, n:]).all(), (name, n, k, rows)
+
+
+def test_no_kernel_reads_or_writes_beyond_its_arrays():
+    """One process for all: the last name printed before it dies is the one that went too far."""
+    every.for_each_kernel("test_memory.call_between_forbidden_pages")
+
+
+def _resident_bytes(name: str) -> int:
+    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+        if line.startswith(name):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+def workspace_bytes(name: str, rows: str) -> int:
+    """Return how far resident memory rises above what stood before a call of ``rows`` rows."""
+    row = KERNELS[name]
+    matrix = every.matrix_for(row, 256, 512, seed=1)
+    panel = every.panel_for(row, matrix)
+    operand = every.operand_for(row, int(rows), 512, seed=2)
+    operand = every.Operand(operand.x, operand.x_scale, np.zeros(0))
+    out = np.ones((int(rows), 256), np.float32)
+    few = operand.x_scale if operand.x_scale is None else operand.x_scale[:8]
+    panels.linear(panel, operand.x[:8], out[:8], x_scale=few)
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew
+    before = _resident_bytes("VmRSS")
+    panels.linear(panel, operand.x, out, x_scale=operand.x_scale)
+    return _resident_bytes("VmHWM") - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs the Linux peak")
+def test_workspace_does_not_grow_with_rows():
+    found = every.for_each_kernel("test_memory.workspace_bytes", 8192)
+    # 8192 rows of 512 columns are 4 MiB as codes, 8 as int16, 16 as float32; the output 8
+    large = {name: int(size) for name, size in found.items() if int(size) > WORKSPACE_BYTES}
+    assert not large
+
+
+@pytest.mark.parametrize("name", every.USABLE)
+def test_weights_are_held_once_in_packed_form(name):
+    row = KERNELS[name]
+    matrix = every.matrix_for(row, *PANEL_SHAPE, seed=0)
+    panel = every.panel_for(row, matrix)
+    packed = every.packed_bytes(row, matrix)
+    n = PANEL_SHAPE[0]
+    per_output = 16 * n + (0 if matrix.scale is None else 8 * matrix.scale.size) + 4096
+    if every.stored(row)[1] in {"", "group"}:
+        assert panel.nbytes <= PANEL_FACTOR * packed + per_output
+    else:
+        nonzeros = int(np.count_nonzero(matrix.values))
+        assert panel.nbytes <= packed + PATTERN_BYTES * nonzeros + per_output
