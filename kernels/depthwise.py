@@ -11,9 +11,8 @@ import numpy as np
 from numba import float32, int64
 from numpy.typing import NDArray
 
-from kernels import finish_rows
 from kernels.arguments import FLOATS, require, told
-from kernels.finish_rows import activate
+from kernels.finish_rows import ACTIVATIONS, activate
 from kernels.jit import compiled, entry, in1, in2, in3, out2
 from kernels.mathematics import FUSE
 from kernels.memory import aligned_zeros
@@ -27,7 +26,7 @@ LINE = 4 * CHANNELS
 OUTPUTS = 6
 STRIP_BYTES = 16384
 """Half of the smallest first cache of current CPUs; a strip is longer only for one tile."""
-ACTIVATIONS = (0, finish_rows.RELU, finish_rows.GELU, finish_rows.SILU, finish_rows.TANH)
+_NONE = np.zeros(0, np.float32)
 
 
 def pack_depthwise(weights: F32) -> F32:
@@ -163,37 +162,36 @@ def _depthwise(x, panels, bias, stride, padding, steps, out):
 def depthwise_conv1d(
     x: F32,
     panels: F32,
-    bias: F32,
     out: F32,
     *,
+    bias: F32 | None = None,
     stride: int = 1,
     padding: int = 0,
-    activation: int = 0,
+    activation: str = "none",
 ) -> None:
     """Write the convolution over time of ``x (T, C)``, each channel with its own weights.
 
-    ``panels`` come from ``pack_depthwise``; ``bias`` is (C), or (0) for none; ``out`` is
-    ((T + 2 padding - size) // stride + 1, C) and shares no memory with x. ``activation`` (RELU,
-    GELU, SILU or TANH of ``kernels.finish_rows``, 0 for none) is applied to the result. The error
-    is at most (size + 1) 2**-24 times the sum of |x| |w| and |bias|.
+    ``panels`` come from ``pack_depthwise``; ``bias`` is (C); ``out`` is ((T + 2 padding - size) //
+    stride + 1, C) and shares no memory with x. ``activation`` (a key of
+    ``kernels.finish_rows.ACTIVATIONS``) is applied to the result, block by block. The error before
+    it is at most (size + 1) 2**-24 times the sum of |x| |w| and |bias|.
 
     >>> panels = pack_depthwise(np.array([[1.0, 10.0, 100.0]], np.float32))
     >>> out = np.empty((2, 1), np.float32)
-    >>> x = np.array([[1.0], [2.0]], np.float32)
-    >>> depthwise_conv1d(x, panels, np.zeros(0, np.float32), out, padding=1)
+    >>> depthwise_conv1d(np.array([[1.0], [2.0]], np.float32), panels, out, padding=1)
     >>> out[:, 0].tolist()
     [210.0, 21.0]
     """
+    bias = _NONE if bias is None else bias
     require("depthwise_conv1d", FLOATS, 2, x, out)
     require("depthwise_conv1d", FLOATS, 3, panels)
     require("depthwise_conv1d", FLOATS, 1, bias)
-    overlaps = np.may_share_memory(x, out)
-    is_known = activation in ACTIVATIONS
-    if overlaps or not is_known or _depthwise(x, panels, bias, stride, padding, activation, out):
+    fits = activation in ACTIVATIONS and not np.may_share_memory(x, out)
+    if not fits or _depthwise(x, panels, bias, stride, padding, ACTIVATIONS[activation], out):
         raise ValueError(
             f"depthwise_conv1d: found x {told(x)} strides {x.strides}, panels {told(panels)}, bias "
             f"{told(bias)}, out {told(out)} strides {out.strides}, stride {stride}, padding "
-            f"{padding}, activation {activation}; expected x (T, C), panels of pack_depthwise for "
-            "C channels, bias (C) or (0), out ((T + 2 padding - size) // stride + 1, C) in other "
-            f"memory, unit inner strides, an activation of {ACTIVATIONS}"
+            f"{padding}, activation {activation!r}; expected x (T, C), panels of pack_depthwise "
+            "for C channels, bias (C), out ((T + 2 padding - size) // stride + 1, C) in other "
+            f"memory, unit inner strides, one of {', '.join(ACTIVATIONS)}"
         )

@@ -4,6 +4,9 @@ A linear kernel leaves float32 sums with scale and bias applied; here they get t
 residual and codes for the next layer, row by row, without another pass over memory.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from kernels.jit import compiled
 from kernels.row_ops import (
     add_row,
@@ -28,6 +31,10 @@ QUANTIZE_STATIC = 64
 """Codes, at most one kind: each row by its own largest magnitude, or all by a given scale."""
 RAW = 128
 """Integer sums as they are; nothing of this file applies."""
+ACTIVATIONS: Mapping[str, int] = MappingProxyType(
+    {"none": 0, "relu": RELU, "gelu": GELU, "silu": SILU, "tanh": TANH}
+)
+"""By name, those that keep the width of a row."""
 
 
 @compiled

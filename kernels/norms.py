@@ -11,9 +11,8 @@ import numpy as np
 from numba import float32, float64, int64
 from numpy.typing import NDArray
 
-from kernels import finish_rows
 from kernels.arguments import FLOATS, require, told
-from kernels.finish_rows import activate
+from kernels.finish_rows import ACTIVATIONS, activate
 from kernels.jit import compiled, entry, in1, in2, out2
 from kernels.norm_tiles import (
     affine_columns,
@@ -33,7 +32,6 @@ BLOCK = 1024
 """float32 of a row that are summed together, in 32 parts of 32."""
 ROWS = 64
 """Rows of a time-major matrix that are summed together: they stay in the second cache."""
-ACTIVATIONS = (0, finish_rows.RELU, finish_rows.GELU, finish_rows.SILU, finish_rows.TANH)
 
 
 @compiled
@@ -94,11 +92,13 @@ def _layer_norm(x, gamma, beta, eps, steps, out):
     return 0
 
 
-def layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32, *, activation: int = 0) -> None:
+def layer_norm(
+    x: F32, gamma: F32, beta: F32, eps: float, out: F32, *, activation: str = "none"
+) -> None:
     """Write (x - mean) / sqrt(variance + eps) * gamma + beta of each row of ``x (R, K)``.
 
-    ``gamma`` and ``beta`` are (K); ``out`` may be x. ``activation`` (RELU, GELU, SILU or TANH of
-    ``kernels.finish_rows``, 0 for none) is applied to each finished row.
+    ``gamma`` and ``beta`` are (K); ``out`` may be x. ``activation`` (a key of
+    ``kernels.finish_rows.ACTIVATIONS``) is applied to each finished row.
 
     >>> out = np.empty((1, 2), np.float32)
     >>> ones, zeros = np.ones(2, np.float32), np.zeros(2, np.float32)
@@ -106,8 +106,8 @@ def layer_norm(x: F32, gamma: F32, beta: F32, eps: float, out: F32, *, activatio
     >>> out.tolist()
     [[-1.0, 1.0]]
     """
-    _require("layer_norm", activation, (x, out), (gamma, beta))
-    if _layer_norm(x, gamma, beta, eps, activation, out):
+    steps = _required("layer_norm", activation, (x, out), (gamma, beta))
+    if _layer_norm(x, gamma, beta, eps, steps, out):
         _refuse("layer_norm", x, gamma, beta, out)
 
 
@@ -205,7 +205,7 @@ def group_norm(
     *,
     groups: int,
     channels_last: bool = True,
-    activation: int = 0,
+    activation: str = "none",
 ) -> None:
     """Write (x - mean) / sqrt(variance + eps) * gamma + beta by groups of neighbouring channels.
 
@@ -214,9 +214,9 @@ def group_norm(
     groups as channels it is the norm of wav2vec 2.0's first layer. ``out`` may be x;
     ``activation`` as in ``layer_norm``.
     """
-    _require("group_norm", activation, (x, out), (gamma, beta))
+    steps = _required("group_norm", activation, (x, out), (gamma, beta))
     run = _group_norm_rows if channels_last else _group_norm_channels
-    if run(x, gamma, beta, eps, groups, activation, out):
+    if run(x, gamma, beta, eps, groups, steps, out):
         axis = 1 if channels_last else 0
         raise ValueError(
             f"group_norm: found {groups} groups, {told(x)} strides {x.strides}, {told(gamma)}, "
@@ -275,7 +275,7 @@ def batch_norm(
     out: F32,
     *,
     channels_last: bool = True,
-    activation: int = 0,
+    activation: str = "none",
 ) -> None:
     """Write (x - mean) * factor + shift of each channel, batch normalisation with fixed moments.
 
@@ -283,22 +283,23 @@ def batch_norm(
     ``fold_batch_norm``) and ``shift`` are (C). ``out`` may be x; ``activation`` as in
     ``layer_norm``. The error is at most 2e-7 (|(x - mean) factor| + |y|).
     """
-    _require("batch_norm", activation, (x, out), (mean, factor, shift))
+    steps = _required("batch_norm", activation, (x, out), (mean, factor, shift))
     run = _batch_norm_rows if channels_last else _batch_norm_channels
-    if run(x, mean, factor, shift, activation, out):
+    if run(x, mean, factor, shift, steps, out):
         _refuse("batch_norm", x, mean, factor, shift, out)
 
 
-def _require(
-    name: str, activation: int, matrices: tuple[F32, ...], vectors: tuple[F32, ...]
-) -> None:
+def _required(
+    name: str, activation: str, matrices: tuple[F32, ...], vectors: tuple[F32, ...]
+) -> int:
+    """Check types and return the steps of the activation."""
     require(name, FLOATS, 2, *matrices)
     require(name, FLOATS, 1, *vectors)
     if activation not in ACTIVATIONS:
         raise ValueError(
-            f"{name}: activation: found {activation}, expected one of {ACTIVATIONS} "
-            "(kernels.finish_rows: none, RELU, GELU, SILU, TANH)"
+            f"{name}: activation: found {activation!r}, expected one of {', '.join(ACTIVATIONS)}"
         )
+    return ACTIVATIONS[activation]
 
 
 def _refuse(name: str, *arrays: NDArray[np.generic]) -> None:
