@@ -1,11 +1,10 @@
-"""Float linear layers on AVX2: register tiles of 6 rows by 16 outputs.
+"""Float linear layers on AVX2.
 
 Panels hold 16 outputs side by side, ``[ceil(n / 16)][k][16]``, so that a step along k loads two
-vectors of weights and broadcasts one activation per row. Activations stay where they are; rows
-may overlap.
+vectors of weights and broadcasts one activation per row. Work is cut along k: a block of a panel
+(16 KiB) stays in L1 while all rows of the block pass it, and the next one is fetched meanwhile.
+Rows of activations may overlap.
 """
-
-import functools
 
 import numpy as np
 from numba import float32, int64, prange
@@ -25,21 +24,37 @@ from kernels.finish import (
     target_at,
     target_step,
 )
+from kernels.float_tiles import (
+    LONGEST_BLOCK,
+    STREAMS,
+    WIDTH,
+    block_steps,
+    copy_block,
+    copy_step,
+    panel_rows,
+    panels_row,
+)
 from kernels.jit import compiled, entry, in1, in2
 from kernels.memory import aligned_zeros
 from kernels.registry import SIMD, Arguments, Layout, Matrix, kernel
-from kernels.simd import F32 as F32_LANE
-from kernels.simd import F32X8, I64, Value, Writer, constant, row_at, stack_bytes, tile
+from kernels.row_ops import copy_row
+from kernels.simd import row_at, stack_bytes
 
-WIDTH = 16
-STEP_BLOCK = 384
-"""Steps of k per block: 96 rows by 384 steps of activations stay in a 512 KiB L2."""
-EDGE_BYTES = ROW_BLOCK * WIDTH * 4
-UNROLL = 4
+LARGEST_BLOCK = ROW_BLOCK + 24
+"""Rows of the last block at most: reading all weights again for a few rows would cost more."""
+ZEROS_BYTES = STREAMS * WIDTH * 4
+EDGE_BYTES = LARGEST_BLOCK * WIDTH * 4
+FEW_ROWS = 3
+"""Up to this many rows, reading the weights is the work: several panels are read at once."""
+FEW_PANELS = 16
+"""With fewer panels than this, copying activations costs more than it saves."""
+PANEL_GROUP = 8
+"""Panels that pass a block of rows together, when the copies of all its columns fit L2."""
+SHORT_K = 1024
 
 
 def pack_f32(matrix: Matrix) -> Arguments:
-    """Panels ``[ceil(n / 16)][k][16]``, zeros past n, and n."""
+    """Panels ``[ceil(n / 16)][k][16]``, zeros past n; n and k."""
     table, (n, k) = matrix.values, matrix.shape
     panels = aligned_zeros((-(-n // WIDTH), k, WIDTH), np.float32)
     full = n // WIDTH
@@ -58,125 +73,107 @@ def rows_f32(arguments: Arguments, ids: NDArray[np.int64]) -> NDArray[np.float32
 PANELS_F32 = Layout("panels_f32", pack_f32, rows_f32)
 
 
-def _step(w: Writer, acc, rows, at_x, at_w, offset):
-    """Add one step of k to ``acc``, two vectors per row."""
-    weights = [w.load(F32X8, at_w, offset * 64 + 32 * j) for j in range(2)]
-    for r, row in enumerate(rows):
-        value = w.splat(w.load(F32_LANE, w.b.add(row, at_x), offset * 4), F32X8)
-        for j in range(2):
-            acc[2 * r + j] = w.fma(value, weights[j], acc[2 * r + j])
-
-
-def _tile(rows: int):
-    """Make the tile: out[r][0:16] = start[r] + sum over k of x[r][k] w[k][0:16].
-
-    ``start`` is an address whose rows are ``start_step`` bytes apart: a bias with step 0, or the
-    sums so far. With few rows several sets of sums run side by side to hide the FMA's latency.
-    """
-    sets = max(1, 4 // rows)
-    size = 2 * rows
-
-    def generate(w: Writer, x, x_step, panel, steps, start, start_step, out, out_step) -> None:
-        b = w.b
-        row = [b.add(x, b.mul(x_step, I64(r))) for r in range(rows)]
-        whole = b.sdiv(steps, I64(UNROLL))
-
-        def body(i, *carried: Value):
-            acc = [list(carried[s * size : (s + 1) * size]) for s in range(sets)]
-            at_x, at_w = b.mul(i, I64(UNROLL * 4)), b.add(panel, b.mul(i, I64(UNROLL * 64)))
-            for u in range(UNROLL):
-                _step(w, acc[u % sets], row, at_x, at_w, u)
-            return [value for one in acc for value in one]
-
-        def rest(i, *carried: Value):
-            acc = list(carried)
-            k = b.add(i, b.mul(whole, I64(UNROLL)))
-            _step(w, acc, row, b.mul(k, I64(4)), b.add(panel, b.mul(k, I64(64))), 0)
-            return acc
-
-        first = [
-            w.load(F32X8, b.add(start, b.mul(start_step, I64(r))), 32 * j)
-            for r in range(rows)
-            for j in range(2)
-        ]
-        first += [constant(F32X8, 0.0)] * (size * (sets - 1))
-        acc = w.loop(whole, first, body)
-        acc = w.loop(b.srem(steps, I64(UNROLL)), acc, rest)
-        for i in range(size):
-            total = functools.reduce(b.fadd, acc[i::size])
-            w.store(total, b.add(out, b.mul(out_step, I64(i // 2))), 32 * (i % 2))
-
-    return tile(8)(generate)
-
-
-_tile_1, _tile_2, _tile_4, _tile_6 = (_tile(rows) for rows in (1, 2, 4, 6))
+@compiled
+def block_rows(left):
+    """Rows of the next block when ``left`` rows remain: ROW_BLOCK, or all if few more."""
+    return left if left <= LARGEST_BLOCK else ROW_BLOCK
 
 
 @compiled
-def _panel_rows(x, x_step, rows, panel, steps, start, start_step, out, out_step):
-    """Run the tiles of one panel over ``rows`` activation rows."""
-    t = 0
-    while t < rows:
-        a, s, y = x + t * x_step, start + t * start_step, out + t * out_step
-        left = rows - t
-        if left >= 6:
-            _tile_6(a, x_step, panel, steps, s, start_step, y, out_step)
-            t += 6
-        elif left >= 4:
-            _tile_4(a, x_step, panel, steps, s, start_step, y, out_step)
-            t += 4
-        elif left >= 2:
-            _tile_2(a, x_step, panel, steps, s, start_step, y, out_step)
-            t += 2
-        else:
-            _tile_1(a, x_step, panel, steps, s, start_step, y, out_step)
-            t += 1
+def copies_bytes(rows, panels, k):
+    """Bytes that the copied activations of one block of up to ``rows`` rows take, 0 for none."""
+    if rows <= FEW_ROWS or panels < FEW_PANELS:
+        return 0
+    widest = copy_step(LONGEST_BLOCK) if k > SHORT_K else 0
+    left = k if k <= SHORT_K else 0
+    while left > 0:
+        widest += copy_step(block_steps(left))
+        left -= block_steps(left)
+    return min(rows, LARGEST_BLOCK) * widest
 
 
 @compiled
-def _last_panel(x, x_step, rows, panel, n, k, bias, out, out_step):
-    """Run a panel of ``n < 16`` outputs through a tile of 16 on the stack, and copy n of them."""
-    edge = stack_bytes(EDGE_BYTES)
-    start = stack_bytes(64)
-    first = row_at(start, 16, np.float32)
-    first[:] = float32(0.0)
+def _few_rows(x, x_step, rows, panels, first, last, k, bias, zeros, out, out_step):
+    """Write the outputs of panels ``first`` to ``last``, all of 16, STREAMS panels at a time."""
+    for p in range(first, last, STREAMS):
+        k0 = 0
+        while k0 < k:
+            steps = block_steps(k - k0)
+            panel = panels + (p * k + k0) * 64
+            for r in range(rows):
+                a, y = x + r * x_step + k0 * 4, out + r * out_step + p * 64
+                start = y if k0 else (bias + p * 64 if bias else zeros)
+                panels_row(a, panel, k * 64, steps, start, y)
+            k0 += steps
+
+
+@compiled
+def _fill_starts(zeros, edge_start, left, bias):
+    """Write what outputs without a bias start from, and those of a last panel of ``left``."""
+    row = row_at(zeros, STREAMS * WIDTH, np.float32)
+    for i in range(row.size):
+        row[i] = float32(0.0)
+    copy_row(zeros, edge_start, WIDTH)
     if bias:
-        first[:n] = row_at(bias, n, np.float32)
-    _panel_rows(x, x_step, rows, panel, k, start, 0, edge, 64)
-    for r in range(rows):
-        row_at(out + r * out_step, n, np.float32)[:] = row_at(edge + r * 64, n, np.float32)
+        copy_row(bias, edge_start, left)
 
 
 @compiled
-def _block(x, x_step, rows, panels, first, last, n, k, bias, out, out_step):
-    """Write outputs of panels ``first`` to ``last`` of ``x w^T + bias`` for up to ROW_BLOCK rows.
+def _block(x, x_step, rows, panels, first, last, n, k, bias, out, out_step, copies):
+    """Write outputs of panels ``first`` to ``last`` of ``x w^T + bias`` for up to LARGEST_BLOCK.
 
-    All but the counts are addresses and bytes; ``bias`` 0 is none.
+    All but the counts are addresses and bytes; ``bias`` and ``copies`` 0 are none. Activations are
+    copied block by block: with a short k those of all columns stay, with a long one each block of
+    columns meets all panels at once.
     """
-    zeros = stack_bytes(64)
-    row_at(zeros, 16, np.float32)[:] = float32(0.0)
-    full = min(last, n // 16)
-    for k0 in range(0, k, STEP_BLOCK):
-        steps = min(STEP_BLOCK, k - k0)
-        for p in range(first, full):
-            panel, target = panels + (p * k + k0) * 64, out + p * 64
-            start = target if k0 else (bias + p * 64 if bias else zeros)
-            start_step = out_step if k0 else 0
-            _panel_rows(x + k0 * 4, x_step, rows, panel, steps, start, start_step, target, out_step)
-    if last > full:
-        at_bias = bias + full * 64 if bias else 0
-        panel, target = panels + full * k * 64, out + full * 64
-        _last_panel(x, x_step, rows, panel, n - full * 16, k, at_bias, target, out_step)
+    zeros, edge_start, edge = stack_bytes(ZEROS_BYTES), stack_bytes(64), stack_bytes(EDGE_BYTES)
+    left = n % WIDTH if last * WIDTH > n else 0
+    _fill_starts(zeros, edge_start, left, bias + (n - left) * 4 if bias else 0)
+    if rows <= FEW_ROWS:
+        wide = first + max(0, min(last, n // WIDTH) - first) // STREAMS * STREAMS
+        _few_rows(x, x_step, rows, panels, first, wide, k, bias, zeros, out, out_step)
+        first = wide
+    is_short = k <= SHORT_K
+    group = PANEL_GROUP if is_short else max(1, last - first)
+    for g in range(first, last, group):
+        copy, k0, end = copies, 0, min(g + group, last)
+        while k0 < k:
+            steps = block_steps(k - k0)
+            a, a_step = x + k0 * 4, x_step
+            if copies:
+                if g == first:
+                    copy_block(a, x_step, rows, steps, copy)
+                a, a_step = copy, copy_step(steps)
+                copy += rows * a_step if is_short else 0
+            for p in range(g, end):
+                panel = panels + (p * k + k0) * 64
+                ahead = panel + k * 64 if p + 1 < end else panels + (g * k + k0 + steps) * 64
+                y, y_step, start = out + p * 64, out_step, bias + p * 64 if bias else zeros
+                if (p + 1) * WIDTH > n:
+                    y, y_step, start = edge, 64, edge_start
+                start, start_step = (y, y_step) if k0 else (start, 0)
+                panel_rows(
+                    a, a_step, rows, panel, steps, start, start_step, y, y_step, ahead, steps * 64
+                )
+            k0 += steps
+    for r in range(rows if first < last else 0):
+        copy_row(edge + r * 64, out + r * out_step + (n - left) * 4, left)
 
 
 @compiled
 def matmul(x, x_step, rows, panels, n, k, bias, out, out_step):
     """Write ``x w^T + bias`` for any number of rows; addresses and bytes as in ``_block``."""
     wide = (n + WIDTH - 1) // WIDTH
-    for t in range(0, rows, ROW_BLOCK):
-        count = min(ROW_BLOCK, rows - t)
+    copies = np.empty(copies_bytes(rows, wide, k), np.uint8)
+    at_copies = int64(copies.ctypes.data) if copies.size else int64(0)
+    t = 0
+    while t < rows:
+        count = block_rows(rows - t)
         a, y = x + t * x_step, out + t * out_step
-        _block(a, x_step, count, panels, 0, wide, n, k, bias, y, out_step)
+        _block(a, x_step, count, panels, 0, wide, n, k, bias, y, out_step, at_copies)
+        t += count
+    if copies.size:
+        copies[0] = 0  # keeps the array alive until here
 
 
 @compiled
@@ -185,44 +182,29 @@ def _span(x, x_step, t0, t1, panels, first, last, n, k, plan, workspace, finishe
 
     ``workspace`` holds one block when the span finishes its rows, else all of them.
     """
-    for t in range(t0, t1, ROW_BLOCK):
-        count = min(ROW_BLOCK, t1 - t)
-        step = target_step(plan, workspace)
+    copies = np.empty(copies_bytes(t1 - t0, last - first, k), np.uint8)
+    at_copies = int64(copies.ctypes.data) if copies.size else int64(0)
+    step = target_step(plan, workspace)
+    t = t0
+    while t < t1:
+        count = block_rows(t1 - t)
         mine = workspace if finishes or not workspace else workspace + t * step
-        _block(
-            x + t * x_step,
-            x_step,
-            count,
-            panels,
-            first,
-            last,
-            n,
-            k,
-            bias_at(plan, 0),
-            target_at(plan, mine, t),
-            step,
-        )
+        y = target_at(plan, mine, t)
+        a, bias = x + t * x_step, bias_at(plan, 0)
+        _block(a, x_step, count, panels, first, last, n, k, bias, y, step, at_copies)
         if finishes:
             finish_block(plan, mine, t, count)
+        t += count
+    if copies.size:
+        copies[0] = 0  # keeps the array alive until here
 
 
 @kernel("f32_6x16", op="linear", values="f32", activation="f32", layout=PANELS_F32, requires=SIMD)
 @entry(in2(float32), in1(float32), int64, int64, *FINISH)
 def linear_f32(
-    x,
-    panels,
-    n,
-    k,
-    w_scale,
-    x_scale,
-    bias,
-    residual,
-    out,
-    codes,
-    codes_scale,
-    steps,
-    threads,
-):
+    x, panels, n, k,
+    w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads,
+):  # fmt: skip
     """Float weights in panels and float activations; both scales are unused."""
     status = misfit(
         x, k, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads
@@ -233,16 +215,16 @@ def linear_f32(
     fill(plan, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps)
     rows, wide = x.shape[0], (n + WIDTH - 1) // WIDTH
     by_rows = splits_rows(rows, threads)
-    held = (ROW_BLOCK * threads if by_rows else rows) if needs_rows(out, steps) else 0
+    block = min(rows, LARGEST_BLOCK)
+    held = (block * threads if by_rows else rows) if needs_rows(out, steps) else 0
     memory = np.empty((held, n), np.float32)
-    at_x, x_step, at_panels = x.ctypes.data, x.strides[0], panels.ctypes.data
+    at_x, at_panels, x_step = int64(x.ctypes.data), int64(panels.ctypes.data), x.strides[0]
+    at_memory = int64(memory.ctypes.data) if held else int64(0)
     for c in prange(threads):
         t0, t1 = share(rows, ROW_BLOCK, threads, c) if by_rows else (0, rows)
         first, last = (0, wide) if by_rows else share(wide, 1, threads, c)
-        mine = memory.ctypes.data if held else 0
-        if mine and by_rows:
-            mine += c * ROW_BLOCK * n * 4
+        mine = at_memory + (c * block * n * 4 if held and by_rows else 0)
         _span(at_x, x_step, t0, t1, at_panels, first, last, n, k, plan, mine, by_rows)
     if not by_rows:
-        finish_block(plan, memory.ctypes.data if held else 0, 0, rows)
+        finish_block(plan, at_memory, int64(0), rows)
     return 0
