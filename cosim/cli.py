@@ -206,20 +206,64 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
 @main.command("bench")
 @click.option("--filter", "text", default="", help="Only cases whose id contains TEXT.")
 @click.option("--rounds", type=click.IntRange(min=1), default=15, help="Alternating rounds.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads of every side.")
+@click.option("--out", type=_PATH, help="Save rows and machine as JSON.")
+@click.option("--load", "saved", type=_PATH, help="Take the rows of a saved file, time nothing.")
+@click.option("--markdown", type=_PATH, help="Write the tables of docs/kernels.md.")
+@click.option("--roofline", type=_PATH, help="Write a picture: rates under limits (HTML).")
+@click.option("--calibrate", is_flag=True, help="Measure and keep which kernel wins where.")
 @_JSON
-def bench_command(text: str, rounds: int, as_json: bool) -> None:
-    """Time kernels and whole transcriptions against peers and limits, one thread each."""
+def bench_command(
+    text: str,
+    rounds: int,
+    threads: int,
+    out: Path | None,
+    saved: Path | None,
+    markdown: Path | None,
+    roofline: Path | None,
+    calibrate: bool,
+    as_json: bool,
+) -> None:
+    """Time kernels and whole networks against peers and limits, all in one alternating run."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[variable] = "1"  # read when numpy and torch are imported
-    from cosim.bench import bench  # noqa: PLC0415
+        os.environ[variable] = str(threads)  # read when numpy and torch are imported
+    from cosim import bench  # noqa: PLC0415
+    from cosim.report.bench_markdown import markdown_of  # noqa: PLC0415
+    from cosim.report.roofline import roofline_of  # noqa: PLC0415
     from cosim.report.terminal import TerminalProgress, print_bench  # noqa: PLC0415
+    from cosim.results import write_text  # noqa: PLC0415
+
+    if calibrate:
+        _calibrate()
+        return
+    if saved is not None:
+        found = bench.load(saved)
+    else:
+        with TerminalProgress() as progress:
+            found = bench.bench(text, rounds=rounds, threads=threads, progress=progress)
+    if out is not None:
+        bench.save(found, out)
+    for path, made in ((markdown, markdown_of), (roofline, roofline_of)):
+        if path is not None:
+            write_text(path, made(found.rows, found.total))
+    if as_json:
+        _echo_table(found.rows, found.total)
+    else:
+        print_bench(found.rows, found.total)
+    for problem in found.failed:
+        click.echo(f"failed: {problem}", err=True)
+    if found.failed:
+        sys.exit(1)
+
+
+def _calibrate() -> None:
+    from cosim import dispatch  # noqa: PLC0415
+    from cosim.bench.calibration import calibrate  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress, print_dispatch  # noqa: PLC0415
 
     with TerminalProgress() as progress:
-        rows = bench(text, rounds=rounds, progress=progress)
-    if as_json:
-        _echo_table(rows, {})
-    else:
-        print_bench(rows)
+        found = calibrate(progress)
+    print_dispatch(found, dispatch.save(found))
 
 
 @main.command("data")

@@ -11,6 +11,7 @@ from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
 from cosim.artefact import Artefact
+from cosim.dispatch import Dispatch
 from cosim.profile import Profile
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"))
@@ -315,24 +316,98 @@ def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
-def print_bench(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print speed ratios; above 1 ours is faster."""
-
-    def shown(value: float | None, text: str) -> str:
-        return "-" if value is None else format(value, text)
-
+def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
+    """Print speed ratios, above 1 ours is faster; then peers, and what was not measured."""
+    console = _console()
+    load = ", ".join(f"{value:.2f}" for value in total["load_average"])
+    console.print(f"{total['cpu']}, load {load}, {total['rounds']} rounds", soft_wrap=True)
+    if "peaks" in total:
+        console.print(
+            "limits of one core: "
+            + ", ".join(f"{name} {scaled(peak['rate'])}" for name, peak in total["peaks"].items()),
+            soft_wrap=True,
+        )
+    clock = "CPU time" if total["threads"] == 1 else "wall time"
     _print_table(
-        _console(),
-        "one thread, CPU time, sides alternating; ratio above 1: ours is faster",
-        ("case", "vs torch", "vs numpy", "of limit", "GOP/s"),
+        console,
+        f"{total['threads']} thread(s), {clock}, sides alternating; above 1 ours is faster",
+        (
+            *("case", "vs torch", "95 %", "vs numpy", "quantising too", "of limit", "limit"),
+            *("GOP/s", "error"),
+        ),
         (
             (
-                f"{row['kernel']}/{row['shape']}",
-                shown(row["ratio_torch"], ".2f"),
-                shown(row["ratio_numpy"], ".2f"),
+                row.get("case") or f"{row['kernel']}/{row['shape']}",
+                shown(row["ratio_torch"]),
+                interval(row.get("ratio_torch_interval")),
+                shown(row["ratio_numpy"]),
+                shown(row.get("ratio_torch_quantizing")),
                 shown(row["share_of_limit"], ".0%"),
+                row.get("limit") or "-",
                 shown(row["gops"], ".0f"),
+                shown(row.get("error"), ".2g"),
             )
             for row in rows
         ),
     )
+    peers = [
+        (
+            row.get("case") or f"{row['kernel']}/{row['shape']}",
+            name,
+            shown(peer["ratio_torch"]),
+            shown(peer["ratio_ours"]),
+            shown(peer.get("error"), ".2g"),
+        )
+        for row in rows
+        for name, peer in row.get("peers", {}).items()
+        if name not in {"torch", "numpy"} and not name.startswith("ours")
+    ]
+    if peers:
+        columns = ("case", "peer", "peer vs torch", "ours vs peer", "error")
+        _print_table(console, "\npeers", columns, peers)
+    for note in notes_of(rows, total):
+        console.print(note, soft_wrap=True)
+
+
+def notes_of(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> list[str]:
+    """Return what was left out of a benchmark and why, cases of one reason together."""
+    cases: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.get("notes", ()):
+            cases.setdefault(str(note), []).append(str(row["case"]))
+    for kind in ("skipped", "failed"):
+        for one in total.get(kind, ()):
+            cases.setdefault(f"{kind}: {one['note']}", []).append(str(one["case"]))
+    return [
+        f"{note} ({found[0] if len(found) == 1 else f'{len(found)} cases, the first {found[0]}'})"
+        for note, found in cases.items()
+    ]
+
+
+def shown(value: float | None, text: str = ".2f") -> str:
+    """Return a number in a format, `-` for None."""
+    return "-" if value is None else format(value, text)
+
+
+def interval(found: Sequence[float] | None) -> str:
+    """Return `low-high`, `-` for None; with a coverage below 95 % that is said."""
+    if found is None:
+        return "-"
+    low, high, coverage = found
+    weak = "" if coverage >= 0.95 else f" ({coverage:.0%})"
+    return f"{low:.2f}-{high:.2f}{weak}"
+
+
+def print_dispatch(found: Dispatch, path: Path) -> None:
+    """Print below which share of nonzeros each stored form beats the dense one, by rows."""
+    rows = sorted({point.rows for point in found.points})
+    _print_table(
+        _console(),
+        f"{found.cpu}: density below which a form is faster than dense float weights",
+        ("form", *(f"{count} rows" for count in rows)),
+        (
+            (values, *(shown(found.break_even(values, count)) for count in rows))
+            for values in sorted({point.values for point in found.points})
+        ),
+    )
+    _console().print(f"kept in {path}", soft_wrap=True)

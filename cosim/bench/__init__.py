@@ -1,0 +1,128 @@
+"""Speed of kernels and of whole networks against peers and limits, as ratios in one run.
+
+The sides alternate (A B A B ...) and are timed in CPU seconds, so that a busy machine disturbs all
+of them alike; a ratio above 1 means that ours is faster.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cosim.guard  # noqa: F401 (the check is the import)
+from cosim import results
+from cosim.bench import linear, others
+from cosim.bench.cases import AbsentError, Plan, chosen
+from cosim.bench.machine import describe, load_average
+from cosim.bench.measure import Row, measure
+from cosim.bench.whole import NETWORKS
+from cosim.errors import CosimError
+from cosim.evaluate import Progress
+from kernels import peaks
+
+__all__ = ["Bench", "bench", "load", "plans", "save"]
+_NEEDED = ("kernel", "shape", "threads", "ratio_torch", "ratio_numpy", "share_of_limit", "gops")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Rows of one run, and what they were measured on.
+
+    ``total`` holds the machine, the peaks, the arguments, and lists of what was skipped (something
+    is not installed or not there) and of what failed.
+    """
+
+    rows: list[Row]
+    total: dict[str, object]
+
+    @property
+    def failed(self) -> list[str]:
+        """What went wrong, one line a case."""
+        found = self.total.get("failed", [])
+        return [f"{one['case']}: {one['note']}" for one in found] if isinstance(found, list) else []
+
+
+def plans(threads: int = 1) -> list[Plan]:
+    """Return every kernel case; only linear layers are timed on several threads."""
+    return [*linear.plans(threads), *(others.plans() if threads == 1 else ())]
+
+
+def bench(text: str, *, rounds: int, progress: Progress, threads: int = 1) -> Bench:
+    """Time the cases and whole networks whose id contains `text`.
+
+    Whole transcriptions take the first utterances of the prompts test split. A case that cannot
+    be built, for want of a package or a kernel, is skipped with a note; one that raises is noted as
+    failed. Raises CosimError when no case has such an id.
+    """
+    found = chosen(plans(threads), text)
+    networks = [row for row in NETWORKS if threads == 1 and row.chosen(text)]
+    if not found and not networks:
+        raise CosimError(f"bench: no case contains {text!r}; cases are named kernel/KxN-Tt")
+    total: dict[str, object] = describe() | {"filter": text, "rounds": rounds, "threads": threads}
+    rows: list[Row] = []
+    skipped: list[dict[str, str]] = []
+    failed: list[dict[str, str]] = []
+    if found:
+        progress.stage("calibrating")
+        measured = peaks.calibrate()
+        total["peaks"] = {
+            name: {"meaning": peak.meaning, "rate": peak.rate} for name, peak in measured.items()
+        }
+        progress.stage("timing kernels", total=len(found))
+    for plan in found:
+        try:
+            rows.append(measure(plan, plan.make(), measured, rounds=rounds))
+        except AbsentError as error:
+            skipped.append({"case": plan.id, "note": str(error)})
+        except Exception as error:  # noqa: BLE001 (one broken kernel must not hide the others)
+            failed.append({"case": plan.id, "note": f"{type(error).__name__}: {error}"})
+        progress.advance()
+    for network in networks:
+        progress.stage(f"timing whole networks: {network.name}")
+        try:
+            rows += network.rows(text, rounds, progress)
+        except AbsentError as error:
+            skipped.append({"case": network.name, "note": str(error)})
+        except Exception as error:  # noqa: BLE001 (as above)
+            failed.append({"case": network.name, "note": f"{type(error).__name__}: {error}"})
+    total |= {"skipped": skipped, "failed": failed, "load_average_after": load_average()}
+    return Bench(rows, total)
+
+
+def save(found: Bench, path: Path) -> None:
+    """Write the document that `--json` prints."""
+    results.write_text(path, results.table(found.rows, found.total) + "\n")
+
+
+def load(path: Path) -> Bench:
+    """Read what `save` wrote; CosimError tells what the file lacks."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CosimError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise CosimError(f"{path}: not JSON: {error}") from None
+    problems = list(_problems(document))
+    if problems:
+        raise CosimError(
+            [f"{path}: {problem}; expected a file of cosim bench --out" for problem in problems]
+        )
+    return Bench(document["rows"], document["total"])
+
+
+def _problems(document: object) -> Iterable[str]:
+    if not isinstance(document, dict):
+        yield f"found {type(document).__name__}, expected an object"
+        return
+    if document.get("schema") != results.SCHEMA:
+        yield f"schema: found {document.get('schema')!r}, expected {results.SCHEMA}"
+    if not isinstance(document.get("total"), dict):
+        yield "total: missing"
+    rows = document.get("rows")
+    if not isinstance(rows, list):
+        yield "rows: missing"
+        return
+    for i, row in enumerate(rows):
+        missing = [key for key in _NEEDED if not isinstance(row, dict) or key not in row]
+        if missing:
+            yield f"rows[{i}]: {', '.join(missing)} missing"
