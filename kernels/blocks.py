@@ -40,10 +40,12 @@ from kernels.memory import aligned_zeros
 from kernels.registry import SIMD, Arguments, Layout, Matrix, kernel
 from kernels.simd import row_at, stack_bytes
 
-STEP_BLOCK = 1024
-"""Columns per block, at most: six rows of 1024 floats are 24 KiB."""
-GROUP_VALUES = 1 << 15
-"""Values of the panels of a group: 128 KiB as floats. One panel has at most half of them."""
+STEP_BLOCK = 768
+"""Columns per block, at most: six rows of 768 floats are 18 KiB of a 32 KiB L1."""
+COPY_STEP = 4 * STEP_BLOCK + 72
+"""Bytes between rows of widened codes: no power of two, so that they do not compete for lines."""
+GROUP_VALUES = 1 << 16
+"""Values of the panels of a group: 256 KiB as floats. One panel has at most a fifth of them."""
 HEIGHT = 6
 """Rows of the highest tile."""
 SLACK = 8
@@ -168,14 +170,14 @@ def _rows_of_group(
 ):  # fmt: skip
     """Run the panels of a group, whose ``values`` are floats, over a block of ``rows``."""
     t = 0
+    at_step = COPY_STEP if x_codes else x_step
     while t < rows:
         left = rows - t
         height = HEIGHT if left >= HEIGHT else 4 if left >= 4 else 2 if left >= 2 else 1
-        at, at_step, y = x + t * x_step, x_step, out + t * out_step
+        at, y = x + t * x_step, out + t * out_step
         if x_codes:
-            at_step = 4 * STEP_BLOCK + 64
             for r in range(height):
-                widen(at + r * x_step, steps, copies + r * at_step)
+                widen(at + r * x_step, steps, copies + r * COPY_STEP)
             at = copies
         for p in range(first, end):
             done = start[p] - start[first]
@@ -200,10 +202,11 @@ def _span(
     panels = (n + width - 1) // width
     edge, zeros = stack_bytes(EDGE_BYTES), stack_bytes(64)
     row_at(zeros, 16, np.float32)[:] = float32(0.0)
-    copied = HEIGHT * (STEP_BLOCK + 16) if x_codes else 0
-    scratch = np.empty(16 + copied + (GROUP_VALUES + SLACK if w_codes else 0), np.float32)
+    copied = HEIGHT * COPY_STEP
+    held = 4 * (GROUP_VALUES + SLACK) if w_codes else 0
+    scratch = np.empty(64 + copied + held, np.uint8)
     copies = (scratch.ctypes.data + 63) // 64 * 64
-    widened = copies + copied * 4
+    widened = copies + copied
     out_step = target_step(plan, workspace)
     n0, n1 = p0 * width, min(p1 * width, n)
     for t in range(t0, t1, ROW_BLOCK):
@@ -236,7 +239,7 @@ def _span(
             )  # fmt: skip
         if finishes:
             finish_block(plan, mine, t, rows)
-    scratch[0] = float32(0.0)  # keeps the array alive until here
+    scratch[0] = 0  # keeps the array alive until here
 
 
 def linear_blocks(
