@@ -73,7 +73,7 @@ def test_column_ranges_of_one_matrix_do_not_overlap_and_a_shared_column_does():
 def test_results_share_no_memory_either():
     memory = np.ones((T, N), np.float32)
     codes = memory.view(np.int8)[:, :N]
-    with pytest.raises(ValueError, match=r"codes: found .* in the memory of out"):
+    with pytest.raises(ValueError, match=r"out: found .* in the memory of codes"):
         _check(_x(), out=memory, codes=codes, codes_scale=np.ones(T, np.float32))
 
 
