@@ -1,9 +1,11 @@
-"""Register tiles of the linear layers with unstructured zeros: sums of one output, many rows."""
+"""Register tiles of sparse linear layers on activations side by side: broadcast weights."""
 
 from kernels.simd import F32 as F32_LANE
 from kernels.simd import F32X8, I16, I64, Value, Writer, constant, tile
 
 UNROLL = 4
+EDGE = 4
+"""Outputs and steps of a square block."""
 
 
 def _tile(width: int):
@@ -86,3 +88,45 @@ def tile_one(w: Writer, x, values, columns, count, start, target) -> None:
     acc = w.loop(b.srem(count, I64(UNROLL)), acc, rest)
     total = b.fadd(b.fadd(acc[0], acc[1]), b.fadd(acc[2], acc[3]))
     w.store(b.fadd(w.load(F32_LANE, start), total), target)
+
+
+def _square(width: int):
+    """Make the tile of 4 x 4 blocks: targets = starts + sum over blocks, for 4 outputs.
+
+    A block is 4 steps of 4 outputs' weights; ``columns`` counts in blocks. Sums of outputs lie
+    one tile line of ``width`` vectors apart. Every line of the tile serves 4 outputs.
+    """
+    line = width * 32
+    sets = 2 // width
+
+    def generate(w: Writer, x, values, columns, count, start, target) -> None:
+        b = w.b
+        size = EDGE * width
+
+        def body(i, *carried: Value):
+            acc = [list(carried[s * size : (s + 1) * size]) for s in range(sets)]
+            column = b.zext(w.load(I16, b.add(columns, b.mul(i, I64(2)))), I64)
+            at = b.add(x, b.mul(column, I64(EDGE * line)))
+            at_value = b.add(values, b.mul(i, I64(4 * EDGE * EDGE)))
+            for k in range(EDGE):
+                lines = [w.load(F32X8, at, k * line + 32 * j) for j in range(width)]
+                sums = acc[k % sets]
+                for output in range(EDGE):
+                    one = w.load(F32_LANE, at_value, 4 * (EDGE * k + output))
+                    value = w.splat(one, F32X8)
+                    for j in range(width):
+                        i_sum = output * width + j
+                        sums[i_sum] = w.fma(value, lines[j], sums[i_sum])
+            return [value for one in acc for value in one]
+
+        acc = w.loop(count, [constant(F32X8, 0.0)] * (size * sets), body)
+        for i in range(size):
+            total = w.load(F32X8, start, 32 * i)
+            for one in acc[i::size]:
+                total = b.fadd(total, one)
+            w.store(total, target, 32 * i)
+
+    return tile(6)(generate)
+
+
+square_1, square_2 = _square(1), _square(2)
