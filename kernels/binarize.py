@@ -202,7 +202,7 @@ def binarize(
         kind = "signed" if is_signed else "unsigned"
         raise ValueError(
             f"binarize: found x {told(x)} strides {x.strides}, packed {told(packed)} strides "
-            f"{packed.strides}, scale {told(target)}, threshold {told(bound)} and level {level} for "
+            f"{packed.strides}, scale {told(target)}, threshold {told(bound)}, level {level} for "
             f"{kind} bits; expected packed (R, ceil(K / 8)), scale (R) or none, threshold (K), (1) "
             "or none, unit inner strides, K at least 1, and a level for unsigned bits"
         )

@@ -14,10 +14,11 @@ from kernels.binary_panels import (
     EDGE_BYTES,
     FACTOR_BYTES,
     INDEX_BYTES,
-    clear_factors,
+    copy_bytes,
     emit_pair,
     emit_raw,
     factors_of,
+    fill_bytes,
     pack_bits,
     round_up,
     unpack_rows,
@@ -113,20 +114,22 @@ def _prepare(x, x_step, rows, k, copies, offsets, starts, is_unsigned):
     k are cleared first; steps past the last byte choose the table of zeros.
     """
     size = (k + 7) // 8
-    held, padding = round_up(size, 16), 2 * (round_up(size, GROUP) - size)
-    both, first, step = row_at(copies, 2 * held, np.uint8), starts, _offset_step(k)
+    held, step = round_up(size, 16), _offset_step(k)
+    last_bits = np.uint8(255 if k % 8 == 0 else (1 << (k % 8)) - 1)
     for r in range(0, rows, 2):
-        both[:] = 0
+        fill_bytes(copies, 2 * held, 0)
         for half in range(min(2, rows - r)):
-            mine = both[half * held : half * held + size]
-            mine[:] = row_at(x + (r + half) * x_step, size, np.uint8)
-            if k % 8:
-                mine[size - 1] &= np.uint8((1 << (k % 8)) - 1)
-            ones = _ones(copies + half * held, held) if is_unsigned else k
-            row_at(first + 4 * (r + half), 1, np.float32)[0] = float32(ones)
+            mine = copies + half * held
+            copy_bytes(x + (r + half) * x_step, mine, size)
+            last = row_at(mine + size - 1, 1, np.uint8)
+            last[0] = last[0] & last_bits
+            ones = _ones(mine, held) if is_unsigned else k
+            row_at(starts + 4 * (r + half), 1, np.float32)[0] = float32(ones)
         target = offsets + r // 2 * step
         pair_offsets(copies, copies + held, target, held // 16)
-        row_at(target + 4 * size, padding, np.uint16)[:] = ZERO_TABLE
+        padding = row_at(target + 4 * size, 2 * (round_up(size, GROUP) - size), np.uint16)
+        for i in range(padding.size):
+            padding[i] = ZERO_TABLE
 
 
 @compiled
@@ -202,13 +205,13 @@ def _span(x, x_step, t0, t1, panels, first, last, n, k, tables, is_unsigned, pla
     sums = zeros + 2 * SUM_BYTES
     copies = sums + summed
     offsets = copies + copied
-    row_at(zeros, 2 * SUM_BYTES, np.uint8)[:] = 0
+    fill_bytes(zeros, 2 * SUM_BYTES, 0)
     starts, held, edge = (
         stack_bytes(START_BYTES),
         stack_bytes(FACTOR_BYTES),
         stack_bytes(EDGE_BYTES),
     )
-    clear_factors(held)
+    fill_bytes(held, FACTOR_BYTES, 0)
     step, raw, x_next = int64(target_step(plan, workspace)), is_raw(plan), x_scale_step(plan)
     for t in range(t0, t1, ROW_BLOCK):
         count = min(ROW_BLOCK, t1 - t)

@@ -1,7 +1,7 @@
 """Panels of one-bit weights, and what becomes of the sums over them."""
 
 import numpy as np
-from numba import float32, int64
+from numba import int64
 from numpy.typing import NDArray
 
 from kernels.binary_tiles import GROUP, PANEL, WIDE, emit_counts, emit_sums
@@ -62,6 +62,22 @@ def round_up(count, unit):
 
 
 @compiled
+def copy_bytes(source, target, count):
+    """Copy ``count`` bytes from one address to another."""
+    a, b = row_at(source, count, np.uint8), row_at(target, count, np.uint8)
+    for i in range(count):
+        b[i] = a[i]
+
+
+@compiled
+def fill_bytes(target, count, value):
+    """Set ``count`` bytes at an address."""
+    row = row_at(target, count, np.uint8)
+    for i in range(count):
+        row[i] = value
+
+
+@compiled
 def factors_of(plan, n0, width, held):
     """Addresses of scales and biases of ``width`` outputs, in whole chunks of 16.
 
@@ -71,9 +87,9 @@ def factors_of(plan, n0, width, held):
     zeros = held + 4 * WIDE
     if width % 16 == 0:
         return scales, bias or zeros
-    row_at(held, width, np.float32)[:] = row_at(scales, width, np.float32)
+    copy_bytes(scales, held, 4 * width)
     if bias:
-        row_at(zeros, width, np.float32)[:] = row_at(bias, width, np.float32)
+        copy_bytes(bias, zeros, 4 * width)
     return held, zeros
 
 
@@ -117,11 +133,4 @@ def emit_pair(
             at = sums + place
             emit_sums(at, starts, x_scale, x_step, at_scale, at_bias, edge, 64, 1, second)
         for r in range(rows):
-            y = row_at(target + r * step + place, left, np.float32)
-            y[:] = row_at(edge + 64 * r, left, np.float32)
-
-
-@compiled
-def clear_factors(held):
-    """Make the factors zeros."""
-    row_at(held, 2 * WIDE, np.float32)[:] = float32(0.0)
+            copy_bytes(edge + 64 * r, target + r * step + place, 4 * left)

@@ -156,9 +156,9 @@ def _count_runs(
 def count_pairs(w: Writer, offsets, indices, groups, run, tables, begin, sums) -> None:
     """Tile: counts of two rows for 128 outputs, added to those at ``begin``, to ``sums``.
 
-    Both are uint16 ``[2][128]``. ``offsets`` (uint16, GROUP per group) choose tables after the 32 bytes of the shift factor at
-    ``tables``; ``indices`` are bytes ``[groups][GROUP][128]``; counters are flushed after ``run``
-    groups.
+    Both are uint16 ``[2][128]``. ``offsets`` (uint16, GROUP per group) choose tables after the 32
+    bytes of the shift factor at ``tables``; ``indices`` are bytes ``[groups][GROUP][128]``;
+    counters are flushed after ``run`` groups.
     """
     factor, table = w.load(I16X16, tables), w.b.add(tables, I64(32))
     vectors = WIDE // 32
