@@ -206,7 +206,7 @@ for name in sorted(spent, key=lambda name: -sum(spent[name])):
 def test_a_second_process_compiles_nothing_of_what_whisper_needs(tmp_path, record_property):
     """The properties (``--junit-xml``) say what a W8A8 program compiles and how long it takes.
 
-    Functions that entries call are compiled with them: their seconds, on the clock, are in those of the caller.
+    Seconds of single functions are on the clock, with those of the functions that they call.
     """
     folder = {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     first, second = (python(WHISPER, **folder) for _ in range(2))
