@@ -4,14 +4,17 @@ A panel is never stored and never counted: choosing another kernel changes nothi
 charged for. ``prepare_linear`` picks the kernel and says why in ``LinearPanel.reason``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kernels import (  # (some only register kernels)
+    binary,  # noqa: F401
+    blocks,  # noqa: F401
     dense,  # noqa: F401
     encodings,
     generic,  # noqa: F401
@@ -141,6 +144,38 @@ def _shared(share: Sequence[LinearPanel], row: Kernel, n: int, k: int) -> tuple[
     return None
 
 
+def bind(
+    panel: LinearPanel,
+    x: NDArray[Any],
+    out: F32 | None = None,
+    *,
+    x_scale: F32 | None = None,
+    bias: F32 | None = None,
+    activation: str = "none",
+    residual: F32 | None = None,
+    codes: I8 | None = None,
+    codes_scale: F32 | None = None,
+    quantize: str = "none",
+    threads: int = 1,
+) -> Callable[[], None]:
+    """Return the call of ``linear`` on these arrays, for making it many times."""
+    if activation not in STEPS or quantize not in QUANTIZE:
+        raise ValueError(
+            f"linear: found activation {activation!r} and quantize {quantize!r}, "
+            f"expected one of {', '.join(STEPS)} and one of {', '.join(QUANTIZE)}"
+        )
+    arrays = (
+        panel.scale,
+        _NONE if x_scale is None else x_scale,
+        _NONE if bias is None else bias,
+        _NO_ROWS if residual is None else residual,
+        _NO_ROWS if out is None else out,
+        _NO_CODES if codes is None else codes,
+        _NONE if codes_scale is None else codes_scale,
+    )
+    return _bound(panel, x, arrays, STEPS[activation] | QUANTIZE[quantize], threads)
+
+
 def linear(
     panel: LinearPanel,
     x: NDArray[Any],
@@ -164,21 +199,19 @@ def linear(
     ``out`` may then be absent. The result does not depend on ``threads``. ValueError or TypeError
     says what does not fit.
     """
-    if activation not in STEPS or quantize not in QUANTIZE:
-        raise ValueError(
-            f"linear: found activation {activation!r} and quantize {quantize!r}, "
-            f"expected one of {', '.join(STEPS)} and one of {', '.join(QUANTIZE)}"
-        )
-    arrays = (
-        panel.scale,
-        _NONE if x_scale is None else x_scale,
-        _NONE if bias is None else bias,
-        _NO_ROWS if residual is None else residual,
-        _NO_ROWS if out is None else out,
-        _NO_CODES if codes is None else codes,
-        _NONE if codes_scale is None else codes_scale,
-    )
-    _call(panel, x, arrays, STEPS[activation] | QUANTIZE[quantize], threads)
+    bind(
+        panel,
+        x,
+        out,
+        x_scale=x_scale,
+        bias=bias,
+        activation=activation,
+        residual=residual,
+        codes=codes,
+        codes_scale=codes_scale,
+        quantize=quantize,
+        threads=threads,
+    )()
 
 
 def accumulate(
@@ -191,32 +224,41 @@ def accumulate(
         raise TypeError(f"accumulate: out: found {out.dtype}, expected int32")
     as_floats = out.view(np.float32)
     arrays = (_NONE, _NONE, _NONE, _NO_ROWS, as_floats, _NO_CODES, _NONE)
-    _call(panel, x, arrays, RAW, threads)
+    _bound(panel, x, arrays, RAW, threads)()
 
 
-def _call(
+def _bound(
     panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int, threads: int
-) -> None:
+) -> Callable[[], None]:
     if panel.run.signature[-len(FINISH) :] != FINISH:
-        status = _call_plain(panel, x, arrays, steps)
-    else:
-        run = panel.run.ready() if threads == 1 else panel.run.ready_parallel()
+        return partial(_call_plain, panel, x, arrays, steps)
+    run = panel.run.ready() if threads == 1 else panel.run.ready_parallel()
+    arguments = (x, *panel.arguments, *arrays, steps, threads)
+
+    def call() -> None:
         try:
-            status = run(x, *panel.arguments, *arrays, steps, threads)
+            status = run(*arguments)
+        except TypeError as error:
+            raise TypeError(_misfit(panel, x, arrays)) from error
+        if status:
+            raise ValueError(_misfit(panel, x, arrays, status=status))
+
+    return call
+
+
+def _call_plain(panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int) -> None:
+    w_scale, x_scale, bias, residual, out, _, _ = arrays
+    if steps not in (0, RAW) or residual.size:
+        raise NotImplementedError(panel.kernel)
+    if steps == RAW:
+        status = KERNELS[panel.kernel].accumulate(x, *panel.arguments, out.view(np.int32))
+    else:
+        try:
+            status = panel.run(x, *panel.arguments, w_scale, x_scale, bias, out)
         except TypeError as error:
             raise TypeError(_misfit(panel, x, arrays)) from error
     if status:
         raise ValueError(_misfit(panel, x, arrays, status=status))
-
-
-def _call_plain(panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int) -> int:
-    w_scale, x_scale, bias, _, out, _, _ = arrays
-    if steps == RAW:
-        return KERNELS[panel.kernel].accumulate(x, *panel.arguments, out.view(np.int32))
-    try:
-        return panel.run(x, *panel.arguments, w_scale, x_scale, bias, out)
-    except TypeError as error:
-        raise TypeError(_misfit(panel, x, arrays)) from error
 
 
 def _misfit(
