@@ -122,7 +122,10 @@ class _Context:
         if not is_constant(name):
             dtype = self._type(name).dtype
             return "i32" if dtype == "i64" else dtype
-        bits = int(json.loads(self._constant(name).storage).get("bits", 32))
+        constant = self._constant(name)
+        if constant.encoding == "binary":
+            return "i1"
+        bits = int(json.loads(constant.storage).get("bits", 32))
         return "f32" if bits == 32 else "i8" if bits > 4 else "i4"
 
     def ref(self, name: str) -> TensorRef:

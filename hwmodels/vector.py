@@ -34,6 +34,7 @@ _SOFTMAX = "assumed: maximum; subtract, exponential by table and sum; one multip
 _QUANTIZE = "assumed: multiply by 1/scale, round and clip in one further operation"
 _CARRYING = "assumed: add the rounding error of an earlier element, round, clip, keep the error"
 _DYNAMIC = f"assumed: maximum of magnitudes; {_QUANTIZE[9:]}"
+_BINARIZE = "assumed: sign and magnitude, added up; the mean is one division per row"
 _TABLE = "assumed: table look-up with linear interpolation (look-up, multiply, add)"
 
 FUNCTIONS: dict[str, VectorFunction] = {
@@ -64,6 +65,7 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "softmax": VectorFunction((1, 5, 1), "row", _SOFTMAX),
     "log_softmax": VectorFunction((1, 5, 1), "row", _SOFTMAX),
     "dynamic_quantize_row": VectorFunction((1, 2), "row", _DYNAMIC),
+    "dynamic_binarize": VectorFunction((2,), "row", _BINARIZE),
     "dynamic_quantize_tensor": VectorFunction((1, 2), "tensor", _DYNAMIC),
 }
 

@@ -77,7 +77,7 @@ def random(seed: int, *shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-DTYPES = {"f32": np.float32, "i8": np.int8, "i64": np.int64}
+DTYPES = {"f32": np.float32, "i8": np.int8, "i64": np.int64, "i1": np.int8}
 
 
 def _lengths(graph: Graph, values: Mapping[str, Array]) -> dict[str, int]:
@@ -96,6 +96,9 @@ def _call(op: Op, operands: list[Array | Codes], lengths: Mapping[str, int]) -> 
         return [_with_policy(op, operands, dict(part.split(":") for part in policy.split(" ")))]
     if op.kind == "dynamic_quantize":
         return list(quantize(operands[0], str(op.attribute("per"))))
+    if op.kind == "dynamic_binarize":
+        signs = np.where(operands[0] >= 0, 1, -1).astype(np.int8)
+        return [signs, np.abs(operands[0]).mean(axis=-1, dtype=np.float64).astype(np.float32)]
     if op.kind.startswith("quantized_"):
         return [_QUANTIZED[op.kind](op, operands)]
     plain = [value.values if isinstance(value, Codes) else value for value in operands]

@@ -120,6 +120,11 @@ def dynamic_quantize(draw) -> Case:
     return [source], {"per": per}, [source, scales]
 
 
+def dynamic_binarize(draw) -> Case:
+    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
+    return [source], {}, [source, shape_of(lambda x: x.amax(-1), source)]
+
+
 def quantized_linear(draw) -> Case:
     (x, *rest), values, results = linear(draw)
     return [x, draw(st.sampled_from([x[:-1], (1,)])), *rest], values, results
@@ -149,6 +154,7 @@ CASES = {
     "concat": concat,
     "cache_append": cache_append,
     "dynamic_quantize": dynamic_quantize,
+    "dynamic_binarize": dynamic_binarize,
     "quantized_linear": quantized_linear,
     "quantized_conv1d": quantized_conv1d,
     "quantized_attention": quantized_attention,

@@ -99,6 +99,8 @@ def encode(weight: Weight) -> Encoding:
     candidates: list[Encoding]
     if scale is None:
         candidates = [store.encode_dense(weight.values)]
+    elif bits == 1:
+        return store.encode_binary(table.astype(np.int8), scale)
     else:
         candidates = [store.encode_bitpacked(table.astype(np.int8), scale, bits=bits)]
     zeros = table.size - int(np.count_nonzero(table))

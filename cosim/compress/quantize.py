@@ -63,7 +63,7 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
     kept = tuple(policy for policy in state.policies if policy.target not in targets)
     if config.activations is None:
         return replace(state.with_weights(changed), policies=kept)
-    added = [policy for layer in selected for policy in _policies(layer, config.activations)]
+    added = [policy for layer in selected for policy in operand_policies(layer, config.activations)]
     notes = []
     if config.activations.per == "row" and any(layer.kind == "conv" for layer in selected):
         notes.append(
@@ -98,7 +98,7 @@ def quantized(values: F32, *, bits: int, granularity: Literal["channel", "tensor
     return Weight(codes.reshape(values.shape), bits, scale)
 
 
-def _policies(layer: Layer, activations: Activations) -> list[OperandPolicy]:
+def operand_policies(layer: Layer, activations: Activations) -> list[OperandPolicy]:
     """Return the policies of one layer's operands; an embedding is a gather and has none."""
     bits, per = activations.bits, activations.per
     if layer.kind == "linear":

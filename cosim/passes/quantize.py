@@ -42,6 +42,8 @@ class Policy(Protocol):
         """`dynamic` (absmax) or `unit` (the range is known to be [0, 1])."""
 
 
+SIGNS = "i1/row/dynamic"
+"""Policy of an operand that becomes signs, times the mean magnitude of its row."""
 _OPERANDS: Mapping[str, Mapping[str, int]] = {
     "linear": {"input": 0},
     "conv1d": {"input": 0},
@@ -109,6 +111,8 @@ def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
             per = granularity[operand].split("/")[1]
             outputs = (f"{op.outputs[0]}.{operand}", f"{op.outputs[0]}.{operand}_scale")
             quantize = Op("dynamic_quantize", (source,), outputs, attributes(per=per), op.scope)
+            if granularity[operand] == SIGNS:
+                quantize = Op("dynamic_binarize", (source,), outputs, (), op.scope)
             types.update(zip(outputs, infer(quantize, [types[source]]), strict=True))
             ops.append(quantize)
             made += outputs
@@ -121,6 +125,10 @@ def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
 def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[str]:
     """Say why the policy of one op cannot be carried out."""
     where = f"{op.scope} ({op.kind})"
+    if op.kind == "linear" and granularity["input"] == SIGNS:
+        if program.constants[op.inputs[1]].encoding == "binary":
+            return []
+        return [f"{where}: activations of one bit need weights of one bit; {op.inputs[1]} has more"]
     found = [
         f"{where}: operand {operand} as {text}: expected i8/row/dynamic, i8/tensor/dynamic "
         "(probabilities: u8/row/unit)"
