@@ -21,9 +21,9 @@ class OpRow:
     """One operation of the IR.
 
     `least` and `most` bound the number of operands. `dtypes` are those of the operands in order,
-    the last one repeated; None is the dtype of the first operand. `aten` pairs the ATen targets
-    that the op stands for with the importer of their arguments. `is_view` marks ops that move no
-    data.
+    the last one repeated; None is the dtype of the first operand, several are a choice. `aten`
+    pairs the ATen targets that the op stands for with the importer of their arguments. `is_view`
+    marks ops that move no data.
     """
 
     kind: str
@@ -32,13 +32,23 @@ class OpRow:
     infer: Callable[[Types, Op], tuple[TensorType, ...]]
     work: Callable[[WorkContext, Op], list[WorkItem]]
     aten: Mapping[str, Callable[[AtenCall], Imported]]
-    dtypes: tuple[Dtype | None, ...] = ("f32",)
+    dtypes: tuple[Dtype | tuple[Dtype, ...] | None, ...] = ("f32",)
     is_view: bool = False
 
     def operand_dtypes(self, types: Types) -> tuple[Dtype, ...]:
-        """Return the dtype that each of the operands must have."""
+        """Return the dtype that each of the operands must have; its own where it has a choice."""
         repeated = (*self.dtypes, *self.dtypes[-1:] * len(types))[: len(types)]
-        return tuple(types[0].dtype if dtype is None else dtype for dtype in repeated)
+        return tuple(
+            _wanted(dtype, found, types[0]) for dtype, found in zip(repeated, types, strict=True)
+        )
+
+
+def _wanted(dtype: Dtype | tuple[Dtype, ...] | None, found: TensorType, first: TensorType) -> Dtype:
+    if dtype is None:
+        return first.dtype
+    if isinstance(dtype, tuple):
+        return found.dtype if found.dtype in dtype else dtype[0]
+    return dtype
 
 
 _SAME_DTYPE = (None,)
@@ -130,7 +140,8 @@ OPS: Mapping[str, OpRow] = {
         ),
         OpRow("cache_append", 2, 2, shapes.concat, work.append, {}, _SAME_DTYPE),
         OpRow("dynamic_quantize", 1, 1, shapes.dynamic_quantize, work.quantize, {}),
-        OpRow("quantized_linear", 3, 4, shapes.linear, work.linear, {}, ("i8", "f32")),
+        OpRow("dynamic_binarize", 1, 1, shapes.dynamic_binarize, work.binarize, {}),
+        OpRow("quantized_linear", 3, 4, shapes.linear, work.linear, {}, (("i8", "i1"), "f32")),
         OpRow("quantized_conv1d", 3, 4, shapes.conv1d, work.conv1d, {}, ("i8", "f32")),
         OpRow(
             "quantized_attention",

@@ -145,6 +145,12 @@ def dynamic_quantize(types: Types, op: Op) -> tuple[TensorType, ...]:
     return (TensorType(types[0].shape, "i8"), TensorType(scales, "f32"))
 
 
+def dynamic_binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return signs of the operand's shape and the mean magnitude of each row (last axis)."""
+    _rank(types[0], 1, op)
+    return (TensorType(types[0].shape, "i1"), TensorType(types[0].shape[:-1], "f32"))
+
+
 def weight_position(op: Op) -> int:
     """Return which operand of a product is its weight: codes come with their scale before it."""
     return 2 if op.kind.startswith("quantized_") else 1

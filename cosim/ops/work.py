@@ -71,6 +71,11 @@ def quantize(context: WorkContext, op: Op) -> list[WorkItem]:
     return [_vector(context, op, "quantize", function, op.inputs[0])]
 
 
+def binarize(context: WorkContext, op: Op) -> list[WorkItem]:
+    """Charge sign and mean magnitude over every element of the operand."""
+    return [_vector(context, op, "quantize", "dynamic_binarize", op.inputs[0])]
+
+
 def _epilogue(context: WorkContext, gemm: Gemm, function: str, extra: Sequence[str]) -> VectorOp:
     return VectorOp(
         f"{gemm.name}.{function}",

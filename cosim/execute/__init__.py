@@ -1,0 +1,122 @@
+"""Execute a program with the kernels: numpy arrays in, numpy arrays out, no torch.
+
+A graph is planned once for fixed lengths: buffers are allocated, constants are prepared for their
+kernels, and every op becomes one call on arrays that are already there. A length that a cache
+grows by stays open until the call. Python runs once per op, never per element.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.execute.builder import Array, Builder, Call, KernelChoice, Weights
+from cosim.execute.emitters import EMITTERS
+from cosim.ir import Graph
+
+EXECUTABLE = frozenset(EMITTERS)
+
+
+@dataclass
+class Plan:
+    """One graph ready to run: `values` are live arrays, `calls` the work in order.
+
+    `run` binds the open length (0 where there is none). `array` reads a value by public name.
+    """
+
+    graph: Graph
+    slots: dict[str, int]
+    values: list[Array]
+    calls: list[Call]
+    kernels: tuple[KernelChoice, ...]
+
+    def run(self, past: int = 0) -> None:
+        """Execute the graph once with `past` rows in every cache."""
+        values = self.values
+        for call in self.calls:
+            call(values, past)
+
+    def input(self, public: str) -> Array:
+        """Return the buffer of an input, to be filled before `run`."""
+        return self.values[self.slots[f"%{public}"]]
+
+    def output(self, public: str) -> Array:
+        """Return a result; it is overwritten by the next `run`."""
+        return self.values[self.slots[dict(self.graph.outputs)[public]]]
+
+
+def plan(
+    weights: Weights,
+    graph_name: str,
+    *,
+    bindings: Mapping[str, int],
+    inputs: Mapping[str, Array] | None = None,
+) -> Plan:
+    """Return a graph planned for `bindings`; the symbol a cache grows by is left out of them.
+
+    `inputs` gives arrays that stand for inputs without a copy (another plan's outputs).
+    """
+    graph = weights.program.graph(graph_name)
+    builder = Builder(weights, graph, dict(bindings), dict(inputs or {}))
+    for position, op in enumerate(graph.ops):
+        if op.outputs[0] not in builder.done:
+            EMITTERS[op.kind](builder, op)
+        builder.release_after(position, op)
+    return Plan(graph, builder.slots, builder.values, builder.calls, tuple(builder.kernels))
+
+
+def lengths_of(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
+    """Return the length symbols that the shapes of `inputs` (by public name) settle."""
+    found: dict[str, int] = {}
+    for name, value in inputs.items():
+        for dim, size in zip(graph.types[f"%{name}"].shape, value.shape, strict=True):
+            if str(dim) in graph.symbols:
+                found[str(dim)] = size
+    return found
+
+
+class ProgramEngine:
+    """An encoder and decoder program as an engine for greedy decoding.
+
+    One engine serves one thread; engines of one program share `weights`.
+    """
+
+    def __init__(self, weights: Weights, *, frames: int) -> None:
+        self.encoder = plan(weights, "encoder", bindings={"frames": frames})
+        handed = {name: self.encoder.output(name) for name, _ in self.encoder.graph.outputs}
+        self.decoder = plan(
+            weights,
+            "step",
+            bindings=lengths_of(weights.program.graph("step"), handed),
+            inputs=handed,
+        )
+        self._token = self.decoder.input("token")
+        self._logits = self.decoder.output("logits").reshape(-1)
+
+    def encode(self, features: NDArray[np.float32]) -> None:
+        """Run the encoder on features [mels, frames]; keys and values stay inside."""
+        np.copyto(self.encoder.input("features")[0], features)
+        self.encoder.run()
+
+    def step(self, token: int, past: int) -> NDArray[np.float32]:
+        """Return logits [vocabulary] after `token` at position `past`; overwritten by the next."""
+        self._token[0, 0] = token
+        self.decoder.run(past)
+        return self._logits
+
+    @property
+    def kernels(self) -> tuple[KernelChoice, ...]:
+        """Which kernel executes each op, and why."""
+        return (*self.encoder.kernels, *self.decoder.kernels)
+
+
+__all__ = [
+    "EXECUTABLE",
+    "KernelChoice",
+    "Plan",
+    "ProgramEngine",
+    "Weights",
+    "lengths_of",
+    "plan",
+]
