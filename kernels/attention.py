@@ -1,143 +1,155 @@
-# ruff: noqa: FURB136 (max would drop NaN)
-"""Softmax attention over heads, float and on integer codes."""
+"""Softmax attention over heads, float and on integer codes.
+
+The kernels read arrays of any strides with a unit inner one; what does not fit is refused before
+anything is written.
+"""
+
+from typing import Any
 
 import numpy as np
-from numba import float32, float64, int8
 from numpy.typing import NDArray
 
-from kernels.attention_common import (
-    CARRY_KEYS,
-    CODE_128,
-    LONGEST,
-    MISFIT,
-    TOO_LONG,
-    fits,
-    misfit,
-    probability,
-    scales_fit,
-)
-from kernels.jit import entry, host_features, in1, in2, in3, out2
-from kernels.mathematics import LOG2E, exp
+from kernels import attention_plain
+from kernels.arguments import CODES, FLOATS, require
+from kernels.attention_common import BAD_PATTERN, BAD_SCALE, DEEPEST, LONGEST, TOO_LONG
+from kernels.jit import Entry, host_features
 from kernels.registry import SIMD
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
+I64 = NDArray[np.int64]
+
+COUNTS = np.dtype(np.int64)
+NO_BIAS = np.zeros((0, 0, 0), np.float32)
+NO_BOUNDS = np.zeros(0, np.int64)
 
 
-@entry(in3(float32), in3(float32), in3(float32), float64, out2(float32))
-def _attention_f32(q, k, v, scale, out):
-    if not fits(q, k, v, out):
-        return MISFIT
-    heads, rows, depth = q.shape
-    length = k.shape[1]
-    scores = np.empty(length, np.float32)
-    total = np.empty(depth, np.float32)
-    for h in range(heads):
-        for t in range(rows):
-            largest = float32(-np.inf)
-            for s in range(length):
-                y = float32(0.0)
-                for d in range(depth):
-                    y += q[h, t, d] * k[h, s, d]
-                scores[s] = y * float32(scale)
-                largest = scores[s] if scores[s] > largest else largest
-            norm = float32(0.0)
-            total[:] = 0
-            for s in range(length):
-                e = exp(scores[s] - largest)
-                norm += e
-                for d in range(depth):
-                    total[d] += e * v[h, s, d]
-            for d in range(depth):
-                out[t, h * depth + d] = total[d] / norm
-    return 0
+def attention_f32(
+    q: F32,
+    k: F32,
+    v: F32,
+    scale: float,
+    out: F32,
+    *,
+    bias: F32 | None = None,
+    keys: I64 | None = None,
+    threads: int = 1,
+) -> None:
+    """Write softmax(scale q k^T + bias) v of each head into ``out (T, H * D)``.
 
+    q is ``(H, T, D)``, k and v ``(H, S, D)``, ``bias`` ``(H, T, S)`` or ``(1, T, S)``, all of any
+    strides with a unit inner one. ``keys``, int64 ``(T)`` or ``(1)``, says how many keys, from the
+    first on, each query sees: 1 to T for causal attention, one number for padded keys. A query
+    that sees no key, or only such with a bias of -inf, gets zeros. Results do not depend on the
+    number of ``threads``. A NaN shows wherever it takes part, and one among keys or values that
+    only some of a group of queries see may show in all of them. ValueError says which shapes or
+    strides do not fit; other dtypes and misaligned arrays are a TypeError.
 
-def attention_f32(q: F32, k: F32, v: F32, scale: float, out: F32) -> None:
-    """Write softmax(scale q k^T) v of each head into ``out (T, H * D)``.
-
-    q is ``(H, T, D)``, k and v ``(H, S, D)``, any strides with a unit inner one.
-    ValueError says which shapes or strides do not fit.
+    >>> q = np.ones((1, 2, 8), np.float32)
+    >>> v = np.arange(24, dtype=np.float32).reshape(1, 3, 8)
+    >>> out = np.empty((2, 8), np.float32)
+    >>> attention_f32(q, v * 0, v, 1.0, out, keys=np.array([1, 2]))
+    >>> out[:, 0].tolist()
+    [0.0, 4.0]
     """
-    if _run_f32(q, k, v, scale, out):
-        raise ValueError(misfit("attention_f32", q, k, v, out))
-
-
-@entry(
-    in3(int8),
-    in2(float32),
-    in3(int8),
-    in2(float32),
-    in3(int8),
-    in1(float32),
-    float64,
-    out2(float32),
-)
-def _attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
-    if not fits(q, k, v, out) or not scales_fit(q, q_scale, k, k_scale, v_scale):
-        return MISFIT
-    heads, rows, depth = q.shape
-    length = k.shape[1]
-    if length > LONGEST:
-        return TOO_LONG
-    q_scales = np.broadcast_to(q_scale, (heads, rows))
-    k_scales = np.broadcast_to(k_scale, (heads, length))
-    v_scales = np.broadcast_to(v_scale, (heads,))
-    unit = float32(scale) * LOG2E
-    scores = np.empty(length, np.float32)
-    carried = np.empty(CARRY_KEYS, np.float32)
-    total = np.empty(depth, np.int64)
-    for h in range(heads):
-        for t in range(rows):
-            largest = float32(-np.inf)
-            for s in range(length):
-                y = np.int64(0)
-                for d in range(depth):
-                    y += np.int64(q[h, t, d]) * np.int64(k[h, s, d])
-                product = float32(float32(y) * q_scales[h, t])
-                scores[s] = product * float32(k_scales[h, s] * unit)
-                largest = scores[s] if scores[s] > largest else largest
-            norm = float64(0.0)  # NaN after a NaN
-            total[:] = 0
-            carried[:] = 0
-            for s in range(length):
-                share = float32(probability(scores[s] - largest) + carried[s % CARRY_KEYS])
-                share = float32(255.0) if share > float32(255.0) else share
-                rounded = np.rint(share)
-                carried[s % CARRY_KEYS] = share - rounded
-                norm += rounded
-                code = np.int64(rounded)
-                for d in range(depth):
-                    total[d] += code * np.int64(v[h, s, d])
-            for d in range(depth):
-                out[t, h * depth + d] = float32(total[d]) * (v_scales[h] / float32(norm))
-    return 0
+    check("attention_f32", FLOATS, q, k, v, out)
+    more = NO_BIAS if bias is None else bias
+    bounds = NO_BOUNDS if keys is None else keys
+    if more is not NO_BIAS:
+        check("attention_f32", FLOATS, more)
+    if bounds is not NO_BOUNDS:
+        check("attention_f32", COUNTS, bounds)
+    status = of_threads(_run_f32, threads)(q, k, v, scale, more, bounds, out, threads)
+    if status:
+        others = {"bias": more, "keys": bounds}
+        raise ValueError(complaint("attention_f32", status, q, k, v, out, others))
 
 
 def attention_i8(
-    q: I8, q_scale: F32, k: I8, k_scale: F32, v: I8, v_scale: F32, scale: float, out: F32
+    q: I8,
+    q_scale: F32,
+    k: I8,
+    k_scale: F32,
+    v: I8,
+    v_scale: F32,
+    scale: float,
+    out: F32,
+    *,
+    keys: I64 | None = None,
+    threads: int = 1,
 ) -> None:
     """Write attention on codes into ``out (T, H * D)``, as ``reference.attention_i8`` defines it.
 
-    Arrays as in ``attention_f32``; scales are (H, T), (H, S) and (H), or of size 1. A scale that
-    is NaN gives NaN. ValueError says which shapes or strides do not fit, or that a code is -128.
+    Arrays, ``keys`` and ``threads`` as in ``attention_f32``; every int8 is a code. Scales are
+    (H, T), (H, S) and (H), or of size 1. ValueError says which shapes or strides do not fit, that
+    a scale is NaN or infinite, or that scores could overflow.
     """
-    q_scales = q_scale if q_scale.ndim == 2 else q_scale.reshape(-1, 1)
-    k_scales = k_scale if k_scale.ndim == 2 else k_scale.reshape(-1, 1)
-    status = _run_i8(q, q_scales, k, k_scales, v, v_scale, scale, out)
-    if status == CODE_128:
-        raise ValueError("attention_i8: found code -128 in q or k, expected codes in [-127, 127]")
-    if status == TOO_LONG:
-        raise ValueError(
-            f"attention_i8: found {k.shape[1]} keys, expected at most {LONGEST}, as the sum of "
-            "probability codes times values is kept in 32 bits"
-        )
+    check("attention_i8", CODES, q, k, v)
+    check("attention_i8", FLOATS, q_scale, k_scale, v_scale, out)
+    q_scales, k_scales = by_row(q_scale), by_row(k_scale)
+    bounds = NO_BOUNDS if keys is None else keys
+    if bounds is not NO_BOUNDS:
+        check("attention_i8", COUNTS, bounds)
+    run = of_threads(_run_i8, threads)
+    status = run(q, q_scales, k, k_scales, v, v_scale, scale, bounds, out, threads)
     if status:
-        raise ValueError(misfit("attention_i8", q, k, v, out, q_scale, k_scale, v_scale))
+        others = {"scales": q_scale, "and": k_scale, "and ": v_scale, "keys": bounds}
+        raise ValueError(complaint("attention_i8", status, q, k, v, out, others))
 
 
-_run_f32, _run_i8 = _attention_f32, _attention_i8
+def check(name: str, dtype: np.dtype[Any], *arrays: NDArray[Any]) -> None:
+    """Raise TypeError or ValueError for what numba would take for plain arrays of ``dtype``.
+
+    The number of axes is part of an entry's signature, so it is left to that.
+    """
+    for array in arrays:
+        is_plain = type(array) is np.ndarray and array.dtype is dtype and array.flags.aligned
+        if not is_plain:  # asked for in detail, as that takes time
+            require(name, dtype, np.ndim(array), array)
+
+
+def by_row(scale: F32) -> F32:
+    """Scales of two axes from such, or from one scale for all."""
+    return scale.reshape(1, 1) if scale.shape == (1,) else scale
+
+
+def of_threads(run: Entry, threads: int) -> Any:
+    """Return the form of an entry for that many threads."""
+    return run if threads == 1 else run.ready_parallel()
+
+
+def complaint(
+    name: str,
+    status: int,
+    q: NDArray[Any],
+    k: NDArray[Any],
+    v: NDArray[Any],
+    out: NDArray[Any],
+    others: dict[str, NDArray[Any]],
+) -> str:
+    """Message for a status other than 0."""
+    if status == TOO_LONG:
+        return (
+            f"{name}: found {k.shape[1]} keys of {k.shape[2]} numbers, expected at most {LONGEST} "
+            f"and {DEEPEST}, as sums of codes are kept in 32 bits"
+        )
+    if status == BAD_SCALE:
+        return f"{name}: found scales that are NaN or infinite, or so large that scores overflow"
+    if status == BAD_PATTERN:
+        return f"{name}: found a broken pattern; expected what attention_blocks.from_rule makes"
+    arrays = {"q": q, "k": k, "v": v, "out": out, **others}
+    found = ", ".join(
+        f"{key} {a.dtype} {a.shape} strides {a.strides}" for key, a in arrays.items() if a.size
+    )
+    return (
+        f"{name}: found {found}; expected q (H, T, D), k and v (H, S, D) and out (T, H * D), none "
+        "empty, unit inner strides, bias (H or 1, T, S), keys (T or 1), scales (H, T), (H, S) and "
+        "(H) or of size 1, one or more threads"
+    )
+
+
+_run_f32, _run_i8 = attention_plain.attention_f32, attention_plain.attention_i8
 if host_features().issuperset(SIMD):  # elsewhere the tiles do not even compile
-    from kernels import attention_integer, attention_tiles
+    from kernels import attention_float, attention_integer
 
-    _run_f32, _run_i8 = attention_tiles.attention_f32, attention_integer.attention_i8
+    _run_f32, _run_i8 = attention_float.attention_f32, attention_integer.attention_i8

@@ -1,4 +1,6 @@
-"""From scores to probability codes, and exact sums of codes times value codes, on AVX2.
+"""From codes to scores, to probability codes, and to exact sums of value codes, on AVX2.
+
+Scores are sums of products of int16 (vpmaddwd), exact for every int8: bytes would saturate.
 
 Probability codes are the unsigned operand of vpmaddubsw, which adds two products in 16 bits and
 saturates beyond them. A pair of codes up to 127 is safe against all value codes, as 2 * 127 * 128
@@ -15,9 +17,8 @@ from llvmlite import ir
 from numba import float32, uint32
 
 from kernels.attention_common import CARRY_KEYS, write_exp2
+from kernels.attention_tiles import UNROLL, largest_of_row
 from kernels.jit import compiled
-from kernels.lowbit import tile_height
-from kernels.lowbit_tiles import row_addresses
 from kernels.simd import F32 as F32_LANE
 from kernels.simd import (
     F32X8,
@@ -37,16 +38,75 @@ from kernels.simd import (
 I64X4 = ir.VectorType(I64, 4)
 
 
-@tile(3)
-def _largest_of_row(w: Writer, scores, steps, largest) -> None:
-    """Store the largest of ``16 steps`` scores."""
+def _row_addresses(w: Writer, x: Value, step: Value, rows: int) -> list[Value]:
+    """Addresses of rows ``step`` bytes apart."""
+    return [w.b.add(x, w.b.mul(step, I64(r))) for r in range(rows)]
 
-    def body(i, *found: Value):
-        at = w.b.add(scores, w.b.mul(i, I64(64)))
-        return [w.larger(w.load(F32X8, at, 32 * j), best) for j, best in enumerate(found)]
 
-    first, second = w.loop(steps, [constant(F32X8, float("-inf"))] * 2, body)
-    w.store(w.reduce(w.larger(first, second), w.larger), largest)
+# --- scores ---------------------------------------------------------------------------------
+
+
+def _code_scores(rows: int):
+    """Make the tile out[r][0:16] = float32(sum of x[r] panel) x_scale[r] k_scale[0:16].
+
+    ``x`` and the panel hold pairs of int16; scales are float32, every product is rounded to it.
+    """
+
+    def generate(w: Writer, x, x_step, panel, pairs, x_scale, k_scale, out, out_step) -> None:
+        b = w.b
+        row = _row_addresses(w, x, x_step, rows)
+
+        def add(acc: list[Value], at_x: Value, at_panel: Value, offset: int) -> None:
+            found = [w.load(I16X16, at_panel, offset * 64 + 32 * j) for j in range(2)]
+            for r, at in enumerate(row):
+                pair = w.splat(w.load(I32, b.add(at, at_x), offset * 4), I16X16)
+                for j in range(2):
+                    acc[2 * r + j] = b.add(acc[2 * r + j], w.madd_words(pair, found[j]))
+
+        def body(i, *carried: Value):
+            acc = list(carried)
+            at_x, at = b.mul(i, I64(4 * UNROLL)), b.add(panel, b.mul(i, I64(64 * UNROLL)))
+            for u in range(UNROLL):
+                add(acc, at_x, at, u)
+            return acc
+
+        def rest(i, *carried: Value):
+            acc = list(carried)
+            pair = b.add(i, b.mul(whole, I64(UNROLL)))
+            add(acc, b.mul(pair, I64(4)), b.add(panel, b.mul(pair, I64(64))), 0)
+            return acc
+
+        whole = b.sdiv(pairs, I64(UNROLL))
+        acc = w.loop(whole, [constant(I32X8, 0)] * (2 * rows), body)
+        acc = w.loop(b.srem(pairs, I64(UNROLL)), acc, rest)
+        factors = [w.load(F32X8, k_scale, 32 * j) for j in range(2)]
+        for i, total in enumerate(acc):
+            mine = w.splat(w.load(F32_LANE, x_scale, 4 * (i // 2)), F32X8)
+            score = b.fmul(b.fmul(w.to_f32(total), mine), factors[i % 2])
+            w.store(score, b.add(out, b.mul(out_step, I64(i // 2))), 32 * (i % 2))
+
+    return tile(8)(generate)
+
+
+_code_scores_4, _code_scores_6 = _code_scores(4), _code_scores(6)
+
+
+@compiled
+def panel_scores(x, x_step, rows, panel, pairs, x_scale, k_scale, out, out_step):
+    """Run the tiles of one panel over ``padded_rows`` rows: six at a time, four at the end."""
+    fours = (6 - rows % 6) // 2 % 3
+    sixes = (rows - 4 * fours) // 6
+    for i in range(sixes):
+        t = 6 * i
+        a, y = x + t * x_step, out + t * out_step
+        _code_scores_6(a, x_step, panel, pairs, x_scale + t * 4, k_scale, y, out_step)
+    for i in range(fours):
+        t = 6 * sixes + 4 * i
+        a, y = x + t * x_step, out + t * out_step
+        _code_scores_4(a, x_step, panel, pairs, x_scale + t * 4, k_scale, y, out_step)
+
+
+# --- probabilities --------------------------------------------------------------------------
 
 
 def _codes_of_row(*, is_words: bool):
@@ -105,16 +165,16 @@ _bytes_of_row, _words_of_row = _codes_of_row(is_words=False), _codes_of_row(is_w
 
 
 @compiled
-def encode_row(scores, length, kept, excess, above, used):
-    """Turn scores, in units of ln 2, into codes and return their sum; ``above`` 0 asks for int16.
+def encode_row(scores, end, steps, kept, excess, above, used):
+    """Turn ``end`` scores, in units of ln 2, into codes and return their sum.
 
-    The row has room for a multiple of 32 scores; those up to a multiple of 16 repeat the last one.
+    The row has room for ``32 steps`` scores; those past the end get code 0. ``above`` 0 asks for
+    int16 codes. Without a score above -inf all codes are 0.
     """
     at = stack_bytes(64)
     sums = row_at(at, 8, np.int32)
-    _largest_of_row(scores, (length + 15) // 16, at)
-    steps = (length + 31) // 32
-    row_at(scores + length * 4, steps * 32 - length, np.float32)[:] = float32(-np.inf)
+    row_at(scores + end * 4, steps * 32 - end, np.float32)[:] = float32(-np.inf)
+    largest_of_row(scores, 2 * steps, at)
     if above:
         _bytes_of_row(scores, steps, at, kept, excess, above, used, at)
     else:
@@ -171,8 +231,8 @@ def _context(rows: int):
         w: Writer, kept, excess, step, panel, offsets, count, rests, rest_step, rest_count, sums
     ) -> None:
         b = w.b
-        row, more = row_addresses(w, kept, step, rows), row_addresses(w, excess, step, rows)
-        lists = row_addresses(w, rests, rest_step, rows)
+        row, more = _row_addresses(w, kept, step, rows), _row_addresses(w, excess, step, rows)
+        lists = _row_addresses(w, rests, rest_step, rows)
 
         def body(i, *carried: Value):
             offset = _quad_at(w, offsets, i)
@@ -197,14 +257,20 @@ def _context(rows: int):
     return tile(10)(generate)
 
 
-_context_1, _context_2, _context_4, _context_6 = (_context(rows) for rows in (1, 2, 4, 6))
+_context_4, _context_6 = _context(4), _context(6)
+
+
+@compiled
+def _height(t, rows):
+    """Rows of the tile that starts at row t of ``padded_rows``: six, and four at the end."""
+    return 4 if t >= rows - 4 * ((6 - rows % 6) // 2 % 3) else 6
 
 
 @compiled
 def context_rows(
     kept, excess, step, rows, panel, offsets, counts, rests, rest_counts, list_step, sums
 ):
-    """Run the tiles of one panel of values over rows of codes.
+    """Run the tiles of one panel of values over ``padded_rows`` rows of codes.
 
     The lists of a tile and of its rows start ``list_step`` bytes apart, a tile's at its first row.
     """
@@ -213,16 +279,12 @@ def context_rows(
     while t < rows:
         a, e, y = kept + t * step, excess + t * step, sums + t * 64
         o, c, more, n = offsets + t * list_step, common[t], rests + t * list_step, longest[t]
-        height = tile_height(rows - t)
-        if height == 6:
+        if _height(t, rows) == 6:
             _context_6(a, e, step, panel, o, c, more, list_step, n, y)
-        elif height == 4:
-            _context_4(a, e, step, panel, o, c, more, list_step, n, y)
-        elif height == 2:
-            _context_2(a, e, step, panel, o, c, more, list_step, n, y)
+            t += 6
         else:
-            _context_1(a, e, step, panel, o, c, more, list_step, n, y)
-        t += height
+            _context_4(a, e, step, panel, o, c, more, list_step, n, y)
+            t += 4
 
 
 @compiled
@@ -235,11 +297,12 @@ def list_block(used, above, rows, room, offsets, counts, rests, rest_counts):
     steps = room // 32
     t = 0
     while t < rows:
-        height = tile_height(rows - t)
+        height = _height(t, rows)
         common[t] = list_quads(used + t * steps * 4, height, steps, offsets + t * room)
+        most = np.int32(0)
         for r in range(t, t + height):
             longest[r] = list_quads(above + r * steps * 4, 1, steps, rests + r * room)
-        most = longest[t : t + height].max()
+            most = max(most, longest[r])
         for r in range(t, t + height):
             row_at(rests + r * room + longest[r] * 4, most - longest[r], np.int32)[:] = room
             longest[r] = most

@@ -1,75 +1,50 @@
-"""Softmax attention on int8 codes with AVX2: blocks of queries, or one query streamed.
+"""Softmax attention of many queries on int8 codes with AVX2.
 
-Many queries: scores are an integer linear layer whose weights are the keys; probabilities become
-codes of 8 bits, and the context is summed over panels of values. Few queries (a step of decoding):
-keys and values are read where they are, once, in memory order, all heads side by side.
+As ``attention_float``: groups of queries against the panels they see. Scores are exact sums times
+scales; probabilities become codes of 8 bits, and the context is summed over panels of values.
 """
 
 import numpy as np
-from numba import float32, float64, int8, int32, uint32
+from numba import float32, int32, int64, prange
 
-from kernels.attention_codes import context_rows, encode_row, list_block
-from kernels.attention_common import CODE_128, LONGEST, MISFIT, TOO_LONG, fits, scales_fit
-from kernels.attention_tiles import BLOCK_ROWS, STREAM_BLOCK, STREAM_ROWS, sums_of_eight
-from kernels.epilogue import SCALED, emit
-from kernels.jit import compiled, entry, in1, in2, in3, out2
-from kernels.lowbit import _matmul
-from kernels.mathematics import LOG2E, absmax_bits
-from kernels.simd import (
-    I8X16,
-    I16X16,
-    I32,
-    I32X8,
-    I64,
-    Value,
-    Writer,
-    constant,
-    row_at,
-    stack_bytes,
-    tile,
+from kernels.attention_codes import context_rows, encode_row, list_block, panel_scores
+from kernels.attention_common import (
+    BAD_PATTERN,
+    CODES,
+    MISFIT,
+    PATTERN,
+    address,
+    key_places,
+    keys_fit,
+    scale_places,
+    status_of_codes,
 )
+from kernels.attention_integer_stream import run_streamed
+from kernels.attention_lists import (
+    DENSE_ROWS,
+    ENTRY_BYTES,
+    group_rows,
+    hide,
+    is_pattern,
+    list_group,
+    run_length,
+    word_step,
+)
+from kernels.attention_stream import STREAM_ROWS
+from kernels.attention_tiles import pack_key_codes, padded_rows
+from kernels.jit import compiled, entry, in1, out2
+from kernels.mathematics import LOG2E
+from kernels.simd import row_at, stack_bytes
 
-SLACK_BYTES = 1024
-"""Bytes after the value panels that are read and multiplied by zero."""
-ROW_BYTES = BLOCK_ROWS * 4
-SUMS_BYTES = BLOCK_ROWS * 64
-KEY_BYTES = 2 * STREAM_BLOCK * 4
-SIGNS = 0x80808080
-ONES = 0x01010101
-INFINITY_BITS = 0x7F800000
-
-
-@compiled
-def _pack_keys(keys, step, length, depth, panels):
-    """Lay keys out as the weights of ``lowbit``: quads of code + 127, the last key repeated.
-
-    Tells whether all codes are above -128.
-    """
-    quads = (depth + 3) // 4
-    bad = uint32(0)
-    for s in range((length + 15) // 16 * 16):
-        row = keys + min(s, length - 1) * step
-        panel = row_at(panels + (s // 16) * quads * 64 + s % 16 * 4, quads * 16, np.uint32)
-        whole = row_at(row, depth // 4, np.uint32)
-        for i in range(depth // 4):
-            shifted = uint32(whole[i] ^ uint32(SIGNS))
-            moved = uint32(shifted - uint32(ONES))
-            bad |= uint32(moved & ~shifted & uint32(SIGNS))
-            panel[i * 16] = moved
-        if depth % 4:
-            rest = row_at(row, depth, np.int8)
-            last = uint32(0)
-            for d in range(depth // 4 * 4, depth):
-                last |= uint32(uint32(int32(rest[d]) + 127) << uint32(d % 4 * 8))
-                bad |= uint32(rest[d] == -128)
-            panel[depth // 4 * 16] = last
-    return bad == 0
+ROW_BYTES = DENSE_ROWS * 8
+SUMS_BYTES = DENSE_ROWS * 64
+QUAD_KEYS = 4
 
 
 @compiled
 def _pack_values(values, step, length, depth, panels):
-    """Lay values out as ``[ceil(depth / 16)][ceil(length / 4)][16][4]``, zeros past both ends."""
-    quads = (length + 3) // 4
+    """Lay values out as ``[ceil(depth / 16)][ceil(length / 16) 4][16][4]``, zeros past the ends."""
+    quads = (length + 15) // 16 * 4
     for p in range((depth + 15) // 16):
         count = min(16, depth - p * 16)
         for i in range(quads):
@@ -83,292 +58,260 @@ def _pack_values(values, step, length, depth, panels):
 
 
 @compiled
-def _zero_or_nan(values, count):
-    """0, or NaN if one of ``count`` float32 at an address is not finite."""
-    return float32(np.nan if absmax_bits(values, count) >= INFINITY_BITS else 0.0)
+def _pack_queries(queries, step, scales, scale_step, rows, depth, target, factors):
+    """Copy queries to int16 pairs and their scales; the last one repeats up to ``padded_rows``."""
+    size = (depth + 1) // 2 * 2
+    factor = row_at(factors, padded_rows(rows), np.float32)
+    for r in range(padded_rows(rows)):
+        source = row_at(queries + min(r, rows - 1) * step, depth, np.int8)
+        row = row_at(target + r * size * 2, size, np.int16)
+        row[size - 1] = 0
+        for d in range(depth):
+            row[d] = source[d]
+        factor[r] = row_at(scales + min(r, rows - 1) * scale_step, 1, np.float32)[0]
 
 
 @compiled
-def _write_context(block, rows, length, depth, values, scratch, factors, out, out_step):
-    """From a block of scores to its output; ``factors`` has the value scale of each row.
+def _score(queries, factors, rows, depth, keys, key_scales, listed, count, step, scores, room):
+    """Write the scores of a group against listed panels into rows ``room`` bytes apart."""
+    pairs, tiled = (depth + 1) // 2, padded_rows(rows)
+    for i in range(count):
+        entry_ = row_at(listed + i * ENTRY_BYTES, 2, np.int64)
+        panel, words = entry_[0], entry_[1]
+        at, scale, to = keys + panel * pairs * 64, key_scales + panel * 64, scores + i * 64
+        panel_scores(queries, pairs * 4, tiled, at, pairs, factors, scale, to, room)
+        if words:
+            hide(to, room, rows, words, step)
 
-    ``scratch`` has ``_scratch_bytes``; all are addresses but the counts.
+
+@compiled
+def _encode(scores, room, rows, ends, steps, codes, sums):
+    """Turn scores into codes and their bits at ``codes``, and write the sum of each row's codes.
+
+    Rows that only pad the tiles have no codes.
     """
-    room, quads = (length + 31) // 32 * 32, (length + 3) // 4
-    step = room + 32  # behind each row of codes there are quads of zeros
-    kept, excess = scratch, scratch + BLOCK_ROWS * step
-    above, used = excess + BLOCK_ROWS * step, excess + BLOCK_ROWS * (step + room // 8)
-    offsets, rests = used + BLOCK_ROWS * (room // 8), used + BLOCK_ROWS * (room // 8 + room)
-    counts, rest_counts = stack_bytes(ROW_BYTES), stack_bytes(ROW_BYTES)
-    sums, one = stack_bytes(SUMS_BYTES), stack_bytes(64)
-    row_at(one, 16, np.float32)[:] = float32(1.0)
-    factor = row_at(factors, rows, np.float32)
-    for r in range(rows):
-        row_at(excess + r * step + room, 32, np.int8)[:] = 0
-        mask = r * (room // 8)
-        total = encode_row(
-            block + r * room * 4,
-            length,
-            kept + r * step,
-            excess + r * step,
-            above + mask,
-            used + mask,
-        )
-        factor[r] = factor[r] / float32(max(total, 1))  # codes of NaN are 0, the factor is NaN
-    list_block(used, above, rows, room, offsets, counts, rests, rest_counts)
+    end, total = row_at(ends, rows, np.int64), row_at(sums, rows, np.int32)
+    width = steps * 32 + 32  # behind each row of codes there are quads of zeros
+    kept, excess = codes, codes + DENSE_ROWS * width
+    above = excess + DENSE_ROWS * width
+    used = above + DENSE_ROWS * steps * 4
+    for r in range(padded_rows(rows)):
+        mask = r * steps * 4
+        if r < rows:
+            row_at(excess + r * width + steps * 32, 32, np.int8)[:] = 0
+            total[r] = encode_row(
+                scores + r * room,
+                end[r],
+                steps,
+                kept + r * width,
+                excess + r * width,
+                above + mask,
+                used + mask,
+            )
+        else:
+            row_at(above + mask, steps, np.int32)[:] = 0
+            row_at(used + mask, steps, np.int32)[:] = 0
+
+
+@compiled
+def _gather_values(values, listed, count, panel):
+    """Copy one panel's quads of listed keys side by side."""
+    to = panel
+    i = 0
+    while i < count:
+        panels = run_length(listed, i, count)
+        first = row_at(listed + i * ENTRY_BYTES, 1, np.int64)[0]
+        source = row_at(values + first * 256, panels * 64, np.int32)
+        target = row_at(to, panels * 64, np.int32)
+        for j in range(panels * 64):
+            target[j] = source[j]
+        to += panels * 256
+        i += panels
+
+
+@compiled
+def _attend(rows, depth, values, keys, listed, count, ends, v_scale, scores, room, work, out, step):
+    """From the scores of one group to its output.
+
+    ``keys`` is the number of packed keys, all of them listed when ``listed`` is 0. ``work`` has
+    ``_work_bytes``; everything but the counts and the scale is an address or bytes.
+    """
+    steps = (count * 16 + 31) // 32
+    width = steps * 32 + 32
+    tiled = padded_rows(rows)
+    kept, excess = work, work + DENSE_ROWS * width
+    above = excess + DENSE_ROWS * width
+    used = above + DENSE_ROWS * steps * 4
+    offsets = used + DENSE_ROWS * steps * 4
+    rests = offsets + DENSE_ROWS * steps * 32
+    gathered = rests + DENSE_ROWS * steps * 32
+    counts, rest_counts, totals = (
+        stack_bytes(ROW_BYTES),
+        stack_bytes(ROW_BYTES),
+        stack_bytes(ROW_BYTES),
+    )
+    sums = stack_bytes(SUMS_BYTES)
+    _encode(scores, room, rows, ends, steps, work, totals)
+    list_block(used, above, tiled, steps * 32, offsets, counts, rests, rest_counts)
+    total = row_at(totals, rows, np.int32)
     for p in range((depth + 15) // 16):
-        panel = values + p * quads * 64
+        panel = values + p * keys * 16
+        if listed:
+            _gather_values(panel, listed, count, gathered)
+            panel = gathered
         context_rows(
-            kept, excess, step, rows, panel, offsets, counts, rests, rest_counts, room, sums
+            kept,
+            excess,
+            width,
+            tiled,
+            panel,
+            offsets,
+            counts,
+            rests,
+            rest_counts,
+            steps * 32,
+            sums,
         )
-        width = min(16, depth - p * 16)
-        emit(sums, rows, width, factors, 4, one, 0, out + p * 64, out_step, SCALED)
+        columns = min(16, depth - p * 16)
+        for r in range(rows):
+            factor = v_scale / float32(max(total[r], int32(1)))
+            found = row_at(sums + r * 64, columns, np.int32)
+            target = row_at(out + r * step + p * 64, columns, np.float32)
+            for d in range(columns):
+                target[d] = float32(found[d]) * factor
 
 
 @compiled
-def _scratch_bytes(length):
-    """Bytes that ``_write_context`` needs: two codes, two bits and two lists per row and key."""
-    room = (length + 31) // 32 * 32
-    return BLOCK_ROWS * (2 * (room + 32) + 2 * (room // 8) + 2 * room)
+def _work_bytes(width):
+    """Bytes of ``_attend``: codes, bits and lists per row, and a panel of values."""
+    steps = (width + 31) // 32
+    return DENSE_ROWS * (2 * (steps * 32 + 32) + 2 * steps * 4 + 2 * steps * 32) + width * 16 + 1024
 
 
 @compiled
-def _run_blocks(q, q_scale, k, k_scale, v, v_scale, unit, out):
-    """Attention of many queries; CODE_128 after such a key or query, else 0."""
-    heads, rows, depth = q.shape
+def _run_groups(q, qs, k, ks, v, vs, unit, pattern, seen, out, first, last):
+    """Compute groups ``first`` to ``last`` of all heads' groups.
+
+    ``qs``, ``ks`` and ``vs`` are ``scale_places``; ``pattern`` and ``seen`` are those of
+    ``list_group``.
+    """
+    rows, depth = q.shape[1], q.shape[2]
     length = k.shape[1]
-    wide, step = (length + 15) // 16 * 16, (length + 31) // 32 * 128
-    key_bytes = (depth + 3) // 4 * 4 * wide
-    value_bytes = (depth + 15) // 16 * ((length + 3) // 4) * 64 + SLACK_BYTES
-    block_bytes = BLOCK_ROWS * step
-    total = key_bytes + value_bytes + wide * 4 + block_bytes + _scratch_bytes(length)
-    memory = np.empty(64 + total, np.uint8)
-    keys = (memory.ctypes.data + 63) // 64 * 64
+    width = (length + 15) // 16 * 16
+    group = group_rows(pattern[0])
+    groups = (rows + group - 1) // group
+    room = (length + 31) // 32 * 128 + 64  # rows start at other places of a page
+    pairs = (depth + 1) // 2
+    key_bytes, value_bytes = pairs * width * 4, (depth + 15) // 16 * width * 16 + 1024
+    query_bytes, list_bytes = DENSE_ROWS * (pairs * 4 + 4), width // 16 * ENTRY_BYTES
+    total = key_bytes + value_bytes + width * 4 + DENSE_ROWS * room + query_bytes + list_bytes
+    memory = np.empty(64 + total + _work_bytes(width), np.uint8)
+    keys = (address(memory) + 63) // 64 * 64
     values = keys + key_bytes
-    scales = values + value_bytes
-    block = scales + wide * 4
-    factors = stack_bytes(ROW_BYTES)
-    for h in range(heads):
-        keys_at, values_at = k.ctypes.data + h * k.strides[0], v.ctypes.data + h * v.strides[0]
-        if not _pack_keys(keys_at, k.strides[1], length, depth, keys):
-            return CODE_128
-        _pack_values(values_at, v.strides[1], length, depth, values)
-        key_scales = row_at(scales, wide, np.float32)
-        for s in range(wide):
-            key_scales[s] = k_scale[h, min(s, length - 1)] * unit
-        flaw = _zero_or_nan(scales, wide)
-        for t in range(0, rows, BLOCK_ROWS):
-            count = min(BLOCK_ROWS, rows - t)
-            status = _matmul(
-                q.ctypes.data + h * q.strides[0] + t * q.strides[1],
-                q.strides[1],
-                count,
-                keys,
-                wide,
-                depth,
-                scales,
-                q_scale.ctypes.data + h * q_scale.strides[0] + t * q_scale.strides[1],
-                q_scale.strides[1],
-                0,
-                block,
-                step,
-                SCALED,
-                0,
-            )
-            if status:
-                return CODE_128
-            for r in range(count):
-                shown = flaw + q_scale[h, t + r] * float32(0.0)
-                row_at(factors, count, np.float32)[r] = v_scale[h] + shown
-            target = out.ctypes.data + t * out.strides[0] + h * depth * 4
-            codes = block + block_bytes
-            _write_context(
-                block, count, length, depth, values, codes, factors, target, out.strides[0]
-            )
+    key_scales = values + value_bytes
+    scores = key_scales + width * 4
+    queries = scores + DENSE_ROWS * room
+    factors = queries + DENSE_ROWS * pairs * 4
+    listed = factors + DENSE_ROWS * 4
+    work = listed + list_bytes
+    ends = stack_bytes(ROW_BYTES)
+    head = -1
+    v_scale = float32(0.0)
+    for item in range(first, last):
+        h, t = item // groups, item % groups * group
+        count = min(group, rows - t)
+        if h != head:
+            head = h
+            at_keys, at_values = address(k) + h * k.strides[0], address(v) + h * v.strides[0]
+            pack_key_codes(at_keys, k.strides[1], length, depth, keys)
+            _pack_values(at_values, v.strides[1], length, depth, values)
+            factor = row_at(key_scales, width, np.float32)
+            for s in range(width):
+                at = ks[0] + h * ks[1] + min(s, length - 1) * ks[2]
+                factor[s] = row_at(at, 1, np.float32)[0] * unit
+            v_scale = row_at(vs[0] + h * vs[1], 1, np.float32)[0]
+        panels, _ = list_group(listed, ends, t, count, length, pattern, seen)
+        source = address(q) + h * q.strides[0] + t * q.strides[1]
+        at_scale = qs[0] + h * qs[1] + t * qs[2]
+        _pack_queries(source, q.strides[1], at_scale, qs[2], count, depth, queries, factors)
+        step = word_step(pattern[0])
+        _score(queries, factors, count, depth, keys, key_scales, listed, panels, step, scores, room)
+        target = address(out) + t * out.strides[0] + h * depth * 4
+        chosen = listed if pattern[0] else int64(0)
+        _attend(
+            count,
+            depth,
+            values,
+            width,
+            chosen,
+            panels,
+            ends,
+            v_scale,
+            scores,
+            room,
+            work,
+            target,
+            out.strides[0],
+        )
     memory[0] = 0  # keeps the array alive until here
+
+
+@compiled
+def _run(q, qs, k, ks, v, vs, unit, pattern, seen, out, index, threads):
+    """Compute the share of one thread."""
+    heads, rows, depth = q.shape
+    if rows <= STREAM_ROWS and depth % 16 == 0 and not pattern[0]:
+        first, last = heads * index // threads, heads * (index + 1) // threads
+        run_streamed(q, qs, k, ks, v, vs, unit, seen, out, first, last)
+        return
+    group = group_rows(pattern[0])
+    items = heads * ((rows + group - 1) // group)
+    first, last = items * index // threads, items * (index + 1) // threads
+    _run_groups(q, qs, k, ks, v, vs, unit, pattern, seen, out, first, last)
+
+
+@entry(*CODES, in1(int64), out2(float32), int64)
+def attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, keys, out, threads):
+    """Write attention on codes into out, or return what is wrong."""
+    unit = float32(float32(scale) * LOG2E)
+    status = status_of_codes(q, q_scale, k, k_scale, v, v_scale, scale, out, threads)
+    if status or not keys_fit(q, keys):
+        return status or MISFIT
+    qs, ks, vs = scale_places(q_scale, k_scale, v_scale)
+    seen, none = key_places(keys), int64(0)
+    pattern = (none, none, none, none, none)
+    for c in prange(threads):
+        _run(q, qs, k, ks, v, vs, unit, pattern, seen, out, c, threads)
     return 0
 
 
-def _dots(rows: int):
-    """Make the tile out[r] = sum over ``16 steps`` of q k[r], int32, for 1 or 8 keys.
-
-    ``q`` is int16, ``k`` int8.
-    """
-
-    def generate(w: Writer, q, steps, keys, step, out) -> None:
-        b = w.b
-        row = [b.add(keys, b.mul(step, I64(r))) for r in range(rows)]
-
-        def body(i, *sums: Value):
-            query = w.load(I16X16, b.add(q, b.mul(i, I64(32))))
-            codes = [w.load(I8X16, b.add(address, b.mul(i, I64(16)))) for address in row]
-            return [
-                b.add(total, w.madd_words(query, b.sext(key, I16X16)))
-                for key, total in zip(codes, sums, strict=True)
-            ]
-
-        sums = w.loop(steps, [constant(I32X8, 0)] * rows, body)
-        w.store(w.reduce(sums[0], b.add) if rows == 1 else sums_of_eight(w, sums, b.add), out)
-
-    return tile(5)(generate)
-
-
-def _weighted(vectors: int):
-    """Make the tile out += sum over ``count`` pairs of rows of p v, int32, ``16 vectors`` columns.
-
-    ``p`` is int16, ``v`` int8.
-    """
-    low = [lane // 2 + 16 * (lane % 2) for lane in range(16)]
-
-    def generate(w: Writer, p, count, values, step, out) -> None:
-        b = w.b
-
-        def body(i, *sums: Value):
-            weights = w.splat(w.load(I32, b.add(p, b.mul(i, I64(4)))), I16X16)
-            first = b.add(values, b.mul(b.mul(i, I64(2)), step))
-            second = b.add(first, step)
-            found = []
-            for j, total in enumerate(sums):
-                pair = [w.load(I8X16, at, 16 * (j // 2)) for at in (first, second)]
-                mixed = w.shuffle(*pair, [lane + 8 * (j % 2) for lane in low])
-                found.append(b.add(total, w.madd_words(weights, b.sext(mixed, I16X16))))
-            return found
-
-        start = [w.load(I32X8, out, 32 * j) for j in range(2 * vectors)]
-        for j, total in enumerate(w.loop(count, start, body)):
-            w.store(total, out, 32 * j)
-
-    return tile(5)(generate)
-
-
-_dots_1, _dots_8 = _dots(1), _dots(8)
-_weighted_1, _weighted_4 = _weighted(1), _weighted(4)
-
-
-@compiled
-def _score_keys(q, depth, keys, step, count, scores):
-    """Write the products of one query with ``count`` keys; eight at a time, the last overlap."""
-    if count < 8:
-        for s in range(count):
-            _dots_1(q, depth // 16, keys + s * step, step, scores + s * 4)
-        return
-    for s in range(0, count, 8):
-        first = min(s, count - 8)
-        _dots_8(q, depth // 16, keys + first * step, step, scores + first * 4)
-
-
-@compiled
-def _scale_scores(products, count, q_scale, k_scale, k_step, unit, scores):
-    """Write float32(product) q_scale (k_scale unit) of ``count`` keys."""
-    found, target = row_at(products, count, np.int32), row_at(scores, count, np.float32)
-    if k_step == 4:
-        factors = row_at(k_scale, count, np.float32)
-        for s in range(count):
-            target[s] = float32(float32(found[s]) * q_scale) * float32(factors[s] * unit)
-        return
-    for s in range(count):
-        factor = row_at(k_scale + s * k_step, 1, np.float32)[0]
-        target[s] = float32(float32(found[s]) * q_scale) * float32(factor * unit)
-
-
-@compiled
-def _weigh_pairs(p, pairs, values, step, depth, out):
-    """Add pairs of weighted rows of values to ``out``."""
-    for d in range(0, depth // 64 * 64, 64):
-        _weighted_4(p, pairs, values + d, step, out + d * 4)
-    for d in range(depth // 64 * 64, depth, 16):
-        _weighted_1(p, pairs, values + d, step, out + d * 4)
-
-
-@compiled
-def _stream_keys(queries, q_scale, k, k_scale, unit, t, scores, room):
-    """Write the scores of query t of every head, int16 codes at ``queries``, into rows of room."""
-    heads, length, depth = k.shape
-    products = stack_bytes(KEY_BYTES)
-    for s in range(0, length, 2 * STREAM_BLOCK):
-        count = min(2 * STREAM_BLOCK, length - s)
-        for h in range(heads):
-            keys = k.ctypes.data + s * k.strides[1] + h * k.strides[0]
-            _score_keys(queries + h * depth * 2, depth, keys, k.strides[1], count, products)
-            factors = k_scale.ctypes.data + s * k_scale.strides[1] + h * k_scale.strides[0]
-            put = scores + (h * room + s) * 4
-            _scale_scores(products, count, q_scale[h, t], factors, k_scale.strides[1], unit, put)
-
-
-@compiled
-def _stream_values(codes, room, v, context):
-    """Write sums of codes, int16 in rows of room, times values of every head, int32."""
-    heads, length, depth = v.shape
-    row_at(context, heads * depth, np.int32)[:] = 0
-    for s in range(0, length, STREAM_BLOCK):
-        count = min(STREAM_BLOCK, length - s)
-        for h in range(heads):
-            values = v.ctypes.data + s * v.strides[1] + h * v.strides[0]
-            weights, sums = codes + (h * room + s) * 2, context + h * depth * 4
-            _weigh_pairs(weights, count // 2, values, v.strides[1], depth, sums)
-            if count % 2:
-                last = values + (count - 1) * v.strides[1]
-                _weigh_pairs(weights + (count - 1) * 2, 1, last, 0, depth, sums)
-
-
-@compiled
-def _run_streamed(q, q_scale, k, k_scale, v, v_scale, unit, out):
-    """Attention of few queries; the depth is a multiple of 16."""
-    heads, rows, depth = q.shape
-    length = k.shape[1]
-    room = (length + 31) // 32 * 32
-    scratch = np.empty(64 + heads * (room * 6 + depth * 6), np.uint8)
-    scores = (scratch.ctypes.data + 63) // 64 * 64
-    codes = scores + heads * room * 4
-    queries = codes + heads * room * 2
-    context = queries + heads * depth * 2
-    for t in range(rows):
-        for h in range(heads):
-            source = row_at(q.ctypes.data + h * q.strides[0] + t * q.strides[1], depth, np.int8)
-            row_at(queries + h * depth * 2, depth, np.int16)[:] = source
-        _stream_keys(queries, q_scale, k, k_scale, unit, t, scores, room)
-        norms = row_at(queries, heads, np.float32)
-        for h in range(heads):
-            row = row_at(scores + h * room * 4, room, np.float32)
-            row[length:] = row[length - 1]
-            flaw = _zero_or_nan(scores + h * room * 4, length)
-            norms[h] = (
-                encode_row(scores + h * room * 4, length, codes + h * room * 2, 0, 0, 0) + flaw
-            )
-        _stream_values(codes, room, v, context)
-        for h in range(heads):
-            sums = row_at(context + h * depth * 4, depth, np.int32)
-            to = out.ctypes.data + t * out.strides[0] + h * depth * 4
-            target = row_at(to, depth, np.float32)
-            factor = v_scale[h] / norms[h]
-            for d in range(depth):
-                target[d] = float32(sums[d]) * factor
-    scratch[0] = 0  # keeps the array alive until here
-
-
-@entry(
-    in3(int8),
-    in2(float32),
-    in3(int8),
-    in2(float32),
-    in3(int8),
-    in1(float32),
-    float64,
-    out2(float32),
-)
-def attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, out):
-    """Write attention on codes into out; 0, or what is wrong."""
-    if not fits(q, k, v, out) or not scales_fit(q, q_scale, k, k_scale, v_scale):
-        return MISFIT
-    heads, rows, depth = q.shape
-    length = k.shape[1]
-    if length > LONGEST:
-        return TOO_LONG
-    q_scales = np.broadcast_to(q_scale, (heads, rows))
-    k_scales = np.broadcast_to(k_scale, (heads, length))
-    v_scales = np.broadcast_to(v_scale, (heads,))
-    unit = float32(scale) * LOG2E
-    if rows <= STREAM_ROWS and depth % 16 == 0:
-        _run_streamed(q, q_scales, k, k_scales, v, v_scales, unit, out)
-        return 0
-    return _run_blocks(q, q_scales, k, k_scales, v, v_scales, unit, out)
+@entry(*CODES, *PATTERN, out2(float32), int64)
+def attention_blocks_i8(
+    q,
+    q_scale,
+    k,
+    k_scale,
+    v,
+    v_scale,
+    scale,
+    block,
+    pointers,
+    columns,
+    which,
+    masks,
+    out,
+    threads,
+):
+    """Write the same over the keys that a pattern keeps."""
+    unit = float32(float32(scale) * LOG2E)
+    status = status_of_codes(q, q_scale, k, k_scale, v, v_scale, scale, out, threads)
+    if status:
+        return status
+    if not is_pattern(q.shape[1], k.shape[1], block, pointers, columns, which, masks):
+        return BAD_PATTERN
+    qs, ks, vs = scale_places(q_scale, k_scale, v_scale)
+    seen = (int64(0), int64(0))
+    pattern = (block, address(pointers), address(columns), address(which), address(masks))
+    for c in prange(threads):
+        _run(q, qs, k, ks, v, vs, unit, pattern, seen, out, c, threads)
+    return 0

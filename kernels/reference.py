@@ -217,3 +217,30 @@ def rel_shift(scores: F32) -> F32:
     """
     frames = len(scores)
     return np.array([[scores[i, frames - 1 - i + j] for j in range(frames)] for i in range(frames)])
+
+
+# --- attention over some keys ---------------------------------------------------------------
+
+
+def attention_masked(
+    q: F32,
+    k: F32,
+    v: F32,
+    scale: float,
+    mask: NDArray[np.bool_] | None = None,
+    bias: F32 | None = None,
+) -> F32:
+    """Softmax(scale q k^T + bias) v over the keys of ``mask`` (T, S) alone, in float64.
+
+    Arrays as ``attention_f32`` has them, ``bias`` (H or 1, T, S). A query without keys gets zeros.
+    """
+    scores = np.float64(scale) * (q.astype(np.float64) @ k.astype(np.float64).transpose(0, 2, 1))
+    if bias is not None:
+        scores = scores + bias
+    if mask is not None:
+        scores = np.where(mask, scores, -np.inf)
+    largest = scores.max(axis=2, keepdims=True)
+    e = np.exp(scores - np.where(np.isneginf(largest), 0.0, largest))
+    norm = e.sum(axis=2, keepdims=True)
+    y = (e / np.where(norm == 0.0, 1.0, norm)) @ v.astype(np.float64)
+    return y.transpose(1, 0, 2).reshape(q.shape[1], -1).astype(np.float32)

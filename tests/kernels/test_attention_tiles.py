@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import attention, reference
-from kernels.attention_common import LONGEST
-from kernels.jit import host_features
+from kernels import attention, attention_plain, reference
+from kernels.attention_common import BAD_SCALE, LONGEST
 
 SHAPES = [
     (6, 1, 1, 64),
@@ -163,7 +162,8 @@ def test_tiles_give_the_bits_of_the_plain_loops(shape):
     qs, ks, vs = (rng.random(s.shape).astype(np.float32) * 0.05 for s in _scales(0, shape))
     out, plain = np.empty((2, rows, heads * depth), np.float32)
     attention.attention_i8(q, qs, k, ks, v, vs, depth**-0.5, out)
-    attention._attention_i8(q, qs, k, ks, v, vs, depth**-0.5, plain)
+    none = attention.NO_BOUNDS
+    attention_plain.attention_i8(q, qs, k, ks, v, vs, depth**-0.5, none, plain, 1)
     np.testing.assert_array_equal(out, plain)
 
 
@@ -220,17 +220,31 @@ def test_integer_attention_of_any_shape(heads, rows, length, depth, seed):
 
 @pytest.mark.parametrize("rows", [1, 30])
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_integer_attention_shows_scales_that_are_nan(rows, which):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("module", [attention, attention_plain])
+def test_integer_attention_refuses_scales_that_are_no_numbers(rows, which, value, module):
     shape = (2, rows, 40, 16)
     q, k, v = _codes(8, shape, 40.0)
     scales = _scales(9, shape)
-    scales[which][1] = np.nan
-    out, plain = np.zeros((2, rows, 32), np.float32)
-    attention.attention_i8(q, scales[0], k, scales[1], v, scales[2], 0.25, out)
-    attention._attention_i8(q, scales[0], k, scales[1], v, scales[2], 0.25, plain)
-    assert np.isnan(out[:, 16:]).all()
-    assert np.isfinite(out[:, :16]).all()
-    np.testing.assert_array_equal(out, plain)
+    scales[which].reshape(-1)[-1] = value
+    out = np.full((rows, 32), 7, np.float32)
+    given = (q, scales[0], k, scales[1], v, scales[2], 0.25)
+    if module is attention:
+        with pytest.raises(ValueError, match="NaN or infinite"):
+            attention.attention_i8(*given, out)
+    else:
+        assert attention_plain.attention_i8(*given, attention.NO_BOUNDS, out, 1) == BAD_SCALE
+    assert (out == 7).all()
+
+
+def test_scales_under_which_scores_overflow_are_refused():
+    q = np.full((1, 2, 16), 127, np.int8)
+    out = np.zeros((2, 16), np.float32)
+    one, large = np.ones(1, np.float32), np.full(1, 1e20, np.float32)
+    with pytest.raises(ValueError, match="scores overflow"):
+        attention.attention_i8(q, large, q, large, q, one, 1.0, out)
+    attention.attention_i8(q, large, q, one, q, one, 1.0, out)
+    assert np.isfinite(out).all()
 
 
 def test_a_grown_cache_gives_the_result_of_a_copy():
@@ -264,9 +278,7 @@ def test_arrays_that_do_not_fit_are_refused(case):
         k = v = k[:, :0]
     else:
         q = np.zeros((2, 5, 32), np.float32)[:, :, ::2]
-    with pytest.raises(
-        ValueError, match=r"attention_f32: found q float32 .* expected q \(H, T, D\)"
-    ):
+    with pytest.raises(ValueError, match=r"attention_f32: found .*expected q \(H, T, D\)"):
         attention.attention_f32(q, k, v, 0.1, out)
     codes = [x.astype(np.int8) for x in (q, k, v)]
     if case == "stride":
@@ -285,16 +297,18 @@ def test_scales_that_do_not_fit_are_refused():
             attention.attention_i8(q, scales[0], q, scales[1], q, scales[2], 0.1, out)
 
 
-@pytest.mark.skipif(not host_features(), reason="the plain loops know no such limit")
-def test_blocks_refuse_the_code_that_has_no_opposite():
-    out = np.zeros((30, 16), np.float32)
+@pytest.mark.parametrize("rows", [1, 30])
+def test_the_code_that_has_no_opposite_counts_as_what_it_is(rows):
+    """-128 times -128 beats 127 times 127: products of bytes would saturate or wrap."""
+    q = np.full((1, rows, 16), -128, np.int8)
+    k = np.full((1, 20, 16), -127, np.int8)
+    k[0, 7] = -128
+    v = np.zeros((1, 20, 16), np.int8)
+    v[0, 7] = -128
     one = np.ones(1, np.float32)
-    q = np.zeros((1, 30, 16), np.int8)
-    for which in (0, 1):
-        arrays = [q.copy(), q.copy(), q.copy()]
-        arrays[which][0, 29, 15] = -128
-        with pytest.raises(ValueError, match="found code -128"):
-            attention.attention_i8(arrays[0], one, arrays[1], one, arrays[2], one, 0.1, out)
+    out = np.empty((rows, 16), np.float32)
+    attention.attention_i8(q, one, k, one, v, one, 1.0, out)
+    np.testing.assert_array_equal(out, np.full((rows, 16), np.float32(-128 * 255) / 255))
 
 
 def test_more_keys_than_32_bits_can_sum_are_refused():
@@ -307,11 +321,11 @@ def test_more_keys_than_32_bits_can_sum_are_refused():
 
 def test_the_plain_loops_run_when_asked_for():
     code = (
-        "import numpy as np; from kernels import attention, reference\n"
+        "import numpy as np; from kernels import attention, attention_plain, reference\n"
         "q = np.arange(24, dtype=np.float32).reshape(1, 3, 8) / 24; out = np.empty((3, 8), 'f')\n"
         "attention.attention_f32(q, q, q, 0.5, out)\n"
         "assert abs(out - reference.attention_f32(q, q, q, 0.5)).max() < 1e-6\n"
-        "print(attention._run_f32.__name__)"
+        "print(attention._run_f32 is attention_plain.attention_f32)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -320,7 +334,7 @@ def test_the_plain_loops_run_when_asked_for():
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "_attention_f32"
+    assert done.stdout.strip() == "True"
 
 
 @pytest.mark.parametrize("rows", [1, 30])
