@@ -1,18 +1,35 @@
-"""Activation codes prepared for byte products that saturate: split so that they cannot.
+"""Activation codes prepared for products of bytes: copied, summed by group, and kept in bounds.
 
-vpmaddubsw multiplies unsigned weight codes ``u`` by signed activation codes ``x`` and adds two
-neighbouring products in 16 bits, where it saturates. With u in [0, 255] (a code plus 128) a pair of
-activations is safe if its positive parts sum to at most 128 and its negative parts too: 255 * 128 =
-32640 <= 32767. Pairs beyond that are rare in a row scaled by its largest
-value, so each is halved: the main product runs over one half, and the other halves, listed per
-row, are multiplied again. Halves of magnitude at most 64 are safe: 2 * 64 = 128. The result is
-exact for every input; an input whose pairs are all extreme only takes twice the time.
+vpmaddubsw multiplies unsigned weights ``u`` by signed activation codes ``x`` and adds two
+neighbouring products in 16 bits, where it saturates. Three ways keep sums exact:
+
+- u in [0, 255] and x in [-127, 127]: a pair of activations is safe if its positive parts sum to at
+  most 128 and its negative parts too: 255 * 128 = 32640 <= 32767. Pairs beyond that are rare in a
+  row scaled by its largest value, so each is halved: the main product runs over one half, and the
+  other halves, listed per row, are multiplied again. Halves of magnitude at most 64 are safe, as
+  2 * 64 = 128. An input whose pairs are all extreme only takes twice the time.
+- u in [0, 255] and x in [-63, 63]: every pair is safe, as 2 * 63 = 126.
+- u of fewer bits: pairs are safe, and so are sums of many quads, which ``longest_run`` bounds.
 """
 
 import numpy as np
 
 from kernels.jit import compiled
-from kernels.simd import I8X32, I16X16, I32, I32X8, I64, Value, Writer, constant, row_at, tile
+from kernels.lowbit_tiles import UNROLL
+from kernels.simd import (
+    I8,
+    I8X32,
+    I16X16,
+    I32,
+    I32X8,
+    I64,
+    Value,
+    Writer,
+    constant,
+    row_at,
+    stack_bytes,
+    tile,
+)
 
 SAFE_PAIR_SUM = 128
 FORBIDDEN = -(2**62)
@@ -30,31 +47,46 @@ def _pair_sums(w: Writer, value: Value) -> tuple[Value, Value]:
     return w.madd_bytes(positive, ones), w.madd_bytes(negative, ones)
 
 
-@tile(5)
-def _copy_and_flag(w: Writer, source, target, blocks, flags, total):
-    """Copy blocks of 32 codes, flag unsafe pairs (32 bits each), sum codes, and note any -128.
+def _copy(*, is_flagged: bool):
+    """Make the copy of blocks of 32 codes: their sum, and whether one lies beyond the limit.
 
-    ``total`` is 64 bytes: eight partial sums, then 32 bytes of which one is not zero after a -128.
+    ``total`` is 64 bytes: eight partial sums, then 32 bytes of which one is not zero after such a
+    code. If flagged, 32 bits per block at ``flags`` tell unsafe pairs.
     """
-    b = w.b
-    limit = constant(I16X16, SAFE_PAIR_SUM)
 
-    def body(i, so_far: Value, bad: Value):
-        at = b.mul(i, I64(BLOCK))
-        value = w.load(I8X32, b.add(source, at))
-        w.store(value, b.add(target, at))
-        positive, negative = _pair_sums(w, value)
-        unsafe = b.or_(b.icmp_signed(">", positive, limit), b.icmp_signed(">", negative, limit))
-        bytes_ = b.bitcast(b.sext(unsafe, I16X16), I8X32)
-        mask = w.call("llvm.x86.avx2.pmovmskb", I32, [bytes_])
-        w.store(mask, b.add(flags, b.mul(i, I64(4))))
-        signed = w.madd_words(b.sub(positive, negative), constant(I16X16, 1))
-        lowest = b.sext(b.icmp_signed("==", value, constant(I8X32, -128)), I8X32)
-        return [b.add(so_far, signed), b.or_(bad, lowest)]
+    def generate(w: Writer, source, target, blocks, limit, flags, total) -> None:
+        b = w.b
+        highest = w.splat(b.trunc(limit, I8), I8X32)
+        lowest = w.splat(b.trunc(b.neg(limit), I8), I8X32)
+        safe = constant(I16X16, SAFE_PAIR_SUM)
 
-    sums, bad = w.loop(blocks, [constant(I32X8, 0), constant(I8X32, 0)], body)
-    w.store(sums, total)
-    w.store(bad, total, 32)
+        def body(i, so_far: Value, bad: Value):
+            at = b.mul(i, I64(BLOCK))
+            value = w.load(I8X32, b.add(source, at))
+            w.store(value, b.add(target, at))
+            beyond = b.or_(b.icmp_signed(">", value, highest), b.icmp_signed("<", value, lowest))
+            bad = b.or_(bad, b.sext(beyond, I8X32))
+            if is_flagged:
+                positive, negative = _pair_sums(w, value)
+                unsafe = b.or_(
+                    b.icmp_signed(">", positive, safe), b.icmp_signed(">", negative, safe)
+                )
+                bytes_ = b.bitcast(b.sext(unsafe, I16X16), I8X32)
+                mask = w.call("llvm.x86.avx2.pmovmskb", I32, [bytes_])
+                w.store(mask, b.add(flags, b.mul(i, I64(4))))
+                pairs = b.sub(positive, negative)
+            else:
+                pairs = w.madd_bytes(constant(I8X32, 1), value)
+            return [b.add(so_far, w.madd_words(pairs, constant(I16X16, 1))), bad]
+
+        sums, bad = w.loop(blocks, [constant(I32X8, 0), constant(I8X32, 0)], body)
+        w.store(sums, total)
+        w.store(bad, total, 32)
+
+    return tile(6)(generate)
+
+
+_copy_and_flag, _copy_and_sum = _copy(is_flagged=True), _copy(is_flagged=False)
 
 
 @tile(3)
@@ -81,15 +113,51 @@ def _pair_peaks(w: Writer, source, blocks, peak):
     w.store(peaks, peak)
 
 
+@tile(4)
+def _scan(w: Writer, source, blocks, limit, bad):
+    """Make the 32 bytes at ``bad`` not all zero if a code lies beyond the limit."""
+    b = w.b
+    highest = w.splat(b.trunc(limit, I8), I8X32)
+    lowest = w.splat(b.trunc(b.neg(limit), I8), I8X32)
+
+    def body(i, so_far: Value):
+        value = w.load(I8X32, b.add(source, b.mul(i, I64(BLOCK))))
+        beyond = b.or_(b.icmp_signed(">", value, highest), b.icmp_signed("<", value, lowest))
+        return [b.or_(so_far, b.sext(beyond, I8X32))]
+
+    (found,) = w.loop(blocks, [w.load(I8X32, bad)], body)
+    w.store(found, bad)
+
+
 @compiled
-def padded_bytes(k):
-    """Bytes of a row's copy: k rounded up to whole groups of 128 codes."""
-    return (k + 127) // 128 * 128
+def within(x, x_step, rows, k, limit):
+    """Tell whether all codes of ``rows`` rows lie in [-limit, limit]."""
+    bad = stack_bytes(64)
+    any_bad = row_at(bad, 4, np.int64)
+    any_bad[:] = 0
+    whole = k // BLOCK
+    for t in range(rows):
+        row = x + t * x_step
+        _scan(row, whole, limit, bad)
+        rest = row_at(row + whole * BLOCK, k - whole * BLOCK, np.int8)
+        for i in range(rest.size):
+            if rest[i] > limit or rest[i] < -limit:
+                return False
+    return any_bad[0] == 0 and any_bad[1] == 0 and any_bad[2] == 0 and any_bad[3] == 0
+
+
+@compiled
+def row_bytes(codes):
+    """Bytes from one copy to the next: whole groups of 128 codes, and an odd number of lines.
+
+    Rows a power of two apart would all fall on the same few lines of a cache.
+    """
+    return (codes + 127) // 128 * 128 + 64
 
 
 @compiled
 def _sum_of(total):
-    """Sum of the partial sums; FORBIDDEN after a -128."""
+    """Sum of the partial sums; FORBIDDEN after a code beyond the limit."""
     sums = row_at(total, 16, np.int32)
     count = 0
     for i in range(8):
@@ -101,57 +169,132 @@ def _sum_of(total):
 
 
 @compiled
-def copy_row(source, k, target, flags, total):
-    """Copy k codes to ``target``, zeros after, and return their sum, or FORBIDDEN for a -128.
+def _copy_blocks(source, target, blocks, limit, flags, total):
+    if flags:
+        _copy_and_flag(source, target, blocks, limit, flags, total)
+    else:
+        _copy_and_sum(source, target, blocks, limit, 0, total)
+    return _sum_of(total)
 
-    ``flags`` and ``total`` as in _copy_and_flag.
+
+@compiled
+def copy_row(source, k, group, padded, target, limit, flags, total):
+    """Copy k codes to ``target`` and return their sum, or FORBIDDEN for one beyond ``limit``.
+
+    Each group of codes takes ``padded`` places, of which the last are zeros; zeros follow up to
+    whole groups of 128. ``flags`` 0 is none; ``total`` is 64 bytes of room.
     """
-    whole = k // BLOCK
-    _copy_and_flag(source, target, whole, flags, total)
-    count = _sum_of(total)
-    size = padded_bytes(k)
+    if padded == group or k <= group:
+        held, whole = k, k // BLOCK
+        count = _copy_blocks(source, target, whole, limit, flags, total)
+    else:
+        held, whole, count = 0, 0, 0
+    size = ((k + group - 1) // group * padded + 127) // 128 * 128
+    at = target + whole * BLOCK
     if size > whole * BLOCK:
-        at = target + whole * BLOCK
         rest = row_at(at, size - whole * BLOCK, np.int8)
         rest[:] = 0
-        rest[: k - whole * BLOCK] = row_at(source + whole * BLOCK, k - whole * BLOCK, np.int8)
-        _copy_and_flag(at, at, 1, flags + whole * 4, total)
-        more = _sum_of(total)
+        if held == k:
+            rest[: k - whole * BLOCK] = row_at(source + whole * BLOCK, k - whole * BLOCK, np.int8)
+            blocks = 1
+        else:
+            for start in range(0, k, group):
+                length = min(group, k - start)
+                part = row_at(target + start // group * padded, length, np.int8)
+                part[:] = row_at(source + start, length, np.int8)
+            blocks = size // BLOCK
+        more = _copy_blocks(at, at, blocks, limit, flags + whole * 4 if flags else 0, total)
         count = FORBIDDEN if FORBIDDEN in (count, more) else count + more
     return count
 
 
 @compiled
-def split_row(codes, k, flags, extras):
-    """Halve the unsafe pairs of a copied row; list the other halves in ``extras``.
+def group_sums(codes, padded, groups, sums, step):
+    """Write the sums of the groups of a copied row, int32 ``step`` bytes apart."""
+    for g in range(groups):
+        part = row_at(codes + g * padded, padded, np.int8)
+        count = np.int32(0)
+        for i in range(padded):
+            count += np.int32(part[i])
+        row_at(sums + g * step, 1, np.int32)[0] = count
+
+
+@compiled
+def split_quads(codes, flags, first, last, extras):
+    """Halve the unsafe pairs in quads ``first`` to ``last`` of a copied row; list the other halves.
 
     An extra is two int32: the offset in bytes of its quad, and the quad of codes to multiply
     again. Returns their number.
     """
-    row = row_at(codes, padded_bytes(k), np.int8)
-    masks = row_at(flags, (k + BLOCK - 1) // BLOCK, np.uint32)
-    found = 0
-    for block in range(masks.size):
-        if masks[block] == 0:
+    row = row_at(codes, last * QUAD, np.int8)
+    masks = row_at(flags, (last + 7) // 8, np.uint32)
+    found, quad = 0, first
+    while quad < last:
+        mask = masks[quad // 8] >> np.uint32(quad % 8 * QUAD)
+        if mask == 0:
+            quad = (quad // 8 + 1) * 8
             continue
-        for quad in range(BLOCK // QUAD):
-            if (masks[block] >> np.uint32(quad * QUAD)) & np.uint32(15) == 0:
-                continue
-            at = block * BLOCK + quad * QUAD
+        if mask & np.uint32(15):
             entry = row_at(extras + found * 8, 1, np.int32)
-            entry[0] = at
+            entry[0] = quad * QUAD
             other = row_at(extras + found * 8 + 4, QUAD, np.int8)
             for i in range(QUAD):
-                half = row[at + i] // 2
+                half = row[quad * QUAD + i] // 2
                 other[i] = half
-                row[at + i] -= half
+                row[quad * QUAD + i] -= half
             found += 1
+        quad += 1
     return found
 
 
 @compiled
-def widest_sums(codes, k, scratch):
+def split_rows(codes, step, rows, flags, flag_step, group_quads, groups, extras, extra_step, ends):
+    """Split a tile of rows group by group, so that all rows list as many extras in each group.
+
+    Quads of zeros fill the shorter lists. ``ends`` gets, per group, the extras listed so far.
+    """
+    at = 0
+    end = row_at(ends, groups, np.int32)
+    listed = row_at(stack_bytes(64), 16, np.int32)
+    for g in range(groups):
+        longest = 0
+        for r in range(rows):
+            found = split_quads(
+                codes + r * step,
+                flags + r * flag_step,
+                g * group_quads,
+                (g + 1) * group_quads,
+                extras + r * extra_step + at * 8,
+            )
+            listed[r] = found
+            longest = max(longest, found)
+        for r in range(rows):
+            empty = row_at(
+                extras + r * extra_step + (at + listed[r]) * 8, (longest - listed[r]) * 2, np.int32
+            )
+            empty[:] = 0
+        at += longest
+        end[g] = at
+
+
+@compiled
+def widest_sums(codes, size, scratch):
     """Return the largest sum, over 128 codes, of one parity's positive (or negative) codes."""
-    _pair_peaks(codes, padded_bytes(k) // 128, scratch)
+    _pair_peaks(codes, (size + 127) // 128, scratch)
     lanes = row_at(scratch, 16, np.int16)
     return max(lanes[0], lanes[1])
+
+
+@compiled
+def longest_run(bits, widest, group_quads, groups):
+    """Quads whose products with u of ``bits`` bits sum to 16 bits, in any order.
+
+    Any number of them is at most ``2 * 127 * u`` per quad. Where no window of 32 quads has more
+    than ``widest`` of one sign and parity, a run of whole windows has at most that in each; a run
+    that starts within a window touches one window more.
+    """
+    largest = (1 << bits) - 1
+    proven = 32767 // (2 * 127 * largest) // UNROLL * UNROLL
+    windows = 32767 // (largest * widest) if widest else 1 << 20
+    starts_whole = groups == 1 or group_quads % 32 == 0 or 32 % group_quads == 0
+    return max(proven, 32 * (windows if starts_whole else windows - 1))

@@ -8,14 +8,16 @@ from kernels.simd import F32 as F32_LANE
 from kernels.simd import F32X8, I32X8, I64, Writer, row_at, stack_bytes, tile
 
 WIDTH = 16
-SCALED, RAW, FLOATS = 0, 1, 2
-"""What becomes of sums: integers times scales, integers as they are, floats times a scale."""
+SCALED, RAW, FLOATS, ROW_SCALES = 0, 1, 2, 3
+"""What becomes of sums: integers times both scales, integers as they are, floats times the scale
+of the output, floats times the scale of the row."""
 
 
-def _finish(is_integer: bool):
-    """Make the step out[r] = float32(sums[r]) * x_scale[r] * w_scale + bias for 16 outputs.
+def _finish(*, is_integer: bool, by_row: bool, by_output: bool):
+    """Make the step out[r] = sums[r] * x_scale[r] * w_scale + bias for 16 outputs.
 
-    Every operation is rounded to float32, in this order; float sums know no x_scale.
+    Every operation is rounded to float32, in this order, integers at first; a scale that is not
+    asked for is left out.
     """
 
     def generate(w: Writer, sums, rows, x_scale, x_step, w_scale, bias, out, out_step) -> None:
@@ -24,12 +26,14 @@ def _finish(is_integer: bool):
         def body(r):
             at, to = b.add(sums, b.mul(r, I64(64))), b.add(out, b.mul(r, out_step))
             for j in range(2):
+                y = w.load(I32X8 if is_integer else F32X8, at, 32 * j)
                 if is_integer:
+                    y = w.to_f32(y)
+                if by_row:
                     one = w.load(F32_LANE, b.add(x_scale, b.mul(r, x_step)))
-                    y = b.fmul(w.to_f32(w.load(I32X8, at, 32 * j)), w.splat(one, F32X8))
-                else:
-                    y = w.load(F32X8, at, 32 * j)
-                y = b.fmul(y, w.load(F32X8, w_scale, 32 * j))
+                    y = b.fmul(y, w.splat(one, F32X8))
+                if by_output:
+                    y = b.fmul(y, w.load(F32X8, w_scale, 32 * j))
                 w.store(b.fadd(y, w.load(F32X8, bias, 32 * j)), to, 32 * j)
             return []
 
@@ -38,7 +42,9 @@ def _finish(is_integer: bool):
     return tile(8)(generate)
 
 
-_finish_sums, _finish_floats = _finish(is_integer=True), _finish(is_integer=False)
+_scaled = _finish(is_integer=True, by_row=True, by_output=True)
+_floats = _finish(is_integer=False, by_row=False, by_output=True)
+_row_scales = _finish(is_integer=False, by_row=True, by_output=False)
 
 
 @compiled
@@ -56,15 +62,18 @@ def emit(sums, rows, width, x_scale, x_step, w_scale, bias, out, out_step, mode)
     row_at(biases, WIDTH, np.float32)[:] = float32(0.0)
     if width < WIDTH:
         row_at(scales, WIDTH, np.float32)[:] = float32(0.0)
-        row_at(scales, width, np.float32)[:] = row_at(w_scale, width, np.float32)
+        if mode != ROW_SCALES:
+            row_at(scales, width, np.float32)[:] = row_at(w_scale, width, np.float32)
         if bias:
             row_at(biases, width, np.float32)[:] = row_at(bias, width, np.float32)
     at_scale = scales if width < WIDTH else w_scale
     at_bias = bias if bias and width == WIDTH else biases
     if mode == FLOATS:
-        _finish_floats(sums, rows, x_scale, x_step, at_scale, at_bias, target, step)
+        _floats(sums, rows, x_scale, x_step, at_scale, at_bias, target, step)
+    elif mode == ROW_SCALES:
+        _row_scales(sums, rows, x_scale, x_step, at_scale, at_bias, target, step)
     else:
-        _finish_sums(sums, rows, x_scale, x_step, at_scale, at_bias, target, step)
+        _scaled(sums, rows, x_scale, x_step, at_scale, at_bias, target, step)
     if width < WIDTH:
         for r in range(rows):
             y = row_at(out + r * out_step, width, np.float32)

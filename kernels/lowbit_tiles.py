@@ -1,14 +1,32 @@
-"""Register tiles of the integer linear layers.
+"""Register tiles of the integer linear layers: 16 outputs of a few rows, summed over quads.
 
-As the stored weight is the unsigned operand, sum(x * (w + offset)) - offset * sum(x) is the result;
-the second part is where the sums start.
+Weight codes are stored with an offset, as the unsigned operand of vpmaddubsw. The tiles add
+``sum((code + offset) x)`` to int32 sums; ``-offset * sum(x)`` is where a caller lets these start.
 """
 
-from kernels.quads import QUAD, WIDTH
-from kernels.simd import I8X32, I16X16, I32, I32X8, I64, Value, Writer, constant, tile
+from collections.abc import Iterator
 
-SHORT_RUN = 8
-"""Quads whose 4-bit products always fit 16 bits."""
+from llvmlite import ir
+from numba.core import cgutils
+
+from kernels.quads import QUAD, WIDTH
+from kernels.simd import (
+    F32X8,
+    I8X32,
+    I16X16,
+    I32,
+    I32X8,
+    I64,
+    Value,
+    Writer,
+    constant,
+    tile,
+)
+
+AHEAD = 1024
+"""Bytes of a panel that few rows ask for ahead: memory then feeds one core a tenth faster."""
+UNROLL = 4
+"""Quads per step of the tiles that sum in 16 bits; a panel of such codes is a multiple of them."""
 
 
 def row_addresses(w: Writer, x, step, rows: int) -> list[Value]:
@@ -16,22 +34,38 @@ def row_addresses(w: Writer, x, step, rows: int) -> list[Value]:
     return [w.b.add(x, w.b.mul(step, I64(r))) for r in range(rows)]
 
 
-def _starts(w: Writer, starts, rows: int) -> list[Value]:
-    """Two vectors per row of its first sum, int32 at ``starts``."""
-    return [w.splat(w.load(I32, starts, 4 * (i // 2)), I32X8) for i in range(2 * rows)]
+def prefetch(w: Writer, address: Value) -> None:
+    """Ask for the cache line at ``address``, which may lie past the end of all arrays."""
+    pointer = w.b.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [pointer.type, I32, I32, I32])
+    function = cgutils.get_or_insert_function(w.b.module, kind, "llvm.prefetch.p0")
+    w.b.call(function, [pointer, I32(0), I32(3), I32(1)])
 
 
-def _broadcast(w: Writer, row: Value, at: Value) -> Value:
-    """Quad of activation codes in all lanes."""
-    return w.splat(w.load(I32, w.b.add(row, at)), I8X32)
+def kept(w: Writer, value: Value) -> Value:
+    """Return the value, as something that the compiler cannot see through.
+
+    Else it turns ``(sum + a) + b`` into ``sum + (a + b)``, and runs out of registers.
+    """
+    same = ir.FunctionType(value.type, [value.type])
+    return w.b.asm(same, "", "=x,0", [value], side_effect=False)
+
+
+def fence(w: Writer) -> None:
+    """Keep loads from being moved up or down past this place: early ones take registers."""
+    w.b.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
 
 
 def tile_8(rows: int):
-    """Make the tile sums[r][0:16] = starts[r] + sum over quads of (w + 127) x[r], extras too."""
+    """Make the tile sums[r][0:16] += sum over quads of u x[r], for u of 8 bits, and over extras.
+
+    Every pair of products must fit 16 bits; pairs are widened at once. Extras, ``count`` per row,
+    are pairs of int32: the number of the first of four steps from ``whole``, and their codes.
+    """
     ones = constant(I16X16, 1)
 
     def generate(
-        w: Writer, x, x_step, panel, quads, starts, extras, extra_step, counts, sums
+        w: Writer, x, x_step, panel, quads, extras, extra_step, count, whole, sums
     ) -> None:
         b = w.b
         row = row_addresses(w, x, x_step, rows)
@@ -44,108 +78,138 @@ def tile_8(rows: int):
         def body(i, *carried: Value):
             acc = list(carried)
             at_w = b.add(panel, b.mul(i, I64(64)))
+            if rows <= 2:
+                prefetch(w, w.at(at_w, AHEAD))
             weights = [w.load(I8X32, at_w, 32 * j) for j in range(2)]
             for r in range(rows):
-                step(acc, _broadcast(w, row[r], b.mul(i, I64(QUAD))), weights, r)
+                at = b.add(row[r], b.mul(i, I64(QUAD)))
+                step(acc, w.splat(w.load(I32, at), I8X32), weights, r)
             return acc
-
-        acc = w.loop(quads, _starts(w, starts, rows), body)
 
         def again(i, *carried: Value):
             acc = list(carried)
             for r, one in enumerate(row_addresses(w, extras, extra_step, rows)):
                 at = b.add(one, b.mul(i, I64(8)))
                 offset = b.sext(w.load(I32, at), I64)
-                at_w = b.add(panel, b.mul(offset, I64(WIDTH)))
+                at_w = b.add(whole, b.mul(offset, I64(WIDTH)))
                 weights = [w.load(I8X32, at_w, 32 * j) for j in range(2)]
-                step(acc, _broadcast(w, at, I64(4)), weights, r)
+                step(acc, w.splat(w.load(I32, at, 4), I8X32), weights, r)
             return acc
 
-        acc = w.loop(b.sext(w.load(I32, counts), I64), acc, again)
+        acc = [w.load(I32X8, sums, 32 * i) for i in range(2 * rows)]
+        acc = w.loop(quads, acc, body)
+        acc = w.loop(count, acc, again)
         for i, value in enumerate(acc):
             w.store(value, sums, 32 * i)
 
     return tile(9)(generate)
 
 
-def tile_4(rows: int):
-    """Make the tile sums[r][0:16] = starts[r] + sum over quads of w x[r], ``run`` in 16 bits."""
-    ones = constant(I16X16, 1)
-    unroll = 4
+def _unpacked(w: Writer, at: Value, field: int) -> Iterator[tuple[Value, Value]]:
+    """Yield two vectors for each of ``UNROLL`` quads, from fields of 8, 4 or 2 bits at ``at``."""
+    for u in range(UNROLL):
+        fence(w)
+        if field == 8:
+            yield w.load(I8X32, at, 64 * u), w.load(I8X32, at, 64 * u + 32)
+        elif field == 4:
+            yield w.halves(w.load(I8X32, at, 32 * u))
+        elif u % 2 == 0:
+            packed = w.b.bitcast(w.load(I8X32, at, 16 * u), I16X16)
+            parts = []
+            for shift in (0, 2, 4, 6):
+                words = w.b.lshr(packed, constant(I16X16, shift))
+                parts.append(w.b.and_(w.b.bitcast(words, I8X32), constant(I8X32, 3)))
+            yield parts[0], parts[1]
+        else:
+            yield parts[2], parts[3]
 
-    def generate(w: Writer, x, x_step, panel, quads, run, starts, sums) -> None:
+
+def tile_low(rows: int, field: int):
+    """Make the tile sums[r][0:16] += sum over quads of u x[r], ``run`` quads at a time in 16 bits.
+
+    ``field`` is the number of bits from one u to the next: 8 after ``unpack``, else as stored.
+    ``quads`` and ``run`` are multiples of UNROLL; the caller proves that a run cannot overflow.
+    """
+    ones = constant(I16X16, 1)
+
+    def generate(w: Writer, x, x_step, panel, quads, run, sums) -> None:
         b = w.b
         row = row_addresses(w, x, x_step, rows)
-        for i, value in enumerate(_starts(w, starts, rows)):
-            w.store(value, sums, 32 * i)
 
         def outer(o):
             start = b.mul(o, run)
 
             def body(i, *carried: Value):
                 acc = list(carried)
-                first = b.add(start, b.mul(i, I64(unroll)))
-                for u in range(unroll):
-                    at_w = b.add(panel, b.mul(first, I64(64)))
-                    weights = [w.load(I8X32, at_w, u * 64 + 32 * j) for j in range(2)]
+                first = b.add(start, b.mul(i, I64(UNROLL)))
+                at_w = b.add(panel, b.mul(first, I64(8 * field)))
+                for line in range(field // 2 if field < 8 else 0):
+                    prefetch(w, w.at(at_w, AHEAD + 64 * line))
+                for u, weights in enumerate(_unpacked(w, at_w, field)):
                     for r in range(rows):
                         at = b.add(row[r], b.mul(first, I64(QUAD)))
                         codes = w.splat(w.load(I32, at, u * QUAD), I8X32)
                         for j in range(2):
-                            acc[2 * r + j] = b.add(acc[2 * r + j], w.madd_bytes(weights[j], codes))
+                            products = w.madd_bytes(weights[j], codes)
+                            acc[2 * r + j] = kept(w, b.add(acc[2 * r + j], products))
                 return acc
 
             left = b.sub(quads, start)
             count = b.select(b.icmp_signed("<", left, run), left, run)
-            acc = w.loop(b.sdiv(count, I64(unroll)), [constant(I16X16, 0)] * (2 * rows), body)
+            acc = w.loop(b.sdiv(count, I64(UNROLL)), [constant(I16X16, 0)] * (2 * rows), body)
             for i, value in enumerate(acc):
                 w.store(b.add(w.load(I32X8, sums, 32 * i), w.madd_words(value, ones)), sums, 32 * i)
             return []
 
         w.loop(b.sdiv(b.add(quads, b.sub(run, I64(1))), run), [], outer)
 
-    return tile(7)(generate)
-
-
-def tile_4_direct(rows: int):
-    """Make the same tile on packed codes, unpacked in registers: for few rows."""
-    ones = constant(I16X16, 1)
-
-    def generate(w: Writer, x, x_step, panel, quads, starts, sums) -> None:
-        b = w.b
-        row = row_addresses(w, x, x_step, rows)
-
-        def outer(o, *carried: Value):
-            acc: list[Value] = [constant(I16X16, 0)] * (2 * rows)
-            at_w = b.add(panel, b.mul(o, I64(SHORT_RUN * 32)))
-            for u in range(SHORT_RUN):
-                weights = w.halves(w.load(I8X32, at_w, u * 32))
-                for r in range(rows):
-                    at = b.add(row[r], b.mul(o, I64(SHORT_RUN * QUAD)))
-                    codes = w.splat(w.load(I32, at, u * QUAD), I8X32)
-                    for j in range(2):
-                        acc[2 * r + j] = b.add(acc[2 * r + j], w.madd_bytes(weights[j], codes))
-            return [
-                b.add(total, w.madd_words(part, ones))
-                for total, part in zip(carried, acc, strict=True)
-            ]
-
-        acc = w.loop(b.sdiv(quads, I64(SHORT_RUN)), _starts(w, starts, rows), outer)
-        for i, value in enumerate(acc):
-            w.store(value, sums, 32 * i)
-
     return tile(6)(generate)
 
 
-@tile(3)
-def unpack_4(w: Writer, source, target, quads) -> None:
-    """Write the nibbles of packed quads as bytes, outputs 0 to 15 in order."""
+def unpack(field: int):
+    """Make the step that writes ``quads`` packed quads as bytes, outputs 0 to 15 in order."""
 
-    def body(i):
-        at = w.b.add(target, w.b.mul(i, I64(64)))
-        low, high = w.halves(w.load(I8X32, w.b.add(source, w.b.mul(i, I64(32)))))
-        w.store(low, at)
-        w.store(high, at, 32)
-        return []
+    def generate(w: Writer, source, target, quads) -> None:
+        b = w.b
 
-    w.loop(quads, [], body)
+        def body(i):
+            at = b.add(source, b.mul(i, I64(8 * field * UNROLL)))
+            to = b.add(target, b.mul(i, I64(64 * UNROLL)))
+            for u, weights in enumerate(_unpacked(w, at, field)):
+                for j in range(2):
+                    w.store(weights[j], to, 64 * u + 32 * j)
+            return []
+
+        w.loop(b.sdiv(quads, I64(UNROLL)), [], body)
+
+    return tile(3)(generate)
+
+
+def finish_group(*, has_zeros: bool):
+    """Make the step y[r] += (float32(sums[r]) - zero * x_sums[r]) * scale for 16 outputs.
+
+    Every operation is rounded to float32, in this order. ``x_sums`` are int32, rows of ``sums`` and
+    ``y`` 64 bytes; without zeros the bracket is float32(sums[r]).
+    """
+
+    def generate(w: Writer, rows, sums, x_sums, scale, zero, y) -> None:
+        b = w.b
+        scales = [w.load(F32X8, scale, 32 * j) for j in range(2)]
+        zeros = [w.load(F32X8, zero, 32 * j) for j in range(2)] if has_zeros else []
+
+        def body(r):
+            at, to = b.add(sums, b.mul(r, I64(64))), b.add(y, b.mul(r, I64(64)))
+            if has_zeros:
+                total = b.sitofp(w.load(I32, b.add(x_sums, b.mul(r, I64(4)))), F32X8.element)
+                total = w.splat(total, F32X8)
+            for j in range(2):
+                part = w.to_f32(w.load(I32X8, at, 32 * j))
+                if has_zeros:
+                    part = b.fsub(part, b.fmul(zeros[j], total))
+                part = b.fmul(part, scales[j])
+                w.store(b.fadd(w.load(F32X8, to, 32 * j), part), to, 32 * j)
+            return []
+
+        w.loop(rows, [], body)
+
+    return tile(6)(generate)
