@@ -19,7 +19,7 @@ EPSILON = float(np.finfo(np.float32).eps)
 
 def _run(x, w, *, bias=None, threads=1):
     panel = panels.prepare_linear(enc.encode_dense(w), rows=len(x))
-    assert panel.kernel == "f32_6x16"
+    assert panel.kernel == "f32_dense"
     out = np.full((len(x), len(w)), np.nan, np.float32)
     panels.linear(panel, x, out, bias=bias, threads=threads)
     return out
