@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import Dim
 
+from cosim.bench.measure import Row
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import parse_recipe
 from cosim.execute import KernelChoice, Weights, plan
@@ -27,6 +28,7 @@ from cosim.models import GraphSpec
 from cosim.models.attention import Attention
 from kernels import harness
 
+ANCHOR = "torch"
 LAYERS, WIDTH, HEADS, HIDDEN, FRAMES = 12, 768, 12, 3072, 499
 _CODES = {"bits": 8, "scale": "dynamic", "per": "row"}
 RECIPES: Mapping[str, list[dict[str, object]]] = {
@@ -120,7 +122,7 @@ def prepared(network: Encoder, recipe: str, x: Tensor) -> Prepared:
 
 def torch_sides(network: Encoder, x: Tensor) -> dict[str, Prepared]:
     """Return torch in fp32, and in dynamic int8 with every engine that this build has."""
-    sides = {"torch": network}
+    sides = {ANCHOR: network}
     for engine in ("fbgemm", "onednn"):
         if engine in torch.backends.quantized.supported_engines:
             torch.backends.quantized.engine = engine
@@ -145,13 +147,11 @@ def _torch_side(module: nn.Module, x: Tensor) -> Prepared:
     return Prepared(run, output)
 
 
-def encoder_rows(
-    text: str, *, rounds: int = 4, layers: int = LAYERS
-) -> Iterator[dict[str, object]]:
-    """Yield one row per recipe and torch engine whose case id contains `text`.
+def encoder_rows(text: str, *, rounds: int = 4, layers: int = LAYERS) -> Iterator[Row]:
+    """Yield one row per recipe whose case id contains `text`; torch's int8 engines are peers.
 
-    One thread, process CPU time, all sides in alternation. `relative_error` is the distance of the
-    output from torch's fp32 output, over its norm.
+    One thread, process CPU time, all sides in alternation. `error` is the distance of the output
+    from torch's fp32 output, over its norm.
     """
     shape = f"{WIDTH}x{HIDDEN}-T{FRAMES}"
     recipes = [name for name in RECIPES if text in f"encoder_{name}/{shape}"]
@@ -160,24 +160,39 @@ def encoder_rows(
     network = encoder(layers=layers)
     x = torch.randn(1, FRAMES, WIDTH, generator=torch.Generator().manual_seed(1))
     sides = torch_sides(network, x)
+    peers = [name for name in sides if name != ANCHOR]
     sides |= {f"encoder_{name}": prepared(network, name, x) for name in recipes}
     samples = harness.alternate(
         {name: side.run for name, side in sides.items()}, rounds=rounds, clock=process_time
     )
-    wanted = sides["torch"].output()
-    for name, side in sides.items():
-        if name == "torch":
-            continue
+    wanted = sides[ANCHOR].output()
+
+    def error(name: str) -> float:
+        return float(np.linalg.norm(sides[name].output() - wanted) / np.linalg.norm(wanted))
+
+    for recipe in recipes:
+        name = f"encoder_{recipe}"
+        against = harness.ratio(samples[ANCHOR], samples[name])
         yield {
             "kernel": name,
             "shape": shape,
             "threads": 1,
-            "ratio_torch": samples["torch"].median_s / samples[name].median_s,
+            "ratio_torch": against.median,
             "ratio_numpy": None,
             "share_of_limit": None,
             "gops": None,
+            "case": f"{name}/{shape}",
+            "weights": "hot",
             "seconds": samples[name].median_s,
-            "relative_error": float(
-                np.linalg.norm(side.output() - wanted) / np.linalg.norm(wanted)
-            ),
+            "ratio_torch_interval": [against.low, against.high, against.coverage],
+            "error": error(name),
+            "peers": {
+                other: {
+                    "ratio_torch": harness.ratio(samples[ANCHOR], samples[other]).median,
+                    "ratio_ours": harness.ratio(samples[other], samples[name]).median,
+                    "error": error(other),
+                }
+                for other in peers
+            },
+            "notes": [f"{layers} layers, weights drawn"],
         }
