@@ -14,7 +14,7 @@ from cosim import results
 from cosim.bench import linear, others
 from cosim.bench.cases import AbsentError, Plan, chosen
 from cosim.bench.machine import describe, load_average
-from cosim.bench.measure import Row, measure
+from cosim.bench.measure import Row, row_of
 from cosim.bench.whole import NETWORKS
 from cosim.errors import CosimError
 from cosim.evaluate import Progress
@@ -71,7 +71,7 @@ def bench(text: str, *, rounds: int, progress: Progress, threads: int = 1) -> Be
         progress.stage("timing kernels", total=len(found))
     for plan in found:
         try:
-            rows.append(measure(plan, plan.make(), measured, rounds=rounds))
+            rows.append(row_of(plan, plan.make(), measured, rounds=rounds))
         except AbsentError as error:
             skipped.append({"case": plan.id, "note": str(error)})
         except Exception as error:  # noqa: BLE001 (one broken kernel must not hide the others)

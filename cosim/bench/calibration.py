@@ -19,7 +19,7 @@ from kernels import harness, panels
 F32 = NDArray[np.float32]
 STEPS, OUTPUTS = 768, 1536
 ROWS = (1, 8, 16, 100, 499)
-DENSITIES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.95)
+DENSITIES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)
 ROUNDS = 9
 COLD_ROWS = 8
 """Up to so many rows, those of decoding, weights come from memory."""
@@ -36,7 +36,7 @@ _PATTERNS: Mapping[str, tuple[int, int]] = {
 
 
 def calibrate(progress: Progress, *, rounds: int = ROUNDS) -> Dispatch:
-    """Return how much faster each sparse form is, over rows and densities, in 10 to 30 seconds."""
+    """Return how much faster each sparse form is, over rows and densities, in about a minute."""
     weight = matrices.gaussian(OUTPUTS, STEPS, linear.SEED)
     progress.stage("calibrating the choice of kernels", total=len(ROWS))
     points: list[Point] = []

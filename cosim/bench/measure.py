@@ -17,7 +17,7 @@ _OWN = (OURS, QUANTIZING)
 ROUNDS = 15
 
 
-def measure(plan: Plan, case: Case, peaks: Mapping[str, Peak], *, rounds: int = ROUNDS) -> Row:
+def row_of(plan: Plan, case: Case, peaks: Mapping[str, Peak], *, rounds: int = ROUNDS) -> Row:
     """Return the row of a case: all sides in alternation.
 
     One thread is timed in CPU time of the thread, more in wall time. ``gops`` comes from the

@@ -66,7 +66,8 @@ def network_rows(
 
     One thread, process CPU time. Each round every engine takes every input, in turns; a ratio is
     that of the sums over inputs, median over rounds. ``error`` is the share of inputs whose result
-    differs from that of the anchor, torch.
+    differs from that of the anchor, torch; ``length_ratio`` the tokens said over those of torch,
+    as time goes with them.
     """
     spoken = {key: [engine(one) for one in inputs] for key, engine in engines.items()}
     seconds: dict[str, list[float]] = {key: [] for key in engines}
@@ -100,6 +101,7 @@ def network_rows(
             "seconds": samples[key].median_s / len(inputs),
             "ratio_torch_interval": [against.low, against.high, against.coverage],
             "error": differing(key),
+            "length_ratio": _length(spoken[key]) / max(1, _length(spoken[ANCHOR])),
             "peers": {
                 other: {
                     "ratio_torch": ratio(samples[ANCHOR], samples[other]).median,
@@ -111,6 +113,11 @@ def network_rows(
             },
             "notes": list(notes),
         }
+
+
+def _length(results: Sequence[object]) -> int:
+    """Return the number of tokens in all results, 0 for results that are no sequences."""
+    return sum(len(one) for one in results if isinstance(one, tuple))
 
 
 # --- Whisper ----------------------------------------------------------------------------------

@@ -313,9 +313,12 @@ def _networks(rows: Sequence[Row]) -> str:
         return ""
     head = (
         "## Whole networks\n\nOne thread, process CPU time. The error of a transcriber is the "
-        "share of utterances whose tokens differ from torch's.\n\n"
+        "share of utterances whose tokens differ from torch's, the length its tokens over "
+        "torch's; that of an encoder is the distance of its output from torch fp32.\n\n"
     )
-    return head + _table(("network", "vs torch", "95 %", "goal", "seconds", "error"), lines)
+    return head + _table(
+        ("network", "vs torch", "95 %", "goal", "seconds", "error", "length"), lines
+    )
 
 
 def _network_lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
@@ -330,12 +333,13 @@ def _network_lines(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
             shown(NETWORK.get(str(row["kernel"]))),
             shown(row.get("seconds"), ".3f"),
             shown(row.get("error", row.get("relative_error")), ".2g"),
+            shown(row.get("length_ratio")),
         )
         for name, peer in row.get("peers", {}).items():
             if name != "torch" and (name, row["shape"]) not in shown_peers:
                 shown_peers.add((name, row["shape"]))
                 error = shown(peer["error"], ".2g")
-                yield (f"{name} (peer)", shown(peer["ratio_torch"]), "", "", "", error)
+                yield (f"{name} (peer)", shown(peer["ratio_torch"]), "", "", "", error, "")
 
 
 def _absent(rows: Sequence[Row], total: Mapping[str, Any]) -> str:

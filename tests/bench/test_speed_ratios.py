@@ -12,7 +12,7 @@ import torch
 
 from cosim.bench import plans
 from cosim.bench.cases import AbsentError
-from cosim.bench.measure import measure
+from cosim.bench.measure import row_of
 from cosim.bench.targets import BREAK_EVEN_SPARSITY, NETWORK, NUMPY_F32, TARGETS, target_of
 from cosim.bench.whole import whisper_rows
 from cosim.errors import CosimError
@@ -64,7 +64,7 @@ def measured(name, limits, benchmark):
         case = plan.make()
     except AbsentError as error:
         pytest.skip(str(error))
-    row = measure(plan, case, limits)
+    row = row_of(plan, case, limits)
     benchmark.group = plan.shape + ("-cold" if plan.is_cold else "")
     benchmark.extra_info.update({key: row[key] for key in INFORMATION if key in row})
     benchmark.extra_info["machine_peaks"] = {key: peak.rate for key, peak in limits.items()}
