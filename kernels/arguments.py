@@ -1,7 +1,11 @@
-"""Checks of arrays before native code runs: type, byte order, alignment, dimensions."""
+"""Checks before native code runs: type, byte order, alignment, dimensions, threads."""
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kernels.jit import Entry
 
 Array = NDArray[np.generic]
 FLOATS = np.dtype(np.float32)
@@ -22,6 +26,15 @@ def require(name: str, dtype: np.dtype[np.generic], dimensions: int, *arrays: Ar
             raise ValueError(
                 f"{name}: found {told(array)}{state}; expected {dimensions} dimensions, aligned"
             )
+
+
+def on_threads(run: Entry, threads: int) -> Any:
+    """Return the form of an entry for that many threads; ValueError for less than one."""
+    if threads < 1:
+        raise ValueError(
+            f"{run.__name__.lstrip('_')}: threads: found {threads}, expected 1 or more"
+        )
+    return run if threads == 1 else run.ready_parallel()
 
 
 def told(array: Array) -> str:

@@ -8,10 +8,11 @@ the first cache, and a register tile of 6 outputs runs over the taps.
 from typing import Any
 
 import numpy as np
-from numba import float32, int64
+from numba import float32, int64, prange
 from numpy.typing import NDArray
 
-from kernels.arguments import FLOATS, require, told
+from kernels.arguments import FLOATS, on_threads, require, told
+from kernels.finish import share
 from kernels.finish_rows import ACTIVATIONS, activate
 from kernels.jit import compiled, entry, in1, in2, in3, out2
 from kernels.mathematics import FUSE
@@ -127,17 +128,15 @@ def _fits(x, panels, bias, stride, padding, out):
     return channels == 1 or (x.strides[1] == 4 and out.strides[1] == 4)
 
 
-@entry(in2(float32), in3(float32), in1(float32), int64, int64, int64, out2(float32))
-def _depthwise(x, panels, bias, stride, padding, steps, out):
-    if not _fits(x, panels, bias, stride, padding, out):
-        return 1
-    size, (frames, channels) = panels.shape[1], out.shape
-    block = max(OUTPUTS, (STRIP_BYTES // LINE - size) // stride // OUTPUTS * OUTPUTS)
+@compiled
+def _span(x, panels, bias, stride, padding, steps, out, block, t0, t1):
+    """Compute outputs ``t0`` to ``t1`` of all channels, a strip of ``block`` at a time."""
+    size, channels = panels.shape[1], out.shape[1]
     memory = np.empty(((block - 1) * stride + size + block + 1, CHANNELS), np.float32)
     start = stack_bytes(64)
     first_sums = row_at(start, CHANNELS, np.float32)
-    for t in range(0, frames, block):
-        rows = min(block, frames - t)
+    for t in range(t0, t1, block):
+        rows = min(block, t1 - t)
         target = out.ctypes.data + t * out.strides[0]
         for c in range(0, channels, CHANNELS):
             width = min(CHANNELS, channels - c)
@@ -156,6 +155,17 @@ def _depthwise(x, panels, bias, stride, padding, steps, out):
                 copy_row(edge + r * LINE, target + 4 * c + r * out.strides[0], width)
         for r in range(rows):
             activate(target + r * out.strides[0], target + r * out.strides[0], channels, steps)
+
+
+@entry(in2(float32), in3(float32), in1(float32), int64, int64, int64, out2(float32), int64)
+def _depthwise(x, panels, bias, stride, padding, steps, out, threads):
+    if not _fits(x, panels, bias, stride, padding, out):
+        return 1
+    size, frames = panels.shape[1], out.shape[0]
+    block = max(OUTPUTS, (STRIP_BYTES // LINE - size) // stride // OUTPUTS * OUTPUTS)
+    for c in prange(threads):
+        t0, t1 = share(frames, OUTPUTS, threads, c)
+        _span(x, panels, bias, stride, padding, steps, out, block, t0, t1)
     return 0
 
 
@@ -168,13 +178,15 @@ def depthwise_conv1d(
     stride: int = 1,
     padding: int = 0,
     activation: str = "none",
+    threads: int = 1,
 ) -> None:
     """Write the convolution over time of ``x (T, C)``, each channel with its own weights.
 
     ``panels`` come from ``pack_depthwise``; ``bias`` is (C); ``out`` is ((T + 2 padding - size) //
     stride + 1, C) and shares no memory with x. ``activation`` (a key of
     ``kernels.finish_rows.ACTIVATIONS``) is applied to the result, block by block. The error before
-    it is at most (size + 1) 2**-24 times the sum of |x| |w| and |bias|.
+    it is at most (size + 1) 2**-24 times the sum of |x| |w| and |bias|. Outputs are shared over
+    ``threads``, on which no result depends.
 
     >>> panels = pack_depthwise(np.array([[1.0, 10.0, 100.0]], np.float32))
     >>> out = np.empty((2, 1), np.float32)
@@ -187,7 +199,8 @@ def depthwise_conv1d(
     require("depthwise_conv1d", FLOATS, 3, panels)
     require("depthwise_conv1d", FLOATS, 1, bias)
     fits = activation in ACTIVATIONS and not np.may_share_memory(x, out)
-    if not fits or _depthwise(x, panels, bias, stride, padding, ACTIVATIONS[activation], out):
+    run, steps = on_threads(_depthwise, threads), ACTIVATIONS.get(activation, 0)
+    if not fits or run(x, panels, bias, stride, padding, steps, out, threads):
         raise ValueError(
             f"depthwise_conv1d: found x {told(x)} strides {x.strides}, panels {told(panels)}, bias "
             f"{told(bias)}, out {told(out)} strides {out.strides}, stride {stride}, padding "

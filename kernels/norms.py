@@ -8,10 +8,11 @@ results NaN. TypeError and ValueError say what does not fit, before anything is 
 """
 
 import numpy as np
-from numba import float32, float64, int64
+from numba import float32, float64, int64, prange
 from numpy.typing import NDArray
 
-from kernels.arguments import FLOATS, require, told
+from kernels.arguments import FLOATS, on_threads, require, told
+from kernels.finish import share
 from kernels.finish_rows import ACTIVATIONS, activate
 from kernels.jit import compiled, entry, in1, in2, out2
 from kernels.norm_tiles import (
@@ -49,6 +50,9 @@ def _plain(row, width):
 @compiled
 def _merge(state, count, mean, squares):
     """Add ``count`` values of that mean and sum of squared deviations to (count, mean, squares)."""
+    if state[0] == 0.0:
+        state[0], state[1], state[2] = count, mean, squares
+        return
     total = state[0] + count
     delta = mean - state[1]
     state[1] += delta * (count / total)
@@ -70,8 +74,23 @@ def _merge_row(state, source, width, scratch):
         _merge(state, float64(count), float64(numbers[0]) + off, squares)
 
 
-@entry(in2(float32), in1(float32), in1(float32), float64, int64, out2(float32))
-def _layer_norm(x, gamma, beta, eps, steps, out):
+@compiled
+def _normal_rows(x, step, gamma, beta, eps, steps, out, out_step, first, last, width):
+    """Normalise rows ``first`` to ``last``; all but the counts, eps and steps are addresses."""
+    scratch, memory = stack_bytes(64), stack_bytes(24)
+    state, numbers = row_at(memory, 3, np.float64), row_at(scratch, 2, np.float32)
+    for t in range(first, last):
+        source, target = x + t * step, out + t * out_step
+        state[0] = state[1] = state[2] = 0.0
+        _merge_row(state, source, width, scratch)
+        numbers[0] = float32(state[1])
+        numbers[1] = float32(1.0 / np.sqrt(state[2] / width + eps))
+        normal_row(source, scratch, gamma, beta, target, width)
+        activate(target, target, width, steps)
+
+
+@entry(in2(float32), in1(float32), in1(float32), float64, int64, out2(float32), int64)
+def _layer_norm(x, gamma, beta, eps, steps, out, threads):
     rows, width = out.shape
     if rows == 0 and x.shape[0] == 0 and x.shape[1] == width:
         return 0
@@ -79,26 +98,30 @@ def _layer_norm(x, gamma, beta, eps, steps, out):
         return 1
     if not (_plain(gamma, width) and _plain(beta, width)):
         return 1
-    scratch, memory = stack_bytes(64), stack_bytes(24)
-    state, numbers = row_at(memory, 3, np.float64), row_at(scratch, 2, np.float32)
-    for t in range(rows):
-        source, target = x.ctypes.data + t * x.strides[0], out.ctypes.data + t * out.strides[0]
-        state[:] = 0.0
-        _merge_row(state, source, width, scratch)
-        numbers[0] = float32(state[1])
-        numbers[1] = float32(1.0 / np.sqrt(state[2] / width + eps))
-        normal_row(source, scratch, gamma.ctypes.data, beta.ctypes.data, target, width)
-        activate(target, target, width, steps)
+    source, target = int64(x.ctypes.data), int64(out.ctypes.data)
+    times, plus = int64(gamma.ctypes.data), int64(beta.ctypes.data)
+    step, out_step = x.strides[0], out.strides[0]
+    for c in prange(threads):
+        first, last = share(rows, 1, threads, c)
+        _normal_rows(source, step, times, plus, eps, steps, target, out_step, first, last, width)
     return 0
 
 
 def layer_norm(
-    x: F32, gamma: F32, beta: F32, eps: float, out: F32, *, activation: str = "none"
+    x: F32,
+    gamma: F32,
+    beta: F32,
+    eps: float,
+    out: F32,
+    *,
+    activation: str = "none",
+    threads: int = 1,
 ) -> None:
     """Write (x - mean) / sqrt(variance + eps) * gamma + beta of each row of ``x (R, K)``.
 
     ``gamma`` and ``beta`` are (K); ``out`` may be x. ``activation`` (a key of
-    ``kernels.finish_rows.ACTIVATIONS``) is applied to each finished row.
+    ``kernels.finish_rows.ACTIVATIONS``) is applied to each finished row. Rows are shared over
+    ``threads``, on which no result depends.
 
     >>> out = np.empty((1, 2), np.float32)
     >>> ones, zeros = np.ones(2, np.float32), np.zeros(2, np.float32)
@@ -107,7 +130,7 @@ def layer_norm(
     [[-1.0, 1.0]]
     """
     steps = _required("layer_norm", activation, (x, out), (gamma, beta))
-    if _layer_norm(x, gamma, beta, eps, steps, out):
+    if on_threads(_layer_norm, threads)(x, gamma, beta, eps, steps, out, threads):
         _refuse("layer_norm", x, gamma, beta, out)
 
 
