@@ -56,12 +56,12 @@ from kernels.registry import SIMD, Layout, kernel
 from kernels.simd import row_at, stack_bytes
 
 BITS = Layout("panels_bits", pack_bits, unpack_rows)
-TABLES_BYTES = 256 * 1024
+TABLES_BYTES = 128 * 1024
 """Tables of some rows, which stay in L2 while all weights pass by."""
 FEWEST_ROWS = 4
 """Rows that share unpacked weights, however long their tables are."""
 ROW_SUM_BYTES = 4 * WIDE
-START_BYTES = 4 * ROW_BLOCK
+START_BYTES, WORD_BYTES = 4 * ROW_BLOCK, 2 * WIDE
 
 
 @compiled
@@ -103,9 +103,10 @@ def _outputs(tables, rows, panel, has_two, k, indices, zeros, sums, starts, widt
              w_scale, bias, edge, target, step, raw):  # fmt: skip
     """Write up to 128 outputs of some rows from one or two packed panels.
 
-    ``sums`` has room for all rows where k takes several blocks.
+    ``sums`` has room for all rows where k takes several blocks; ``zeros`` are followed by memory
+    for the words of ``sum_codes``.
     """
-    size, table_step = (k + 7) // 8, _table_step(k)
+    size, table_step, words = (k + 7) // 8, _table_step(k), zeros + ROW_SUM_BYTES
     for first in range(0, size, BLOCK_BYTES):
         part, is_last = min(BLOCK_BYTES, size - first), first + BLOCK_BYTES >= size
         unpack(panel + first * PANEL, indices, part)
@@ -120,7 +121,7 @@ def _outputs(tables, rows, panel, has_two, k, indices, zeros, sums, starts, widt
                 prefetch_rows(y, step, height - 1, width // 16)
             for i in range(height):
                 at, to = tables + (r + i) * table_step + first * 64, mine + i * ROW_SUM_BYTES
-                sum_codes(at, indices, eights, to if first else zeros, to)
+                sum_codes(at, indices, eights, to if first else zeros, words, to)
             if is_last and raw:
                 emit_raw(mine, height, width, at_starts, y, step, False)
             elif is_last:
@@ -138,10 +139,12 @@ def _span(x, x_step, t0, t1, panels, first, last, n, k, plan, workspace, finishe
     size, most = (k + 7) // 8, _rows_at_once(min(t1 - t0, ROW_BLOCK), k)
     summed = round_up(most if size > BLOCK_BYTES else 2, 2) * ROW_SUM_BYTES
     listed, copied = most * _table_step(k), 8 * size + 32
-    scratch = np.empty(64 + INDEX_BYTES + ROW_SUM_BYTES + summed + listed + copied, np.uint8)
+    scratch = np.empty(
+        64 + INDEX_BYTES + ROW_SUM_BYTES + WORD_BYTES + summed + listed + copied, np.uint8
+    )
     indices = (int64(scratch.ctypes.data) + 63) // 64 * 64
     zeros = indices + INDEX_BYTES
-    sums = zeros + ROW_SUM_BYTES
+    sums = zeros + ROW_SUM_BYTES + WORD_BYTES
     tables = sums + summed
     copy = tables + listed
     fill_bytes(zeros, ROW_SUM_BYTES, 0)

@@ -270,20 +270,22 @@ def code_tables(w: Writer, codes, tables, blocks, forbidden) -> None:
     w.store(bad, forbidden)
 
 
-@tile(5)
-def sum_codes(w: Writer, tables, indices, eights, begin, sums) -> None:
-    """Tile: sums of one row for 128 outputs, int32 ``sums[128]`` = those at ``begin`` + more.
+@tile(6)
+def sum_codes(w: Writer, tables, indices, eights, begin, words, sums) -> None:
+    """Tile: sums of one row for 128 outputs, added to those at ``begin``, to int32 ``sums[128]``.
 
     ``tables`` are those of ``code_tables``, EIGHT lookups at a time; ``indices`` are bytes
-    ``[eights][EIGHT][128]``.
+    ``[eights][EIGHT][128]``; ``words`` is memory for 128 uint16.
     """
     b, vectors = w.b, WIDE // 32
     parts = [[ir.Constant(I8X32, pair * 16) for pair in ([d, 0], [0, d])] for d in (1, 32)]
 
     def outer(o):
         first = b.mul(o, I64(EIGHTS_PER_WORD))
+        for place in range(2 * vectors):
+            w.store(_ZERO_WORDS, words, 32 * place)
 
-        def body(i, *carried: Value):
+        def body(i):
             at = _at(w, indices, b.add(first, i), EIGHT * WIDE)
             at_tables = _at(w, tables, b.add(first, i), EIGHT * 32)
             digits = [[_ZERO_BYTES] * vectors, [_ZERO_BYTES] * vectors]
@@ -294,24 +296,20 @@ def sum_codes(w: Writer, tables, indices, eights, begin, sums) -> None:
                     table = _table(w, at_tables, place + 32 * digit)
                     for j in range(vectors):
                         counters[j] = b.add(counters[j], _lookup(w, table, index[j]))
-            return [
-                b.add(
-                    words,
-                    b.add(
-                        w.madd_bytes(digits[0][place // 2], parts[0][place % 2]),
-                        w.madd_bytes(digits[1][place // 2], parts[1][place % 2]),
-                    ),
+            for place in range(2 * vectors):
+                joined = b.add(
+                    w.madd_bytes(digits[0][place // 2], parts[0][place % 2]),
+                    w.madd_bytes(digits[1][place // 2], parts[1][place % 2]),
                 )
-                for place, words in enumerate(carried)
-            ]
+                _add(w, joined, words, words, 32 * place)
+            return []
 
-        count = _smaller(w, b.sub(eights, first), I64(EIGHTS_PER_WORD))
-        words = w.loop(count, [_ZERO_WORDS] * (2 * vectors), body)
+        w.loop(_smaller(w, b.sub(eights, first), I64(EIGHTS_PER_WORD)), [], body)
         start = b.select(b.icmp_signed("==", o, I64(0)), begin, sums)
-        for place, value in enumerate(words):
-            for upper in range(2):
-                half = w.shuffle(value, value, [8 * upper + lane for lane in range(8)])
-                _add(w, b.zext(half, I32X8), start, sums, 64 * place + 32 * upper)
+        for place in range(2 * vectors):
+            for half in range(2):
+                found = w.load(ir.VectorType(I16, 8), words, 32 * place + 16 * half)
+                _add(w, b.zext(found, I32X8), start, sums, 64 * place + 32 * half)
         return []
 
     w.loop(b.sdiv(b.add(eights, I64(EIGHTS_PER_WORD - 1)), I64(EIGHTS_PER_WORD)), [], outer)
