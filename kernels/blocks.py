@@ -263,13 +263,13 @@ def linear_blocks(
         return FORBIDDEN_CODE
     plan = stack_bytes(PLAN_BYTES)
     fill(plan, n, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps)
-    by_rows = splits_rows(height, threads)
+    by_rows, wide = splits_rows(height, threads), (n + width - 1) // width
     held = (ROW_BLOCK * threads if by_rows else height) if needs_rows(out, steps) else 0
     memory = np.empty((held, n), np.float32)
     at_values, at_columns, at_starts = values.ctypes.data, columns.ctypes.data, starts.ctypes.data
     for c in prange(threads):
         t0, t1 = share(height, ROW_BLOCK, threads, c) if by_rows else (0, height)
-        p0, p1 = share((n + width - 1) // width, 1, 1 if by_rows else threads, 0 if by_rows else c)
+        p0, p1 = (0, wide) if by_rows else share(wide, 1, threads, c)
         mine = memory.ctypes.data if held else 0
         if mine and by_rows:
             mine += c * ROW_BLOCK * n * 4

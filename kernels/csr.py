@@ -1,6 +1,7 @@
 """Layouts of scattered nonzeros, or nonzero 4 x 4 blocks, in blocks of outputs and columns."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,25 +14,23 @@ from kernels.sparse_tiles import EDGE
 
 STEP_BLOCK, LONG_STEP_BLOCK = 96, 128
 """Columns per block: 96 lines of 64 floats are 24 KiB; few nonzeros gain from fewer blocks."""
-SQUARE_STEP_BLOCK = 384
-"""The same for 4 x 4 blocks, on lines of 16 floats."""
+NARROW_STEP_BLOCK = 384
+"""The same for tiles of 16 floats a line: few rows of activations, or 4 x 4 blocks."""
 LONG_DENSITY = 0.15
 OUTPUT_BLOCK = 512
 """Outputs per block: their sums for 64 rows, 128 KiB, stay in a 512 KiB L2."""
 SLACK = 8
 """Values after the last that may be read; the widened codes of a line have as many."""
-LINE_BYTES = 4 * (SQUARE_STEP_BLOCK * EDGE + SLACK)
+LINE_BYTES = 4 * (NARROW_STEP_BLOCK * EDGE + SLACK)
 """Room for the longest line's values as floats."""
 
 
-def step_block(density: float, edge: int = 1) -> int:
-    """Columns per block for a share of nonzeros, or of blocks of ``edge`` columns."""
-    if edge == EDGE:
-        return SQUARE_STEP_BLOCK
+def step_block(density: float) -> int:
+    """Columns per block for a share of nonzeros and many rows of activations."""
     return STEP_BLOCK if density > LONG_DENSITY else LONG_STEP_BLOCK
 
 
-def _blocks_of(table: NDArray[Any], edge: int) -> NDArray[Any]:
+def blocks_of(table: NDArray[Any], edge: int) -> NDArray[Any]:
     """Return the table by blocks ``(ceil(n / edge), ceil(k / edge), edge steps, edge outputs)``."""
     n, k = table.shape
     padded = np.zeros((-(-n // edge) * edge, -(-k // edge) * edge), table.dtype)
@@ -40,7 +39,7 @@ def _blocks_of(table: NDArray[Any], edge: int) -> NDArray[Any]:
     return split.transpose(0, 2, 3, 1)
 
 
-def pack(matrix: Matrix, edge: int = 1) -> Arguments:
+def pack(matrix: Matrix, edge: int = 1, *, is_narrow: bool = False) -> Arguments:
     """Nonzeros by block of 512 outputs, block of columns, and output; then indices and sizes.
 
     With ``edge`` 4 blocks of 4 x 4 stand for single weights, ``[4 steps][4 outputs]`` each, and
@@ -50,12 +49,12 @@ def pack(matrix: Matrix, edge: int = 1) -> Arguments:
     ``values`` and ``columns`` (counted from the block's first) are. Outputs without nonzeros have
     a line in the first column block only, which starts the sums. ``pairs`` says where the lines of
     each pair start, and ``places (outputs, column blocks)`` which line holds an output, -1 for
-    none. Last n, k, columns per block and edge.
+    none. Last n, k, columns per block and edge. A narrow layout has longer blocks of columns.
     """
     n, k = matrix.shape
-    table = _blocks_of(matrix.values, edge)
+    table = blocks_of(matrix.values, edge)
     nonzero = (table != 0).any(axis=(2, 3))
-    step = step_block(np.count_nonzero(nonzero) / nonzero.size, edge)
+    step = NARROW_STEP_BLOCK if is_narrow else step_block(float(nonzero.mean()))
     blocks, height, width = -(-k // step), OUTPUT_BLOCK // edge, step // edge
     values, columns, rows, counts, pairs = [], [], [], [], [0]
     places = np.full((table.shape[0], blocks), -1, np.int64)
@@ -91,9 +90,9 @@ def pack(matrix: Matrix, edge: int = 1) -> Arguments:
     )
 
 
-def _pack_codes(matrix: Matrix, edge: int = 1) -> Arguments:
+def _pack_codes(matrix: Matrix, edge: int = 1, *, is_narrow: bool = False) -> Arguments:
     require_exact(matrix.values, "sparse panel")
-    return pack(matrix, edge)
+    return pack(matrix, edge, is_narrow=is_narrow)
 
 
 def _rows(arguments: Arguments, ids: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -108,7 +107,13 @@ def _rows(arguments: Arguments, ids: NDArray[np.int64]) -> NDArray[np.float32]:
     return found.reshape(ids.size, -1)[:, :k]
 
 
-CSR_F32 = Layout("csr_blocks_f32", pack, _rows)
-CSR_I8 = Layout("csr_blocks_i8", _pack_codes, _rows)
-SQUARES_F32 = Layout("squares_f32", functools.partial(pack, edge=EDGE), _rows)
-SQUARES_I8 = Layout("squares_i8", functools.partial(_pack_codes, edge=EDGE), _rows)
+def _layout(name: str, packer: Callable[..., Arguments], edge: int, *, is_narrow: bool) -> Layout:
+    return Layout(name, functools.partial(packer, edge=edge, is_narrow=is_narrow), _rows)
+
+
+CSR_F32 = _layout("csr_f32", pack, 1, is_narrow=False)
+CSR_I8 = _layout("csr_i8", _pack_codes, 1, is_narrow=False)
+NARROW_F32 = _layout("narrow_csr_f32", pack, 1, is_narrow=True)
+NARROW_I8 = _layout("narrow_csr_i8", _pack_codes, 1, is_narrow=True)
+SQUARES_F32 = _layout("squares_f32", pack, EDGE, is_narrow=True)
+SQUARES_I8 = _layout("squares_i8", _pack_codes, EDGE, is_narrow=True)

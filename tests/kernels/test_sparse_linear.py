@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kernels import csr, harness, panels, reference, sparse
 from kernels import encodings as enc
-from kernels import harness, panels, reference, sparse
-from kernels.finish import FORBIDDEN_CODE, MISFIT
+from kernels.finish import MISFIT
 from kernels.finish_rows import RAW
 from kernels.jit import host_features
 from kernels.registry import KERNELS, Matrix
@@ -44,7 +44,7 @@ def _run(name: str, w: np.ndarray, x: np.ndarray, bias: np.ndarray = NONE, **mor
 def _bound(x: np.ndarray, w: np.ndarray, bias: np.ndarray | float = 0.0) -> np.ndarray:
     """Worst rounding of block sums: (block + blocks + 1) eps / 2 of the sum of magnitudes."""
     k = w.shape[1]
-    block = min(k, sparse.step_block(np.count_nonzero(w) / w.size))
+    block = min(k, csr.step_block(np.count_nonzero(w) / w.size))
     chain = block + -(-k // block) + 1
     magnitudes = np.abs(x).astype(np.float64) @ np.abs(w).astype(np.float64).T + np.abs(bias)
     return chain * EPSILON / 2 * magnitudes + 1e-30
