@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from llvmlite import ir
-from numba import float32, uint32
+from numba import float32, int64, uint32
 
 from kernels.attention_common import CARRY_KEYS, write_exp2
 from kernels.attention_tiles import UNROLL, largest_of_row
@@ -35,6 +35,8 @@ from kernels.simd import (
     tile,
 )
 
+FIRST_BITS = 0x11111111
+"""The first bit of each of the eight quads of 32 keys."""
 I64X4 = ir.VectorType(I64, 4)
 
 
@@ -193,9 +195,16 @@ def list_quads(masks, rows, steps, offsets):
             bits |= row_at(masks + (r * steps + block) * 4, 1, np.uint32)[0]
         if bits == 0:
             continue
+        folded = bits | bits >> uint32(1)
+        folded = (folded | folded >> uint32(2)) & uint32(FIRST_BITS)
+        if folded == uint32(FIRST_BITS):
+            for quad in range(8):
+                found[count + quad] = block * 32 + quad * 4
+            count += 8
+            continue
         for quad in range(8):
             found[count] = block * 32 + quad * 4
-            count += ((bits >> uint32(quad * 4)) & uint32(15)) != 0
+            count += int64((folded >> uint32(quad * 4)) & uint32(1))
     return count
 
 

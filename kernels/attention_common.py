@@ -106,9 +106,15 @@ def fits(q, k, v, out, threads):
 
 
 @compiled
+def share(count, threads, index):
+    """First and last + 1 of ``count`` things for thread ``index``."""
+    return count * index // threads, count * (index + 1) // threads
+
+
+@compiled
 def keys_fit(q, keys):
     """Tell whether numbers of keys are absent, one for all queries, or one for each."""
-    return keys.size in {0, 1, q.shape[1]}
+    return keys.size in (0, 1, q.shape[1])
 
 
 @compiled
@@ -116,7 +122,7 @@ def bias_fits(q, k, bias):
     """Tell whether a bias is absent (empty), or (H, T, S) or (1, T, S) with a unit inner stride."""
     if bias.size == 0:
         return bias.shape[0] == 0
-    if bias.shape[0] not in {1, q.shape[0]} or bias.shape[1] != q.shape[1]:
+    if bias.shape[0] not in (1, q.shape[0]) or bias.shape[1] != q.shape[1]:
         return False
     return bias.shape[2] == k.shape[1] and (bias.shape[2] == 1 or bias.strides[2] == bias.itemsize)
 
@@ -146,11 +152,11 @@ def bound(seen, t, length):
 def scales_fit(q, q_scale, k, k_scale, v_scale):
     """Tell whether scales are (H, T), (H, S) and (H), or of length 1 where all are the same."""
     heads, rows, length = q.shape[0], q.shape[1], k.shape[1]
-    if q_scale.shape[0] not in {1, heads} or q_scale.shape[1] not in {1, rows}:
+    if q_scale.shape[0] not in (1, heads) or q_scale.shape[1] not in (1, rows):
         return False
-    if k_scale.shape[0] not in {1, heads} or k_scale.shape[1] not in {1, length}:
+    if k_scale.shape[0] not in (1, heads) or k_scale.shape[1] not in (1, length):
         return False
-    return v_scale.size in {1, heads}
+    return v_scale.size in (1, heads)
 
 
 @compiled

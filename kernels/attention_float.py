@@ -20,16 +20,17 @@ from kernels.attention_common import (
     fits,
     key_places,
     keys_fit,
+    share,
 )
 from kernels.attention_lists import (
     DENSE_ROWS,
     ENTRY_BYTES,
+    SPARSE_ROWS,
     group_rows,
     is_pattern,
     list_group,
     run_length,
     word_step,
-    write_starts,
 )
 from kernels.attention_stream import STREAM_ROWS, run_streamed
 from kernels.attention_tiles import (
@@ -39,6 +40,7 @@ from kernels.attention_tiles import (
     padded_rows,
     panel_products,
     softmax_row,
+    write_starts,
 )
 from kernels.jit import compiled, entry, in1, in3, out2
 from kernels.mathematics import LOG2E
@@ -199,31 +201,25 @@ def _run_groups(q, k, v, unit, bias, pattern, seen, out, first, last):
     memory[0] = 0  # keeps the array alive until here
 
 
-@compiled
-def _run(q, k, v, unit, bias, pattern, seen, out, index, threads):
-    """Compute the share of one thread."""
-    heads, rows, depth = q.shape
-    if rows <= STREAM_ROWS and depth % 8 == 0 and not pattern[0]:
-        first, last = heads * index // threads, heads * (index + 1) // threads
-        run_streamed(q, k, v, unit, bias, seen, out, first, last)
-        return
-    group = group_rows(pattern[0])
-    items = heads * ((rows + group - 1) // group)
-    first, last = items * index // threads, items * (index + 1) // threads
-    _run_groups(q, k, v, unit, bias, pattern, seen, out, first, last)
-
-
 @entry(*FLOAT, in3(float32), in1(int64), out2(float32), int64)
 def attention_f32(q, k, v, scale, bias, keys, out, threads):
     """Write softmax(scale q k^T + bias) v of each head into out, or return what is wrong."""
     if not fits(q, k, v, out, threads) or not keys_fit(q, keys) or not bias_fits(q, k, bias):
         return MISFIT
+    heads, rows, depth = q.shape
     unit = float32(float32(scale) * LOG2E)
     places, seen = bias_places(bias), key_places(keys)
     none = int64(0)
     pattern = (none, none, none, none, none)
+    if rows <= STREAM_ROWS and depth % 8 == 0:
+        for c in prange(threads):
+            first, last = share(heads, threads, c)
+            run_streamed(q, k, v, unit, places, seen, out, first, last)
+        return 0
+    groups = heads * ((rows + DENSE_ROWS - 1) // DENSE_ROWS)
     for c in prange(threads):
-        _run(q, k, v, unit, places, pattern, seen, out, c, threads)
+        first, last = share(groups, threads, c)
+        _run_groups(q, k, v, unit, places, pattern, seen, out, first, last)
     return 0
 
 
@@ -239,6 +235,8 @@ def attention_blocks_f32(
     unit = float32(float32(scale) * LOG2E)
     places, seen = bias_places(bias), (int64(0), int64(0))
     pattern = (block, address(pointers), address(columns), address(which), address(masks))
+    groups = q.shape[0] * ((q.shape[1] + SPARSE_ROWS - 1) // SPARSE_ROWS)
     for c in prange(threads):
-        _run(q, k, v, unit, places, pattern, seen, out, c, threads)
+        first, last = share(groups, threads, c)
+        _run_groups(q, k, v, unit, places, pattern, seen, out, first, last)
     return 0

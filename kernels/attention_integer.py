@@ -17,28 +17,45 @@ from kernels.attention_common import (
     key_places,
     keys_fit,
     scale_places,
+    share,
     status_of_codes,
 )
 from kernels.attention_integer_stream import run_streamed
 from kernels.attention_lists import (
     DENSE_ROWS,
     ENTRY_BYTES,
+    SPARSE_ROWS,
     group_rows,
-    hide,
     is_pattern,
     list_group,
     run_length,
     word_step,
 )
 from kernels.attention_stream import STREAM_ROWS
-from kernels.attention_tiles import pack_key_codes, padded_rows
+from kernels.attention_tiles import hide, pack_key_codes, padded_rows
 from kernels.jit import compiled, entry, in1, out2
 from kernels.mathematics import LOG2E
-from kernels.simd import row_at, stack_bytes
+from kernels.simd import I8X16, I16X16, I64, Writer, row_at, stack_bytes, tile
 
 ROW_BYTES = DENSE_ROWS * 8
 SUMS_BYTES = DENSE_ROWS * 64
-QUAD_KEYS = 4
+
+
+@tile(4)
+def _interleave(w: Writer, values, step, quads, panel) -> None:
+    """Write 16 codes of four keys at a time as ``[16][4]``, ``4 quads`` keys ``step`` apart."""
+    b = w.b
+    pairs = [lane // 2 + 16 * (lane % 2) for lane in range(32)]
+
+    def body(i):
+        at, to = b.add(values, b.mul(b.mul(i, I64(4)), step)), b.add(panel, b.mul(i, I64(64)))
+        row = [w.load(I8X16, b.add(at, b.mul(step, I64(r)))) for r in range(4)]
+        low, high = (b.bitcast(w.shuffle(row[r], row[r + 1], pairs), I16X16) for r in (0, 2))
+        for j in range(2):
+            w.store(w.shuffle(low, high, [lane + 8 * j for lane in pairs[:16]]), to, 32 * j)
+        return []
+
+    w.loop(quads, [], body)
 
 
 @compiled
@@ -47,10 +64,11 @@ def _pack_values(values, step, length, depth, panels):
     quads = (length + 15) // 16 * 4
     for p in range((depth + 15) // 16):
         count = min(16, depth - p * 16)
-        for i in range(quads):
+        done = length // 4 if count == 16 else 0
+        _interleave(values + p * 16, step, done, panels + p * quads * 64)
+        for i in range(done, quads):
             panel = row_at(panels + (p * quads + i) * 64, 64, np.int8)
-            if count < 16 or i * 4 + 4 > length:
-                panel[:] = 0
+            panel[:] = 0
             for s in range(i * 4, min(i * 4 + 4, length)):
                 row = row_at(values + s * step + p * 16, count, np.int8)
                 for d in range(count):
@@ -256,20 +274,6 @@ def _run_groups(q, qs, k, ks, v, vs, unit, pattern, seen, out, first, last):
     memory[0] = 0  # keeps the array alive until here
 
 
-@compiled
-def _run(q, qs, k, ks, v, vs, unit, pattern, seen, out, index, threads):
-    """Compute the share of one thread."""
-    heads, rows, depth = q.shape
-    if rows <= STREAM_ROWS and depth % 16 == 0 and not pattern[0]:
-        first, last = heads * index // threads, heads * (index + 1) // threads
-        run_streamed(q, qs, k, ks, v, vs, unit, seen, out, first, last)
-        return
-    group = group_rows(pattern[0])
-    items = heads * ((rows + group - 1) // group)
-    first, last = items * index // threads, items * (index + 1) // threads
-    _run_groups(q, qs, k, ks, v, vs, unit, pattern, seen, out, first, last)
-
-
 @entry(*CODES, in1(int64), out2(float32), int64)
 def attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, keys, out, threads):
     """Write attention on codes into out, or return what is wrong."""
@@ -280,8 +284,16 @@ def attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, keys, out, threads):
     qs, ks, vs = scale_places(q_scale, k_scale, v_scale)
     seen, none = key_places(keys), int64(0)
     pattern = (none, none, none, none, none)
+    heads, rows, depth = q.shape
+    if rows <= STREAM_ROWS and depth % 16 == 0:
+        for c in prange(threads):
+            first, last = share(heads, threads, c)
+            run_streamed(q, qs, k, ks, v, vs, unit, seen, out, first, last)
+        return 0
+    groups = heads * ((rows + DENSE_ROWS - 1) // DENSE_ROWS)
     for c in prange(threads):
-        _run(q, qs, k, ks, v, vs, unit, pattern, seen, out, c, threads)
+        first, last = share(groups, threads, c)
+        _run_groups(q, qs, k, ks, v, vs, unit, pattern, seen, out, first, last)
     return 0
 
 
@@ -312,6 +324,8 @@ def attention_blocks_i8(
     qs, ks, vs = scale_places(q_scale, k_scale, v_scale)
     seen = (int64(0), int64(0))
     pattern = (block, address(pointers), address(columns), address(which), address(masks))
+    groups = q.shape[0] * ((q.shape[1] + SPARSE_ROWS - 1) // SPARSE_ROWS)
     for c in prange(threads):
-        _run(q, qs, k, ks, v, vs, unit, pattern, seen, out, c, threads)
+        first, last = share(groups, threads, c)
+        _run_groups(q, qs, k, ks, v, vs, unit, pattern, seen, out, first, last)
     return 0

@@ -4,7 +4,7 @@ Keys and values are read where they are, once, in memory order, all heads side b
 """
 
 import numpy as np
-from numba import float32
+from numba import float32, int64
 
 from kernels.attention_codes import encode_row
 from kernels.attention_common import address, bound
@@ -140,6 +140,7 @@ def _stream_keys(queries, q, qs, k, ks, unit, t, end, first, last, scores, room)
 def _stream_values(codes, room, v, end, first, last, context):
     """Write sums of codes, int16 in rows of room, times values of some heads, int32."""
     depth = v.shape[2]
+    one, none = int64(1), int64(0)
     row_at(context, (last - first) * depth, np.int32)[:] = 0
     for s in range(0, end, STREAM_BLOCK):
         count = min(STREAM_BLOCK, end - s)
@@ -147,17 +148,10 @@ def _stream_values(codes, room, v, end, first, last, context):
             mine = h - first
             values = address(v) + s * v.strides[1] + h * v.strides[0]
             weights, sums = codes + (mine * room + s) * 2, context + mine * depth * 4
-            pairs, step = count // 2, v.strides[1]
-            _weigh_pairs(weights, pairs, values, step, depth, sums)
+            _weigh_pairs(weights, count // 2, values, v.strides[1], depth, sums)
             if count % 2:
-                _weigh_pairs(
-                    weights + (count - 1) * 2,
-                    1 + 0 * pairs,
-                    values + (count - 1) * step,
-                    0 * step,
-                    depth,
-                    sums,
-                )
+                behind = values + (count - 1) * v.strides[1]
+                _weigh_pairs(weights + (count - 1) * 2, one, behind, none, depth, sums)
 
 
 @compiled
@@ -170,7 +164,7 @@ def run_streamed(q, qs, k, ks, v, vs, unit, seen, out, first, last):
     rows, depth = q.shape[1], q.shape[2]
     length = k.shape[1]
     room = (length + 31) // 32 * 32
-    heads = last - first
+    heads, none = last - first, int64(0)
     scratch = np.empty(64 + heads * (room * 6 + depth * 6), np.uint8)
     scores = (address(scratch) + 63) // 64 * 64
     codes = scores + heads * room * 4
@@ -188,7 +182,7 @@ def run_streamed(q, qs, k, ks, v, vs, unit, seen, out, first, last):
         for h in range(heads):
             steps = (end + 31) // 32
             at, to = scores + h * room * 4, codes + h * room * 2
-            norms[h] = max(encode_row(at, end, steps, to, 0, 0, 0), 1)
+            norms[h] = max(encode_row(at, end, steps, to, none, none, none), 1)
         _stream_values(codes, room, v, end, first, last, context)
         for h in range(heads):
             sums = row_at(context + h * depth * 4, depth, np.int32)

@@ -6,11 +6,9 @@ the group see all of them. Words of successive queries are ``word_step`` bytes a
 """
 
 import numpy as np
-from numba import float32
 
 from kernels.attention_common import bound
 from kernels.jit import compiled
-from kernels.mathematics import LOG2E
 from kernels.simd import row_at
 
 DENSE_ROWS, SPARSE_ROWS = 24, 16
@@ -101,33 +99,6 @@ def run_length(listed, first, count):
             break
         last += 1
     return last - first
-
-
-@compiled
-def hide(scores, room, rows, words, step):
-    """Set the scores of 16 keys that the words of ``rows`` queries leave out to -inf."""
-    for r in range(rows):
-        row = row_at(scores + r * room, 16, np.float32)
-        word = np.int32(row_at(words + r * step, 1, np.uint16)[0])
-        for i in range(16):
-            row[i] = row[i] if word & np.int32(1 << i) else float32(-np.inf)
-
-
-@compiled
-def write_starts(starts, rows, width, bias, bias_step, words, step):
-    """Write where ``rows`` by 16 scores start, in units of ln 2: a bias, or -inf if not seen.
-
-    ``bias`` (0 is none) and ``words`` (0 is none) are addresses; the bias has ``width`` columns.
-    """
-    for r in range(rows):
-        row = row_at(starts + r * 64, 16, np.float32)
-        row[:] = float32(0.0)
-        if bias:
-            found = row_at(bias + r * bias_step, width, np.float32)
-            for i in range(width):
-                row[i] = found[i] * LOG2E
-    if words:
-        hide(starts, 64, rows, words, step)
 
 
 @compiled

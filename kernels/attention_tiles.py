@@ -3,14 +3,19 @@
 from collections.abc import Callable
 
 import numpy as np
+from llvmlite import ir
 
 from kernels.attention_common import write_exp2
 from kernels.jit import compiled
+from kernels.mathematics import LOG2E
 from kernels.simd import F32 as F32_LANE
 from kernels.simd import (
     F32X8,
     I8X16,
+    I16,
     I16X16,
+    I32,
+    I32X8,
     I64,
     Value,
     Writer,
@@ -216,6 +221,60 @@ def panel_products(x, x_step, rows, panel, steps, start, start_step, out, out_st
         t = 6 * sixes + 4 * i
         s, y = start + t * start_step, out + t * out_step
         _products_4(x + t * x_step, x_step, panel, steps, s, start_step, y, out_step)
+
+
+# --- keys that are not seen, and a bias -----------------------------------------------------
+
+
+@tile(5)
+def hide(w: Writer, scores: Value, step: Value, rows: Value, words: Value, word_step: Value):
+    """Set those of 16 scores of ``rows`` rows whose bit in the row's uint16 is 0 to -inf."""
+    b = w.b
+    bits = [ir.Constant(I32X8, [1 << (8 * j + lane) for lane in range(8)]) for j in range(2)]
+
+    def body(r: Value) -> list[Value]:
+        word = b.zext(w.load(I16, b.add(words, b.mul(r, word_step))), I32)
+        at = b.add(scores, b.mul(r, step))
+        for j in range(2):
+            is_seen = b.icmp_signed("!=", b.and_(w.splat(word, I32X8), bits[j]), constant(I32X8, 0))
+            w.store(b.select(is_seen, w.load(F32X8, at, 32 * j), lanes(-np.inf)), at, 32 * j)
+        return []
+
+    w.loop(rows, [], body)
+
+
+@tile(4)
+def _start_at_bias(w: Writer, starts: Value, rows: Value, bias: Value, step: Value) -> None:
+    """Write ``rows`` rows of 16 numbers, in units of ln 2."""
+    b = w.b
+
+    def body(r: Value) -> list[Value]:
+        at, to = b.add(bias, b.mul(r, step)), b.add(starts, b.mul(r, I64(64)))
+        for j in range(2):
+            w.store(b.fmul(w.load(F32X8, at, 32 * j), lanes(float(LOG2E))), to, 32 * j)
+        return []
+
+    w.loop(rows, [], body)
+
+
+@compiled
+def write_starts(starts, rows, width, bias, bias_step, words, step):
+    """Write where ``rows`` by 16 scores start, in units of ln 2: a bias, or -inf if not seen.
+
+    ``bias`` (0 is none) and ``words`` (0 is none) are addresses; the bias has ``width`` columns.
+    """
+    if bias and width == 16:
+        _start_at_bias(starts, rows, bias, bias_step)
+    else:
+        for r in range(rows):
+            row = row_at(starts + r * 64, 16, np.float32)
+            row[:] = np.float32(0.0)
+            if bias:
+                found = row_at(bias + r * bias_step, width, np.float32)
+                for i in range(width):
+                    row[i] = found[i] * LOG2E
+    if words:
+        hide(starts, 64, rows, words, step)
 
 
 # --- softmax --------------------------------------------------------------------------------
