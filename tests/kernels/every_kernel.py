@@ -4,6 +4,7 @@ All tests of the registry draw on this file, so that a new kernel is tested with
 """
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -100,17 +101,29 @@ def bound(operand: Operand, matrix: Matrix) -> np.ndarray:
     """Largest error of any order of float32 operations: (k + 8) eps sum |x| |w|."""
     table = np.abs(values_of(matrix))
     if matrix.zero_point is not None:  # codes and zero points are summed apart
-        limit = np.abs(matrix.values).max() + np.abs(matrix.zero_point).max(axis=1, keepdims=True)
+        codes, zero = (np.abs(a.astype(np.float64)) for a in (matrix.values, matrix.zero_point))
+        limit = codes.max() + zero.max(axis=1, keepdims=True)
         table = np.broadcast_to(limit * matrix.scale.max(axis=1, keepdims=True), matrix.shape)
     return (matrix.shape[1] + 8) * EPSILON * (np.abs(operand.values) @ table.T) + 1e-30
 
 
-def packed_bytes(row: Kernel, matrix: Matrix) -> int:
-    """Bytes of the values alone, without padding: all of them, or the nonzeros of a pattern."""
+def packed_bytes(row: Kernel, matrix: Matrix) -> tuple[int, int]:
+    """Bytes of the values that must be held, and how many places say where they stand.
+
+    A dense form holds all values and no places, a block form (``16x1``) all of its kept blocks,
+    any other pattern the nonzeros, each with a place.
+    """
     bits, form = stored(row)
-    is_pattern = form not in {"", "group"}
-    count = np.count_nonzero(matrix.values) if is_pattern else matrix.values.size
-    return -(-int(count) * bits // 8)
+    block = re.fullmatch(r"(\d+)x(\d+)", form)
+    if form in {"", "group"}:
+        count, places = matrix.values.size, 0
+    elif block:
+        size = int(block[1]), int(block[2])
+        places = enc.encode_block_sparse(matrix.values.astype(np.float32), block=size).columns.size
+        count = places * size[0] * size[1]
+    else:
+        count = places = int(np.count_nonzero(matrix.values))
+    return -(-count * bits // 8), places
 
 
 def every_encoding(n: int, k: int, seed: int) -> dict[str, enc.Encoding]:
