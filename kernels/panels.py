@@ -6,7 +6,6 @@ charged for. ``prepare_linear`` picks the kernel and says why in ``LinearPanel.r
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,9 +22,10 @@ from kernels import (  # (some only register kernels)
     sparse_rows,  # noqa: F401
     widen,  # noqa: F401
 )
+from kernels.arguments import CODES, FLOATS, on_threads, require
 from kernels.choice import BIT_ACTIVATIONS, choose, is_grouped
 from kernels.encodings import Encoding, matrix_shape
-from kernels.finish import FINISH, FORBIDDEN_CODE, NAN_SCALE
+from kernels.finish import FORBIDDEN_CODE, NAN_SCALE
 from kernels.finish_rows import GELU, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW, RELU, SILU, TANH
 from kernels.jit import ENTRIES, Entry
 from kernels.registry import KERNELS, Kernel, Matrix
@@ -37,6 +37,15 @@ STEPS = {"none": 0, "relu": RELU, "gelu": GELU, "silu": SILU, "tanh": TANH, "glu
 """What may follow the bias of a linear layer, by name."""
 QUANTIZE = {"none": 0, "row": QUANTIZE_ROW, "static": QUANTIZE_STATIC}
 """How the outputs may be requantised: a scale per row from its largest value, or a given one."""
+
+X_TYPES = {
+    "f32": FLOATS,
+    "i8": CODES,
+    "i7": CODES,
+    "b1": np.dtype(np.uint8),
+    "u1": np.dtype(np.uint8),
+}
+"""How activations are held, by what ``kernels.choice.ACTIVATIONS`` calls them."""
 
 _NONE = np.zeros(0, np.float32)
 _NO_ROWS = np.zeros((0, 0), np.float32)
@@ -230,9 +239,8 @@ def accumulate(
 def _bound(
     panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int, threads: int
 ) -> Callable[[], None]:
-    if panel.run.signature[-len(FINISH) :] != FINISH:
-        return partial(_call_plain, panel, x, arrays, steps)
-    run = panel.run.ready() if threads == 1 else panel.run.ready_parallel()
+    _require(panel, x, arrays)
+    run = on_threads(panel.run, threads)
     arguments = (x, *panel.arguments, *arrays, steps, threads)
 
     def call() -> None:
@@ -246,19 +254,19 @@ def _bound(
     return call
 
 
-def _call_plain(panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int) -> None:
-    w_scale, x_scale, bias, residual, out, _, _ = arrays
-    if steps not in (0, RAW) or residual.size:
-        raise NotImplementedError(panel.kernel)
-    if steps == RAW:
-        status = KERNELS[panel.kernel].accumulate(x, *panel.arguments, out.view(np.int32))
-    else:
-        try:
-            status = panel.run(x, *panel.arguments, w_scale, x_scale, bias, out)
-        except TypeError as error:
-            raise TypeError(_misfit(panel, x, arrays)) from error
-    if status:
-        raise ValueError(_misfit(panel, x, arrays, status=status))
+def _require(panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...]) -> None:
+    """Refuse what numba would take for a plain array: odd addresses, foreign byte order."""
+    name = f"linear ({panel.kernel})"
+    w_scale, x_scale, bias, residual, out, codes, codes_scale = arrays
+    require(name, X_TYPES[panel.activation], 2, x)
+    require(name, FLOATS, 1, w_scale, x_scale, bias, codes_scale)
+    require(name, FLOATS, 2, residual, out)
+    require(name, CODES, 2, codes)
+    for result in (out, codes):
+        if not result.flags.writeable:
+            raise ValueError(
+                f"{name}: found a read-only array for results, expected a writable one"
+            )
 
 
 def _misfit(
@@ -282,7 +290,7 @@ def _misfit(
     found = ", ".join(
         f"{name} {told(array)}" for name, array in zip(names, arrays[1:], strict=True)
     )
-    kind = {"f32": "float32", "i8": "int8", "i7": "int8"}.get(panel.activation, "uint8")
+    kind = X_TYPES[panel.activation]
     scaled = "" if panel.activation == "f32" else "x_scale float32 (T) or (1), "
     return (
         f"linear ({panel.kernel}): found x {told(x)}, {found}; expected x {kind} (T, "
