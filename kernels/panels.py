@@ -26,14 +26,14 @@ from kernels.arguments import CODES, FLOATS, on_threads, require
 from kernels.choice import BIT_ACTIVATIONS, choose, is_grouped
 from kernels.encodings import Encoding, matrix_shape
 from kernels.finish import FORBIDDEN_CODE, NAN_SCALE
-from kernels.finish_rows import GELU, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW, RELU, SILU, TANH
+from kernels.finish_rows import ACTIVATIONS, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW
 from kernels.jit import ENTRIES, Entry
 from kernels.registry import KERNELS, Kernel, Matrix
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
 
-STEPS = {"none": 0, "relu": RELU, "gelu": GELU, "silu": SILU, "tanh": TANH, "glu": GLU}
+STEPS = {**ACTIVATIONS, "glu": GLU}
 """What may follow the bias of a linear layer, by name."""
 QUANTIZE = {"none": 0, "row": QUANTIZE_ROW, "static": QUANTIZE_STATIC}
 """How the outputs may be requantised: a scale per row from its largest value, or a given one."""
@@ -317,7 +317,14 @@ def embedding(panel: LinearPanel, ids: NDArray[np.int64], out: F32) -> None:
 
 def compile_all() -> None:
     """Compile every kernel that this CPU can run, so that no later call waits for it."""
-    from kernels import attention, conv, pointwise  # noqa: F401, PLC0415 (register their entries)
+    from kernels import (  # noqa: PLC0415 (they register their entries)
+        attention,  # noqa: F401
+        binarize,  # noqa: F401
+        conv,  # noqa: F401
+        depthwise,  # noqa: F401
+        norms,  # noqa: F401
+        pointwise,  # noqa: F401
+    )
 
     unusable = {id(row.run) for row in KERNELS.values() if not row.is_usable()}
     for made in ENTRIES:

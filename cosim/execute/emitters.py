@@ -8,7 +8,7 @@ from numpy.lib.stride_tricks import as_strided
 from cosim.execute.builder import Array, Builder, memory_order, memory_rows
 from cosim.execute.fusion import Tail
 from cosim.ir import Op, is_constant
-from kernels import attention, panels, pointwise
+from kernels import attention, norms, panels, pointwise
 from kernels.binarize import binarize
 
 _ACTIVATIONS = {"f32": "f32", "i8": "i8", "i1": "b1"}  # dtype -> what kernels call it
@@ -150,7 +150,7 @@ def _emit_pointwise(builder: Builder, op: Op) -> None:
         return
     gamma, beta = builder.get(op.inputs[1]), builder.get(op.inputs[2])
     epsilon = float(str(op.attribute("eps")))
-    builder.calls.append(lambda _values, _past: pointwise.layer_norm(x, gamma, beta, epsilon, y))
+    builder.calls.append(lambda _values, _past: norms.layer_norm(x, gamma, beta, epsilon, y))
 
 
 def _emit_add(builder: Builder, op: Op) -> None:
