@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import csr, harness, panels, reference, sparse
+from kernels import csr, harness, panels, reference
 from kernels import encodings as enc
 from kernels.finish import MISFIT
 from kernels.finish_rows import RAW
@@ -140,52 +140,20 @@ def test_what_does_not_fit_is_refused(name):
 
 @pytest.mark.parametrize("encode", [enc.encode_csr, enc.encode_bitmap])
 @pytest.mark.parametrize("rows", [1, 4, 16, 200])
-def test_the_choice_follows_the_density_and_says_so(encode, rows):
+def test_any_kernel_chosen_for_a_sparse_encoding_computes_it(encode, rows):
     rng = np.random.default_rng(5)
-    limit = next(limit for most, limit in sparse.BREAK_EVEN if rows <= most)
-    for density in (limit - 0.1, limit + 0.1):
+    for density in (0.05, 0.3, 0.9):
         w = _weights(rng, (100, 300), density)
         panel = panels.prepare_linear(encode(w), rows=rows)
-        share = np.count_nonzero(w) / w.size
-        assert f"density {share:.2f}" in panel.reason
-        assert f"break-even {limit:.2f} at {rows} rows" in panel.reason
-        assert (panel.kernel in NAMES) == (density < limit)
+        assert panel.reason
         x = rng.standard_normal((rows, 300)).astype(np.float32)
         out = np.empty((rows, 100), np.float32)
         panels.linear(panel, x, out)
-        assert (np.abs(out - reference.linear_f32(x, w)) <= _bound(x, w)).all()
+        magnitudes = np.abs(x).astype(np.float64) @ np.abs(w).astype(np.float64).T
+        assert (np.abs(out - reference.linear_f32(x, w)) <= 4 * EPSILON * magnitudes).all()
         found = np.empty((3, 300), np.float32)
         panels.embedding(panel, np.array([99, 0, 99]), found)
         np.testing.assert_array_equal(found, w[[99, 0, 99]])
-
-
-def test_one_row_reads_masks_until_indices_are_fewer_bytes():
-    assert sparse.choose_values(0.5, 1)[0] == "f32_mask"
-    assert sparse.choose_values(0.05, 1)[0] == "f32_csr"
-    assert sparse.choose_values(0.3, 3)[0] == "f32_csr"
-
-
-def test_without_avx2_sparse_layers_are_dense_and_say_so(monkeypatch):
-    monkeypatch.setattr(sparse, "host_features", frozenset)
-    values, reason = sparse.choose_values(0.1, 1500)
-    assert values == "f32"
-    assert "need AVX2" in reason
-
-
-@pytest.mark.parametrize("bits", [8, 4])
-def test_pruned_codes_run_on_their_nonzeros_for_many_rows(bits):
-    rng = np.random.default_rng(bits)
-    limit = {8: 127, 4: 7}[bits]
-    codes = rng.integers(-limit, limit + 1, (40, 131)) * (rng.random((40, 131)) < 0.2)
-    scale = rng.uniform(0.01, 0.1, (40, 1))
-    encoding = enc.encode_bitmap(codes, scale, bits=bits)
-    panel = panels.prepare_linear(encoding, rows=100)
-    assert panel.kernel == "f32_csr_blocks", panel.reason
-    x = rng.standard_normal((100, 131)).astype(np.float32)
-    out = np.empty((100, 40), np.float32)
-    panels.linear(panel, x, out)
-    w = enc.decode(encoding)
-    assert (np.abs(out - reference.linear_f32(x, w)) <= _bound(x, w)).all()
 
 
 def test_a_sparse_convolution_reads_overlapping_rows():
@@ -194,7 +162,6 @@ def test_a_sparse_convolution_reads_overlapping_rows():
     signal = rng.standard_normal((90, 10)).astype(np.float32)
     x = np.lib.stride_tricks.as_strided(signal, (44, 30), (4 * 20, 4))
     panel = panels.prepare_linear(enc.encode_csr(w), rows=44, kernel_size=3)
-    assert panel.kernel == "f32_csr_blocks"
     out = np.empty((44, 24), np.float32)
     panels.linear(panel, x, out)
     for t in range(44):
