@@ -74,6 +74,8 @@ ROWS = [
     ),
     row("w4a8", "768x768-T1", ratio_torch=7.5, weights="cold", gops=10.0, work=1_000_000),
     row("f32_dense", "768x768-T499", ratio_torch=1.0, ratio_numpy=0.98, share_of_limit=0.8),
+    row("w1a1", "512x2048-T499", ratio_torch=12.0),
+    row("w1a1_codes", "256x2048-T499", ratio_torch=9.5),
     row("attention_f32", "12x64x499-T499", ratio_torch=1.25),
     row(
         "csr_break_even",
@@ -110,16 +112,20 @@ def cells(text, start):
 def test_the_document_holds_goals_limits_peers_networks_and_what_is_missing():
     text = markdown_of(ROWS, TOTAL)
     assert "Made by `cosim bench --markdown docs/kernels.md`" in text
+    other = TOTAL | {"filter": "T499", "rounds": 7}
+    assert "cosim bench --filter T499 --rounds 7 --markdown" in markdown_of(ROWS, other)
     assert "some <cpu>, 2 cores (L2 524 kB), avx2, fma" in text
     assert "load average 0.50 / 0.25 / 0.12 before, 0.75 / 0.50 / 0.25 after" in text
     goals = text[text.index("## Against the goals") : text.index("## 499 rows")]
     assert cells(goals, "w8a8")[1] == "**2.00** (1.50 to 2.50; 1.75)"
     assert cells(goals, "w4a8")[4] == "7.50 (7.50 to 7.50; 9)"  # not reached: not bold
     assert cells(goals, "f32_dense")[5] == "80% (80% to 80%; 85%)"
+    assert cells(goals, "w1a1")[1] == "**12.00** (12.00 to 12.00; 11)"
+    assert "few steps: w1a1_codes/256x2048-T499 **9.50** (9.50 to 9.50; 9)." in goals
     assert "against numpy at 499 rows: **0.98** (0.98 to 0.98; 0.97)" in goals
     shapes = text[text.index("## 499 rows") : text.index("## 1 row, cold")]
-    assert cells(shapes, "kernel") == ["kernel", "768x3072", "768x768"]
-    assert cells(shapes, "w8a8")[1:] == ["1.50 (1.80-2.20)", "2.50 (1.80-2.20)"]
+    assert cells(shapes, "kernel") == ["kernel", "768x3072", "768x768", "512x2048", "256x2048"]
+    assert cells(shapes, "w8a8")[1:] == ["1.50 (1.80-2.20)", "2.50 (1.80-2.20)", "", ""]
     assert cells(shapes, "f32_dense")[1] == ""
     assert "| w8a8/768x768-T499 | onnxruntime_int8 | 1.70 | 1.47 | - | 0.11 | 0.011 |" in text
     assert "| 768x768-T499 | 0.90 | 1.10 | 25% |" in text
@@ -147,7 +153,7 @@ def test_a_point_lies_at_its_rate_and_intensity_under_its_roof():
             r'<circle cx="([\d.]+)" cy="([\d.]+)" r="5" fill="[^"]+"><title>([^:]+):', page
         )
     }
-    assert len(points) == 6  # whole networks have no rate
+    assert len(points) == 8  # whole networks have no rate
     fast, slow = points["w8a8/768x3072-T499"], points["w4a8/768x768-T1-cold"]
     assert fast[1] < slow[1]  # up is faster
     roofs = {

@@ -1,7 +1,6 @@
 """Measure where each sparse form starts to win over the dense one on this machine."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,4 +73,4 @@ def _run(values: str, weight: F32, x: F32, out: F32, *, is_cold: bool) -> Callab
     panel, _ = linear.panel_of(form, weight)
     copies = harness.cold_layers(panel.nbytes) if is_cold else 1
     layers = [panel, *(linear.copied(panel) for _ in range(copies - 1))]
-    return harness.rotation([partial(panels.linear, layer, x, out) for layer in layers])
+    return harness.rotation([panels.bind(layer, x, out) for layer in layers])

@@ -282,8 +282,7 @@ class _Output:
     def run(self, panel: panels.LinearPanel, given: Codes, threads: int) -> Run:
         x_scale = given.scale if given.scale.size else None
         if self.scale.size:
-            return partial(
-                panels.linear,
+            return panels.bind(
                 panel,
                 given.x,
                 x_scale=x_scale,
@@ -292,7 +291,7 @@ class _Output:
                 quantize="static",
                 threads=threads,
             )
-        return partial(panels.linear, panel, given.x, self.floats, x_scale=x_scale, threads=threads)
+        return panels.bind(panel, given.x, self.floats, x_scale=x_scale, threads=threads)
 
     def after(self, run: Run) -> Floats:
         run()

@@ -212,12 +212,12 @@ def _break_even(sizes: tuple[int, int, int]) -> Case:
     out = np.empty((rows, n), np.float32)
     dense, _ = linear.panel_of(linear.FORMS["f32_dense"], weight)
     form = linear.FORMS["csr_50"]
-    sides = {_DENSE: Side([partial(panels.linear, dense, x, out)])}
+    sides = {_DENSE: Side([panels.bind(dense, x, out)])}
     used = ""
     for sparsity in SPARSITIES:
         panel, _ = linear.panel_of(form, matrices.pruned(weight, sparsity))
         used = panel.kernel
-        sides[_at(sparsity)] = Side([partial(panels.linear, panel, x, out)])
+        sides[_at(sparsity)] = Side([panels.bind(panel, x, out)])
     sides[OURS] = sides.pop(_at(0.25))
     operations = 2 * k * n * rows
 

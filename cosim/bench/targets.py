@@ -41,7 +41,14 @@ NARROW = {"w1a1": 6.0, "w1a1_codes": 9.0}
 """At 256 steps and 499 rows the outputs of one-bit products bind, not the products."""
 NUMPY_F32 = 0.97
 BREAK_EVEN_SPARSITY = 0.25
-NETWORK = {"whisper_w8a8": 1.5, "whisper_w4a8": 1.7}
+NETWORK = {
+    "whisper_w8a8": 1.5,
+    "whisper_w4a8": 1.7,
+    "encoder_w8a8": 1.9,
+    "encoder_w4a8": 2.4,
+    "encoder_sparse80": 2.5,
+    "encoder_w1a1": 4.5,
+}
 
 
 def target_of(kernel: str, shape: str, *, is_cold: bool) -> float | None:

@@ -5,11 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from cosim.bench.targets import BREAK_EVEN_SPARSITY, NETWORK, NUMPY_F32, TARGETS, target_of
+from cosim.bench.measure import ROUNDS
+from cosim.bench.targets import (
+    BREAK_EVEN_SPARSITY,
+    NARROW,
+    NETWORK,
+    NUMPY_F32,
+    TARGETS,
+    target_of,
+)
 from cosim.report.terminal import interval, notes_of, scaled, shown
 
 Row = Mapping[str, Any]
-COMMAND = "cosim bench --markdown docs/kernels.md"
 _TITLES = {
     "499": "499 rows",
     "100": "100 rows",
@@ -18,6 +25,19 @@ _TITLES = {
     "1": "1 row, hot weights",
 }
 _DETAIL = "768x3072"
+_AGAIN = """\
+## Again
+
+- Peers are optional: `pip install -e '.[asr,bench]'` has them all; one that is absent is skipped.
+- `cosim bench --filter w4a8/768x3072` times a part, `--threads 2` on two threads in wall time,
+  `--out FILE` keeps the rows as JSON, `--load FILE` makes this document (`--markdown`) or the
+  roofline picture (`--roofline FILE.html`) of kept rows.
+- Two commits: run `pytest -m benchmark tests/bench --benchmark-save=NAME` on each, with
+  `OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1`, then `pytest-benchmark compare`; rates, ratios, shares
+  of limits and bytes stand in `extra_info`.
+- `cosim bench --calibrate` measures where sparse kernels start to win on this machine and keeps it
+  in the user's cache.
+"""
 
 
 def markdown_of(rows: Sequence[Row], total: Mapping[str, Any]) -> str:
@@ -35,6 +55,7 @@ def markdown_of(rows: Sequence[Row], total: Mapping[str, Any]) -> str:
         _others(rows),
         _networks(rows),
         _absent(rows, total),
+        _AGAIN,
     ]
     return "\n".join(part for part in parts if part)
 
@@ -85,11 +106,11 @@ def _head(total: Mapping[str, Any]) -> str:
     threads = total["threads"]
     clock = "CPU time of one thread" if threads == 1 else f"wall time of {threads} threads"
     how = (
-        f"Made by `{COMMAND}`; do not edit. All sides of a case take turns (A B A B ...) in one "
-        f"process, {total['rounds']} rounds, {clock}. A ratio is the median over rounds of the "
-        "peer's time over ours: above 1 ours is faster. Hot weights are one layer called again and "
-        "again, cold ones so many layers in rotation that each comes from memory. Errors are "
-        "relative Frobenius distances of the outputs from float64, on Gaussian weights and "
+        f"Made by `{_command(total)}`; do not edit. All sides of a case take turns (A B A B ...) "
+        f"in one process, {total['rounds']} rounds, {clock}. A ratio is the median over rounds of "
+        "the peer's time over ours: above 1 ours is faster. Hot weights are one layer called "
+        "again and again, cold ones so many layers in rotation that each comes from memory. Errors "
+        "are relative Frobenius distances of the outputs from float64, on Gaussian weights and "
         "activations; integer kernels are exact on their codes, so theirs is that of quantisation."
     )
     features = ", ".join(total["features"]) or "no AVX2"
@@ -117,6 +138,15 @@ def _head(total: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _command(total: Mapping[str, Any]) -> str:
+    """Return the command that measures these rows; defaults are left out."""
+    words = ["cosim bench"]
+    words += [f"--filter {total['filter']}"] if total["filter"] else []
+    words += [f"--rounds {total['rounds']}"] if total["rounds"] != ROUNDS else []
+    words += [f"--threads {total['threads']}"] if total["threads"] != 1 else []
+    return " ".join([*words, "--markdown docs/kernels.md"])
+
+
 def _unit(limit: str) -> str:
     return "B/s" if limit[:1] in "LD" else "OP/s"
 
@@ -127,7 +157,7 @@ def _goals(rows: Sequence[Row]) -> str:
     keys = [key for key in _TITLES if key != "1"]
     lines: list[tuple[str, ...]] = []
     for kernel in _unique(row["kernel"] for row in linear if row["kernel"] in TARGETS):
-        mine = [row for row in linear if row["kernel"] == kernel and _goal(row) is not None]
+        mine = [row for row in linear if row["kernel"] == kernel and not _is_narrow(row)]
         cells = []
         for key in keys:
             found = [row["ratio_torch"] for row in mine if _key(row) == key]
@@ -145,7 +175,8 @@ def _goals(rows: Sequence[Row]) -> str:
         " The share is that of the limit at 499 rows, best round against best round.\n\n"
     )
     titles = [_TITLES[key] for key in keys]
-    return text + _table(("kernel", *titles, "share of limit"), lines) + _dense_note(linear)
+    table = _table(("kernel", *titles, "share of limit"), lines)
+    return text + table + _dense_note(linear) + _narrow_note(linear)
 
 
 def _against(found: Sequence[float], goal: float) -> str:
@@ -174,6 +205,20 @@ def _dense_note(linear: Sequence[Row]) -> str:
     if not found:
         return ""
     return f"\nf32_dense against numpy at 499 rows: {_against(found, NUMPY_F32)}.\n"
+
+
+def _is_narrow(row: Row) -> bool:
+    """Tell whether a one-bit case has so few steps that its outputs bind: it has its own goal."""
+    return row["kernel"] in NARROW and int(_sizes(row).partition("x")[0]) < TARGETS["w1a1"].least_k
+
+
+def _narrow_note(linear: Sequence[Row]) -> str:
+    found = [
+        f"{row['case']} {_against([row['ratio_torch']], NARROW[str(row['kernel'])])}"
+        for row in linear
+        if _is_narrow(row) and _goal(row) is not None
+    ]
+    return f"\nOne-bit products with few steps: {', '.join(found)}.\n" if found else ""
 
 
 def _shapes(rows: Sequence[Row], key: str, title: str) -> str:

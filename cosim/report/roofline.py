@@ -14,8 +14,7 @@ Row = Mapping[str, Any]
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 1000, 640, 80, 60, 40, 210
 _MEMORIES = ("DRAM", "L3", "L2")
 _COLOURS = (
-    *("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#97bbf5"),
-    *("#9c6b4e", "#9498a0"),
+    *("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#9c6b4e"),
 )
 
 
@@ -51,7 +50,8 @@ def roofline_of(rows: Sequence[Row], total: Mapping[str, Any]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>\n"
         f"<h1>{html.escape(title)}</h1>\n<p>{html.escape(str(total['created']))}, load {load}. "
-        "A point is a case; hover over it for its name. Dashed: instruction mixes; slopes: memory."
+        "A point is a case, coloured by the limit over it; hover over it for its name. Dashed: "
+        "instruction mixes; slopes: memory."
         f"</p>\n{body}\n</body></html>\n"
     )
 
@@ -71,27 +71,28 @@ def _drawing(points: Sequence[Row], peaks: Mapping[str, Any]) -> str:
     x = _Axis(min(intensities) / 2, max(intensities) * 2, _LEFT, _WIDTH - _RIGHT)
     highest = max(*mixes.values(), *rates.values()) * 1.5
     y = _Axis(min(rates.values()) / 2, highest, _HEIGHT - _BOTTOM, _TOP)
-    kernels = list(dict.fromkeys(str(row["kernel"]) for row in points))
-    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(kernels)}
+    limits = [name for name in peaks if any(row["limit"] == name for row in points)]
+    colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(limits)}
     parts = [*_grid(x, y), *_roofs(x, y, mixes), *_slopes(x, y, peaks, max(mixes.values()))]
     for row in points:
         name, rate = str(row["case"]), rates[str(row["case"])]
         share = row["share_of_limit"]
         told = f"{name}: {rate / 1e9:.0f} GOP/s, {share:.0%} of {row['limit']}"
-        at_x, colour = x.at(float(row["operations_per_byte"])), colours[str(row["kernel"])]
+        at_x, colour = x.at(float(row["operations_per_byte"])), colours[str(row["limit"])]
         parts.append(
             f'<circle cx="{at_x:.1f}" cy="{y.at(rate):.1f}" r="5" fill="{colour}">'
             f"<title>{html.escape(told)}</title></circle>"
         )
-    for i, name in enumerate(kernels):
+    for i, name in enumerate(limits):
         top = _TOP + 14 * i
         parts.append(
             f'<circle cx="{_WIDTH - 190}" cy="{top}" r="5" fill="{colours[name]}"/>'
-            f'<text x="{_WIDTH - 178}" y="{top + 4}">{html.escape(name)}</text>'
+            f'<text x="{_WIDTH - 178}" y="{top + 4}">bound by {html.escape(name)}</text>'
         )
-    height = max(_HEIGHT, _TOP + 14 * len(kernels) + 20)
     inside = "\n".join(parts)
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}">{inside}</svg>'
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}">{inside}</svg>'
+    )
 
 
 def _rate(row: Row) -> float:
