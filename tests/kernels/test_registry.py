@@ -69,6 +69,7 @@ def test_every_kernel_computes_what_its_matrix_means(name):
             np.testing.assert_array_equal(again, out)
 
 
+@pytest.mark.slow  # compiles every kernel once more
 @pytest.mark.parametrize("name", every.USABLE)
 def test_threads_change_no_bit(name):
     row = KERNELS[name]
