@@ -244,3 +244,55 @@ def attention_masked(
     norm = e.sum(axis=2, keepdims=True)
     y = (e / np.where(norm == 0.0, 1.0, norm)) @ v.astype(np.float64)
     return y.transpose(1, 0, 2).reshape(q.shape[1], -1).astype(np.float32)
+
+
+# --- one-bit values -------------------------------------------------------------------------
+
+
+def unpack_signs(packed: NDArray[np.uint8], k: int) -> I8:
+    """Packed bits (R, ceil(k / 8)), bit 0 first, as int8 codes (R, k): 1 is +1 and 0 is -1."""
+    bits = np.unpackbits(packed, axis=1, count=k, bitorder="little")
+    return np.where(bits == 1, 1, -1).astype(np.int8)
+
+
+def linear_b1(
+    x: NDArray[np.uint8], w: I8, x_scale: F32, w_scale: F32, bias: F32 | None = None
+) -> F32:
+    """``linear_i8`` of packed bits x (T, ceil(K / 8)) that mean +1 and -1, and codes w (N, K)."""
+    return linear_i8(unpack_signs(x, w.shape[1]), w, x_scale, w_scale, bias)
+
+
+def linear_u1(
+    x: NDArray[np.uint8], w: I8, x_scale: F32, w_scale: F32, bias: F32 | None = None
+) -> F32:
+    """``linear_i8`` of packed bits x (T, ceil(K / 8)) that mean 1 and 0, and codes w (N, K)."""
+    bits = np.unpackbits(x, axis=1, count=w.shape[1], bitorder="little")
+    return linear_i8(bits.astype(np.int8), w, x_scale, w_scale, bias)
+
+
+def binarize_signed(
+    x: F32, threshold: F32, level: float | None = None
+) -> tuple[NDArray[np.uint8], F32]:
+    """Packed bits of x (R, K) >= threshold (K), and what they are worth per row.
+
+    That is ``level``, or the mean of |x - threshold| when None (XNOR-Net, Rastegari et al. 2016),
+    with the difference rounded to float32 and the sum in float64. NaN in a difference makes it NaN.
+    """
+    distance = np.abs(x - threshold).astype(np.float64)
+    mean = distance.mean(axis=1).astype(np.float32)
+    scale = mean if level is None else np.full(len(x), level, np.float32)
+    flags = np.packbits(x >= threshold, axis=1, bitorder="little")
+    return flags, np.where(np.isnan(mean), np.float32(np.nan), scale)
+
+
+def binarize_unsigned(x: F32, threshold: F32, level: float) -> tuple[NDArray[np.uint8], F32]:
+    """Packed bits that round(clip((x - threshold) / level, 0, 1)) gives, and ``level`` per row.
+
+    Half rounds to even, 0 (BiT, Liu et al. 2022). The difference is rounded to float32, nothing
+    else is. NaN in a difference makes the scale of its row NaN.
+    """
+    above = (x - threshold).astype(np.float64)
+    steps = above / np.float64(np.float32(level))
+    flags = np.rint(np.clip(np.where(np.isnan(steps), 0.0, steps), 0.0, 1.0)) > 0
+    scale = np.where(np.isnan(above).any(axis=1), np.float32(np.nan), np.float32(level))
+    return np.packbits(flags, axis=1, bitorder="little"), scale.astype(np.float32)
