@@ -221,7 +221,7 @@ def block(x, x_step, rows, weights, first, last, bias, out, out_step, scratch):
         first = wide
     group = PANEL_GROUP if k <= SHORT_K else max(1, last - first)
     for g in range(first, last, group):
-        copy, k0 = scratch, 0
+        copy, k0 = scratch, int64(0)
         while k0 < k:
             steps = block_steps(k - k0)
             a, a_step = x + k0 * 4, x_step
