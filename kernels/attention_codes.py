@@ -316,3 +316,32 @@ def list_block(used, above, rows, room, offsets, counts, rests, rest_counts):
             row_at(rests + r * room + longest[r] * 4, most - longest[r], np.int32)[:] = room
             longest[r] = most
         t += height
+
+
+@tile(5)
+def _scale_rows(w: Writer, sums, rows, factors, out, step) -> None:
+    """Write rows of 16 int32 times their factors."""
+    b = w.b
+
+    def body(r):
+        at, to = b.add(sums, b.mul(r, I64(64))), b.add(out, b.mul(r, step))
+        factor = w.splat(w.load(F32_LANE, b.add(factors, b.mul(r, I64(4)))), F32X8)
+        for j in range(2):
+            w.store(b.fmul(w.to_f32(w.load(I32X8, at, 32 * j)), factor), to, 32 * j)
+        return []
+
+    w.loop(rows, [], body)
+
+
+@compiled
+def scale_rows(sums, rows, width, factors, out, step):
+    """Write ``width`` of 16 int32 sums per row times the float32 factor of the row."""
+    if width == 16:
+        _scale_rows(sums, rows, factors, out, step)
+        return
+    factor = row_at(factors, rows, np.float32)
+    for r in range(rows):
+        found = row_at(sums + r * 64, width, np.int32)
+        target = row_at(out + r * step, width, np.float32)
+        for d in range(width):
+            target[d] = float32(found[d]) * factor[r]

@@ -34,7 +34,8 @@ from kernels.attention_lists import (
 )
 from kernels.attention_stream import STREAM_ROWS, run_streamed
 from kernels.attention_tiles import (
-    divide_row,
+    divide_rows,
+    norm_of,
     pack_keys,
     pack_values,
     padded_rows,
@@ -134,13 +135,12 @@ def _attend(
     )  # fmt: skip
     end, norm = row_at(ends, rows, np.int64), row_at(norms, rows, np.float32)
     for r in range(rows):
-        norm[r] = softmax_row(scores + r * room, end[r], count)
+        norm[r] = norm_of(softmax_row(scores + r * room, end[r], count))
     for p in range((depth + 15) // 16):
         panel = values + p * length * 64
         _sum_values(scores, room, rows, listed, count, limit, panel, context)
-        for r in range(rows):
-            width = min(16, depth - p * 16)
-            divide_row(context + r * 64, width, norm[r], out + r * out_step + p * 64)
+        width = min(16, depth - p * 16)
+        divide_rows(context, rows, width, norms, out + p * 64, out_step)
 
 
 @compiled

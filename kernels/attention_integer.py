@@ -7,7 +7,7 @@ scales; probabilities become codes of 8 bits, and the context is summed over pan
 import numpy as np
 from numba import float32, int32, int64, prange
 
-from kernels.attention_codes import context_rows, encode_row, list_block, panel_scores
+from kernels.attention_codes import context_rows, encode_row, list_block, panel_scores, scale_rows
 from kernels.attention_common import (
     BAD_PATTERN,
     CODES,
@@ -163,15 +163,14 @@ def _attend(rows, depth, values, keys, listed, count, ends, v_scale, scores, roo
     offsets = used + DENSE_ROWS * steps * 4
     rests = offsets + DENSE_ROWS * steps * 32
     gathered = rests + DENSE_ROWS * steps * 32
-    counts, rest_counts, totals = (
-        stack_bytes(ROW_BYTES),
-        stack_bytes(ROW_BYTES),
-        stack_bytes(ROW_BYTES),
-    )
+    counts, rest_counts = stack_bytes(ROW_BYTES), stack_bytes(ROW_BYTES)
+    totals, factors = stack_bytes(ROW_BYTES), stack_bytes(ROW_BYTES)
     sums = stack_bytes(SUMS_BYTES)
     _encode(scores, room, rows, ends, steps, work, totals)
     list_block(used, above, tiled, steps * 32, offsets, counts, rests, rest_counts)
-    total = row_at(totals, rows, np.int32)
+    total, factor = row_at(totals, rows, np.int32), row_at(factors, rows, np.float32)
+    for r in range(rows):
+        factor[r] = v_scale / float32(max(total[r], int32(1)))
     for p in range((depth + 15) // 16):
         panel = values + p * keys * 16
         if listed:
@@ -191,12 +190,7 @@ def _attend(rows, depth, values, keys, listed, count, ends, v_scale, scores, roo
             sums,
         )
         columns = min(16, depth - p * 16)
-        for r in range(rows):
-            factor = v_scale / float32(max(total[r], int32(1)))
-            found = row_at(sums + r * 64, columns, np.int32)
-            target = row_at(out + r * step + p * 64, columns, np.float32)
-            for d in range(columns):
-                target[d] = float32(found[d]) * factor
+        scale_rows(sums, rows, columns, factors, out + p * 64, step)
 
 
 @compiled

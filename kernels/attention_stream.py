@@ -9,7 +9,7 @@ import numpy as np
 from numba import float32
 
 from kernels.attention_common import address, bound
-from kernels.attention_tiles import divide_row, lanes, softmax_row, sums_of_eight
+from kernels.attention_tiles import divide_row, lanes, norm_of, softmax_row, sums_of_eight
 from kernels.jit import compiled
 from kernels.mathematics import LOG2E
 from kernels.simd import F32 as F32_LANE
@@ -134,7 +134,7 @@ def run_streamed(q, k, v, unit, bias, seen, out, first, last):
             row = at + (h - first) * room * 4
             at_bias = bias[0] + h * bias[1] + t * bias[2] if bias[0] else 0
             _scale_row(row, end, unit, at_bias)
-            norms[h - first] = softmax_row(row, end, steps)
+            norms[h - first] = norm_of(softmax_row(row, end, steps))
         target = address(out) + t * out.strides[0]
         row_at(target + first * depth * 4, heads * depth, np.float32)[:] = float32(0.0)
         for s in range(0, end, STREAM_BLOCK):

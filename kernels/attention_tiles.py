@@ -266,13 +266,12 @@ def write_starts(starts, rows, width, bias, bias_step, words, step):
     if bias and width == 16:
         _start_at_bias(starts, rows, bias, bias_step)
     else:
-        for r in range(rows):
-            row = row_at(starts + r * 64, 16, np.float32)
-            row[:] = np.float32(0.0)
-            if bias:
-                found = row_at(bias + r * bias_step, width, np.float32)
-                for i in range(width):
-                    row[i] = found[i] * LOG2E
+        row_at(starts, rows * 16, np.float32)[:] = np.float32(0.0)
+        for r in range(rows if bias else 0):
+            row = row_at(starts + r * 64, width, np.float32)
+            found = row_at(bias + r * bias_step, width, np.float32)
+            for i in range(width):
+                row[i] = found[i] * LOG2E
     if words:
         hide(starts, 64, rows, words, step)
 
@@ -324,10 +323,41 @@ def softmax_row(scores, end, steps):
     return state[1]
 
 
+@tile(5)
+def _divide_rows(w: Writer, sums: Value, rows: Value, norms: Value, out: Value, step: Value):
+    """Write rows of 16 sums over their norms."""
+    b = w.b
+
+    def body(r: Value) -> list[Value]:
+        at, to = b.add(sums, b.mul(r, I64(64))), b.add(out, b.mul(r, step))
+        norm = w.splat(w.load(F32_LANE, b.add(norms, b.mul(r, I64(4)))), F32X8)
+        for j in range(2):
+            w.store(b.fdiv(w.load(F32X8, at, 32 * j), norm), to, 32 * j)
+        return []
+
+    w.loop(rows, [], body)
+
+
+@compiled
+def norm_of(total):
+    """Return what a row is divided by: 1 where it has no weights, so that it becomes 0."""
+    return total if total != np.float32(0.0) else np.float32(1.0)
+
+
 @compiled
 def divide_row(row, count, norm, target):
-    """Write ``count`` float32 at an address over ``norm``; all 0 where the norm is 0."""
+    """Write ``count`` float32 at an address over ``norm``."""
     values, found = row_at(row, count, np.float32), row_at(target, count, np.float32)
-    divisor = norm if norm != np.float32(0.0) else np.float32(1.0)
     for i in range(count):
-        found[i] = values[i] / divisor
+        found[i] = values[i] / norm
+
+
+@compiled
+def divide_rows(sums, rows, width, norms, out, step):
+    """Write ``width`` of 16 sums per row over the norm of the row; float32 at addresses."""
+    if width == 16:
+        _divide_rows(sums, rows, norms, out, step)
+        return
+    norm = row_at(norms, rows, np.float32)
+    for r in range(rows):
+        divide_row(sums + r * 64, width, norm[r], out + r * step)
