@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from cosim.artefact import Artefact
 from cosim.artefact import load as load_artefact
 from cosim.errors import CosimError
-from cosim.execute import ProgramEngine, Weights
+from cosim.execute import ProgramEngine, Weights, fallbacks
 from cosim.speech.decoding import Engine, Tokenizer, greedy
 from cosim.speech.features import WINDOW_S, log_mel
 from cosim.speech.manifest import FORMATS, SpeechConfig, Utterance
@@ -89,7 +89,7 @@ def speech_at(path: Path, *, limit: int | None = None) -> SpeechConfig:
     raise CosimError(f"--speech {path}: {found}, expected {FORMATS}")
 
 
-def program_engines(artefact: Artefact) -> EngineMaker:
+def program_engines(artefact: Artefact) -> Callable[[], ProgramEngine]:
     """Return a maker of engines that execute the program; they share prepared weights."""
     weights = Weights(artefact.program, artefact.encodings)
     return lambda: ProgramEngine(weights, frames=artefact.model.frames)
@@ -222,8 +222,9 @@ def evaluate_artefact(
         progress=progress.note,
     )
     progress.stage("transcribing", len(checked.utterances))
+    make_engine = program_engines(artefact)
     heard = transcribe(
-        program_engines(artefact),
+        make_engine,
         checked,
         artefact=artefact,
         report=lambda _transcript: progress.advance(),
@@ -247,6 +248,6 @@ def evaluate_artefact(
         "hit_limit": sum(item.hit_limit for item in heard),
         "skipped": len(checked.skipped),
         "program_hash": artefact.program.hash,
-        "warnings": list(checked.warnings),
+        "warnings": [*checked.warnings, *fallbacks(make_engine().kernels)],
     }
     return rows, summary

@@ -6,9 +6,10 @@ in the same result.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 from cosim.artefact import Artefact, ModelFacts, build, facts_of
 from cosim.compress.compressed import compress
@@ -25,6 +26,7 @@ from cosim.evaluate import (
     program_engines,
     transcribe,
 )
+from cosim.execute import KernelChoice, ProgramEngine, fallbacks
 from cosim.experiment import Experiment
 from cosim.models import LoadedModel, load
 from cosim.results import SCHEMA, RunFolder, config_hash, now, read_rows, versions, write_rows
@@ -42,6 +44,12 @@ class Engines:
 
     makers: Mapping[str, EngineMaker]
     artefact: Artefact
+
+    @property
+    def kernels(self) -> tuple[KernelChoice, ...]:
+        """Which kernel executes each op of the recipe's program."""
+        make = list(self.makers.values())[-1]
+        return cast("ProgramEngine", make()).kernels
 
 
 def default_folder(experiment: Experiment) -> Path:
@@ -96,7 +104,7 @@ def run(
     progress.stage(f"simulating {experiment.chip.name}", len(final))
     simulated = simulate_speech(engines.artefact, experiment.chip, final, progress.advance)
     seconds["simulate"] = perf_counter() - started
-    document = _document(experiment, engines.artefact, speech, heard, simulated, seconds)
+    document = _document(experiment, engines, speech, heard, simulated, seconds)
     write_rows(folder / "layers.jsonl", simulated.layer_rows())
     write_rows(folder / "utterances.jsonl", _utterance_rows(heard, simulated))
     _write_trn(folder, heard, NORMALIZERS[engines.artefact.model.family])
@@ -162,13 +170,14 @@ def _hear(
 
 def _document(
     experiment: Experiment,
-    artefact: Artefact,
+    engines: Engines,
     speech: Speech,
     heard: Mapping[str, Sequence[Transcript]],
     simulated: SpeechRun,
     seconds: Mapping[str, float],
 ) -> dict[str, object]:
     """Return `run.json` (schema in DESIGN: keys are added, never renamed)."""
+    artefact, kernels = engines.artefact, engines.kernels
     name = NORMALIZERS[artefact.model.family]
     measured = {engine: measure(items, name) for engine, items in heard.items()}
     final = list(measured)[-1]
@@ -208,7 +217,13 @@ def _document(
         "accuracy": accuracy,
         "hardware": {"name": experiment.chip.name, "clock_hz": experiment.chip.clock_hz},
         "not_simulated": list(simulated.not_simulated),
-        "warnings": [*speech.warnings, *artefact.compression.notes, *simulated.warnings],
+        "warnings": [
+            *speech.warnings,
+            *artefact.compression.notes,
+            *fallbacks(kernels),
+            *simulated.warnings,
+        ],
+        "execution": {"kernels": [asdict(choice) for choice in kernels]},
         "totals": simulated.totals(),
         "wall_seconds": {
             key: round(seconds[key], 3) for key in ("compress", "lower", "execute", "simulate")

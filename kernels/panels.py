@@ -29,6 +29,7 @@ from kernels.finish import FORBIDDEN_CODE, NAN_SCALE
 from kernels.finish_rows import ACTIVATIONS, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW
 from kernels.jit import ENTRIES, Entry
 from kernels.registry import KERNELS, Kernel, Matrix
+from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
@@ -56,7 +57,8 @@ _NO_CODES = np.zeros((0, 0), np.int8)
 class LinearPanel:
     """A weight matrix ``(n, k)`` ready for one kernel.
 
-    ``scale`` is float32 ``(n)``, or empty where the layout holds plain values.
+    ``scale`` is float32 ``(n)``, or empty where the layout holds plain values. ``is_fallback``
+    says that zeros or codes of the encoding are not used as such; ``reason`` tells why.
     """
 
     kernel: str
@@ -67,6 +69,7 @@ class LinearPanel:
     arguments: tuple[Any, ...]
     scale: F32
     run: Entry
+    is_fallback: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -86,13 +89,15 @@ def prepare_linear(
     activation: str = "f32",
     kernel_size: int = 1,
     share: Sequence[LinearPanel] = (),
+    table: Sequence[Speed] = DEFAULT_BREAK_EVEN,
 ) -> LinearPanel:
     """Choose a kernel for ``rows`` activation rows at a time and lay the weights out for it.
 
     ``activation`` is one of ``kernels.choice.ACTIVATIONS``. ``kernel_size`` above 1 takes conv
     weights ``(N, C, size)`` and orders their columns ``(size, C)``, as an overlapping view of
     time-major input has them. ``share`` names panels of the same constant; one of the same layout
-    gives its arrays. Raises ValueError when the encoding has no exact form for the activation.
+    gives its arrays. ``table`` says how fast sparse forms are. Raises ValueError when the encoding
+    has no exact form for the activation.
 
     >>> panel = prepare_linear(encodings.encode_dense(np.eye(3, dtype=np.float32)), rows=2)
     >>> out = np.empty((2, 3), np.float32)
@@ -106,13 +111,24 @@ def prepare_linear(
             f"prepare_linear: found rows {rows}, kernel_size {kernel_size} for a constant of shape "
             f"{encoding.shape}; expected sizes of at least 1 and kernel_size a divisor of {k}"
         )
-    row, reason = choose(encoding, rows=rows, activation=activation)
+    chosen = choose(encoding, rows=rows, activation=activation, table=table)
+    row = chosen.kernel
     arguments = _shared(share, row, n, k)
     if arguments is None:
         arguments = row.layout.pack(_matrix(encoding, row.values, kernel_size))
     plain = row.values.startswith("f32") or row.values.endswith("_group")  # scales are inside
     scale = _NONE if plain else _row_scale(encoding, n)
-    return LinearPanel(row.name, reason, n, k, activation, arguments, scale, row.run)
+    return LinearPanel(
+        row.name,
+        chosen.reason,
+        n,
+        k,
+        activation,
+        arguments,
+        scale,
+        row.run,
+        chosen.is_fallback,
+    )
 
 
 def _matrix(encoding: Encoding, values: str, kernel_size: int) -> Matrix:

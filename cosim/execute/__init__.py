@@ -5,7 +5,7 @@ kernels, and every op becomes one call on arrays that are already there. A lengt
 grows by stays open until the call. Python runs once per op, never per element.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,12 +111,26 @@ class ProgramEngine:
         return (*self.encoder.kernels, *self.decoder.kernels)
 
 
+def fallbacks(kernels: Iterable[KernelChoice]) -> list[str]:
+    """Return a warning for each reason why products do not use the zeros or codes they have."""
+    found: dict[tuple[str, str], list[KernelChoice]] = {}
+    for choice in kernels:
+        if choice.is_fallback:
+            found.setdefault((choice.kernel, choice.reason), []).append(choice)
+    return [
+        f"{len(choices)} {'product' if len(choices) == 1 else 'products'} on {kernel} "
+        f"({choices[0].graph}/{choices[0].scope or choices[0].op}, ...): {reason}"
+        for (kernel, reason), choices in found.items()
+    ]
+
+
 __all__ = [
     "EXECUTABLE",
     "KernelChoice",
     "Plan",
     "ProgramEngine",
     "Weights",
+    "fallbacks",
     "lengths_of",
     "plan",
 ]

@@ -1,6 +1,6 @@
 """What is known while a graph is planned: buffers, live arrays, calls, and who reads what when."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from cosim.execute.fusion import Tail, tails
 from cosim.ir import Graph, Op, Program, is_constant
 from kernels import panels
 from kernels.encodings import Encoding, decode
+from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 Array = NDArray[Any]  # the verifier settles dtypes, per value
 Call = Callable[[list[Array], int], object]
@@ -28,24 +29,30 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """Which kernel executes one op and why."""
+    """Which kernel executes one op and why.
+
+    `is_fallback` says that it does not use the zeros or codes of the weights as such.
+    """
 
     graph: str
     scope: str
     op: str
     kernel: str
     reason: str
+    is_fallback: bool = False
 
 
 @dataclass
 class Weights:
     """Constants of a program as their kernels read them; shared by all plans and threads.
 
-    Encoded payloads are read when a constant is first prepared and not kept.
+    `speeds` say when a sparse kernel pays. Encoded payloads are read when a constant is first
+    prepared and not kept.
     """
 
     program: Program
     encodings: Mapping[str, Encoding]
+    speeds: Sequence[Speed] = DEFAULT_BREAK_EVEN
     prepared: dict[tuple[str, str, int], panels.LinearPanel] = field(default_factory=dict)
     decoded: dict[str, Array] = field(default_factory=dict)
 
@@ -60,6 +67,7 @@ class Weights:
                 activation=activation,
                 kernel_size=taps,
                 share=made,
+                table=self.speeds,
             )
         return self.prepared[key]
 
@@ -196,9 +204,10 @@ class Builder:
         kept = {value for _, value in self.graph.outputs}
         return [*uses, len(self.graph.ops)] if shared & kept else uses
 
-    def choose(self, op: Op, kernel: str, reason: str) -> None:
+    def choose(self, op: Op, kernel: str, reason: str, *, is_fallback: bool = False) -> None:
         """Record which kernel an op runs on."""
-        self.kernels.append(KernelChoice(self.graph.name, op.scope, op.kind, kernel, reason))
+        name = self.graph.name
+        self.kernels.append(KernelChoice(name, op.scope, op.kind, kernel, reason, is_fallback))
 
     def rows(self, name: str) -> Array:
         """Return a fixed value as [rows, last axis]; a call copies it where no view can."""

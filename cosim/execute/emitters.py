@@ -106,7 +106,7 @@ def _emit_product(builder: Builder, op: Op) -> None:
         activation=_ACTIVATIONS[builder.graph.types[op.inputs[0]].dtype],
         taps=taps,
     )
-    builder.choose(op, panel.kernel, panel.reason)
+    builder.choose(op, panel.kernel, panel.reason, is_fallback=panel.is_fallback)
     for step in tail.ops:
         builder.choose(step, panel.kernel, f"done to the rows of {op.scope} while in cache")
         builder.done.add(step.outputs[0])
