@@ -20,62 +20,23 @@ from cosim.errors import CosimError
 from kernels import panels  # (registers every linear kernel)
 from kernels.jit import fingerprint
 from kernels.registry import KERNELS
+from kernels.sparse_speeds import Speed
 
 SCHEMA = 1
 _REMEDY = 'delete it, or run "cosim bench --calibrate"'
 
 
 @dataclass(frozen=True)
-class Point:
-    """One measurement: how many times a stored form is faster than the dense float one.
-
-    ``values`` is the registry's name of the form, ``rows`` the activation rows of a call and
-    ``density`` the share of weights that are not zero.
-    """
-
-    values: str
-    rows: int
-    density: float
-    ratio: float
-
-
-@dataclass(frozen=True)
 class Dispatch:
-    """The measurements of one machine."""
+    """The speeds of one machine, as ``kernels.patterns.choose_values`` takes them.
+
+    ``cpu`` and ``kernels`` say whose they are: a processor, and a hash of the kernels' sources.
+    """
 
     cpu: str
     kernels: str
     created: str
-    points: tuple[Point, ...]
-
-    def break_even(self, values: str, rows: int) -> float | None:
-        """Density below which a form wins over the dense one at so many rows.
-
-        None where it was not measured. Between two measured densities the ratio is taken as
-        linear; 0.0 if it never wins, the highest measured density if it always does. Rows are
-        those of the nearest measurement, in proportion.
-
-        Example:
-            >>> points = (Point("f32_csr", 16, 0.4, 2.0), Point("f32_csr", 16, 0.8, 0.5))
-            >>> Dispatch("", "", "", points).break_even("f32_csr", 20)
-            0.6667
-
-        """
-        mine = [point for point in self.points if point.values == values]
-        if not mine:
-            return None
-        nearest = min({point.rows for point in mine}, key=lambda r: abs(math.log(r / rows)))
-        curve = sorted((point.density, point.ratio) for point in mine if point.rows == nearest)
-        wins = 0.0
-        for i, (density, ratio) in enumerate(curve):
-            if ratio < 1:
-                if i == 0:
-                    return 0.0
-                before, faster = curve[i - 1]
-                share = (faster - 1) / (faster - ratio)
-                return round(before + (density - before) * share, 4)
-            wins = density
-        return wins
+    table: tuple[Speed, ...]
 
 
 def kernels_hash() -> str:
@@ -119,8 +80,17 @@ def load(cpu: str, kernels: str) -> Dispatch | None:
     problems = list(_problems(document, cpu, kernels))
     if problems:
         raise CosimError([f"{path}: {problem}; {_REMEDY}" for problem in problems])
-    points = tuple(Point(**point) for point in document["points"])
-    return Dispatch(cpu, kernels, document["created"], points)
+    table = tuple(
+        Speed(
+            row["values"],
+            row["activation"],
+            row["rows"],
+            tuple(map(float, row["speeds"])),
+            tuple(map(float, row["densities"])),
+        )
+        for row in document["table"]
+    )
+    return Dispatch(cpu, kernels, document["created"], table)
 
 
 def _problems(document: object, cpu: str, kernels: str) -> Iterator[str]:
@@ -133,28 +103,35 @@ def _problems(document: object, cpu: str, kernels: str) -> Iterator[str]:
             yield f"{key}: found {document.get(key)!r}, expected {value!r}"
     if not isinstance(document.get("created"), str):
         yield f"created: found {document.get('created')!r}, expected a date"
-    points = document.get("points")
-    if not isinstance(points, list) or not points:
-        yield f"points: found {points!r}, expected measurements"
+    table = document.get("table")
+    if not isinstance(table, list) or not table:
+        yield f"table: found {table!r}, expected measurements"
         return
-    for i, point in enumerate(points):
-        yield from (f"points[{i}]: {problem}" for problem in _point_problems(point))
+    for i, row in enumerate(table):
+        yield from (f"table[{i}]: {problem}" for problem in _row_problems(row))
 
 
-def _point_problems(point: object) -> Iterator[str]:
-    names = {field.name for field in fields(Point)}
-    if not isinstance(point, dict) or set(point) != names:
-        yield f"found {point!r}, expected {', '.join(sorted(names))}"
+def _row_problems(row: object) -> Iterator[str]:
+    names = {field.name for field in fields(Speed)}
+    if not isinstance(row, dict) or set(row) != names:
+        yield f"found {row!r}, expected {', '.join(sorted(names))}"
         return
-    if not isinstance(point["values"], str):
-        yield f"values: found {point['values']!r}, expected a name"
-    if type(point["rows"]) is not int or point["rows"] < 1:
-        yield f"rows: found {point['rows']!r}, expected an integer of at least 1"
-    density, ratio = point["density"], point["ratio"]
-    if not _is_number(density) or not 0 < density <= 1:
-        yield f"density: found {density!r}, expected a number in (0, 1]"
-    if not _is_number(ratio) or not ratio > 0:
-        yield f"ratio: found {ratio!r}, expected a positive number"
+    for key in ("values", "activation"):
+        if not isinstance(row[key], str):
+            yield f"{key}: found {row[key]!r}, expected a name"
+    if type(row["rows"]) is not int or row["rows"] < 1:
+        yield f"rows: found {row['rows']!r}, expected an integer of at least 1"
+    for key, most in (("speeds", math.inf), ("densities", 1.0)):
+        numbers = row[key]
+        if not isinstance(numbers, list) or not all(
+            _is_number(v) and 0 < v <= most for v in numbers
+        ):
+            yield f"{key}: found {numbers!r}, expected positive numbers of at most {most:g}"
+            return
+    if not row["densities"] or len(row["speeds"]) != len(row["densities"]):
+        yield f"found {len(row['speeds'])} speeds for {len(row['densities'])} densities"
+    if sorted(set(row["densities"])) != row["densities"]:
+        yield f"densities: found {row['densities']!r}, expected ascending numbers"
 
 
 def _is_number(value: object) -> bool:

@@ -1,28 +1,30 @@
-"""Where the choice of kernels was measured on this machine, and what a damaged file says."""
+"""Speeds measured on this machine: kept, found again, and refused when damaged."""
 
 import json
 
 import pytest
 
 from cosim import dispatch
-from cosim.dispatch import Dispatch, Point
+from cosim.bench.calibration import calibrate
+from cosim.dispatch import Dispatch
 from cosim.errors import CosimError
+from kernels.jit import host_features
+from kernels.patterns import break_even
+from kernels.registry import SIMD
+from kernels.sparse_speeds import Speed
 
-POINTS = (
-    Point("f32_csr", 16, 0.2, 3.0),
-    Point("f32_csr", 16, 0.6, 1.5),
-    Point("f32_csr", 16, 0.8, 0.5),
-    Point("f32_csr", 499, 0.2, 0.9),
-    Point("f32_csr", 499, 0.6, 0.5),
-    Point("f32_mask", 1, 0.2, 2.0),
-    Point("f32_mask", 1, 0.9, 1.1),
+TABLE = (
+    Speed("f32", "f32", 499, (1.0,), (1.0,)),
+    Speed("f32_csr", "f32", 16, (3.0, 0.5), (0.25, 0.75)),
+    Speed("f32_csr", "f32", 499, (3.0, 2.5), (0.25, 0.75)),
+    Speed("i8_csr", "i8", 499, (0.5, 0.25), (0.25, 0.75)),
 )
 
 
 @pytest.fixture
 def found(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return Dispatch("some cpu", "abc", "2025-01-01T00:00:00+00:00", POINTS)
+    return Dispatch("some cpu", "abc", "2025-01-01T00:00:00+00:00", TABLE)
 
 
 def test_measurements_come_back_as_they_were(found):
@@ -37,41 +39,46 @@ def test_another_processor_or_another_kernel_source_has_none(found):
     assert dispatch.load("some cpu", "abd") is None
 
 
-def test_a_break_even_is_read_between_two_densities(found):
-    assert found.break_even("f32_csr", 16) == pytest.approx(0.6 + 0.2 * 0.5 / 1.0)
-    assert found.break_even("f32_csr", 400) == 0.0  # never wins
-    assert found.break_even("f32_mask", 3) == 0.9  # always wins, as far as was measured
-    assert found.break_even("f32_4x4", 16) is None
-
-
-def test_the_nearest_rows_are_nearest_in_proportion(found):
-    # 16 * 499 = 89.4 ** 2
-    assert found.break_even("f32_csr", 89) == found.break_even("f32_csr", 16)
-    assert found.break_even("f32_csr", 90) == found.break_even("f32_csr", 499)
+def test_the_kernels_choose_by_what_was_kept(found):
+    dispatch.save(found)
+    table = dispatch.load("some cpu", "abc").table
+    # time grows from 1/3 at 0.25 to 2 at 0.75 and is 1 in between: 0.25 + 0.5 * (2/3) / (5/3)
+    assert break_even("f32_csr", "f32", 16, table=table) == pytest.approx(0.45, abs=0.011)
+    assert break_even("f32_csr", "f32", 499, table=table) == 1.0
 
 
 def test_every_mistake_of_a_file_is_told_with_the_remedy(found):
     path = dispatch.save(found)
     document = json.loads(path.read_text())
     document["created"] = 5
-    document["points"][0]["ratio"] = -1
-    document["points"][1]["density"] = float("nan")
-    document["points"][2] = {"values": "f32_csr"}
-    document["points"][3]["rows"] = True
+    document["table"][0]["speeds"] = [-1.0]
+    document["table"][1]["densities"] = [0.75, 0.25]
+    document["table"][2] = {"values": "f32_csr"}
+    document["table"][3] |= {"rows": True, "speeds": [1.0]}
     path.write_text(json.dumps(document))
     with pytest.raises(CosimError) as error:
         dispatch.load("some cpu", "abc")
-    told = "\n".join(error.value.problems)
-    assert len(error.value.problems) == 5
-    for part in (
-        "created",
-        "points[0]: ratio",
-        "points[1]: density",
-        "points[2]",
-        "points[3]: rows",
-    ):
-        assert part in told
-    assert all("--calibrate" in problem for problem in error.value.problems)
+    problems = error.value.problems
+    parts = (
+        "created: found 5",
+        "table[0]: speeds: found [-1.0]",
+        "table[1]: densities: found [0.75, 0.25], expected ascending",
+        "table[2]: found {'values'",
+        "table[3]: rows: found True",
+        "table[3]: found 1 speeds for 2 densities",
+    )
+    assert len(problems) == len(parts)
+    for problem, part in zip(problems, parts, strict=True):
+        assert part in problem
+        assert "--calibrate" in problem
+
+
+@pytest.mark.parametrize("bad", ["NaN", "Infinity", "1.5", '"0.5"', "true"])
+def test_a_density_is_a_number_up_to_one(found, bad):
+    path = dispatch.save(found)
+    path.write_text(path.read_text().replace("0.75", bad, 1))
+    with pytest.raises(CosimError, match="densities"):
+        dispatch.load("some cpu", "abc")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema": 1}', "{}"])
@@ -86,3 +93,38 @@ def test_the_hash_of_the_kernels_is_that_of_their_sources(monkeypatch):
     before = dispatch.kernels_hash()
     monkeypatch.setattr(dispatch, "fingerprint", lambda _path: "changed")
     assert dispatch.kernels_hash() != before
+
+
+class Silent:
+    def stage(self, text, total=0):
+        pass
+
+    def advance(self):
+        pass
+
+    def note(self, text):
+        pass
+
+
+@pytest.mark.skipif(not host_features() >= set(SIMD), reason="needs AVX2 and FMA")
+def test_calibrating_measures_what_was_asked_for_and_keeps_the_anchor():
+    wanted = (
+        TABLE[0],
+        Speed("f32_csr", "f32", 16, (9.0, 9.0), (0.05, 0.5)),
+        Speed("f32_16x1", "f32", 16, (9.0,), (0.05,)),
+        Speed("i8", "i8", 2, (9.0,), (1.0,)),
+        Speed("i5", "i8", 2, (9.0,), (1.0,)),  # which no kernel reads
+    )
+    found = calibrate(Silent(), rounds=2, wanted=wanted, sizes=(256, 512))
+    keys = [(row.values, row.activation, row.rows, row.densities) for row in found.table]
+    assert keys == [
+        ("f32", "f32", 499, (1.0,)),
+        ("i8", "i8", 2, (1.0,)),
+        ("f32_csr", "f32", 16, (0.05, 0.5)),
+        ("f32_16x1", "f32", 16, (0.05,)),
+    ]
+    csr = found.table[2].speeds
+    assert csr[0] > csr[1] > 0  # fewer nonzeros are faster
+    assert found.kernels == dispatch.kernels_hash()
+    with pytest.raises(CosimError, match="no kernel to choose"):
+        calibrate(Silent(), wanted=wanted[-1:])

@@ -399,15 +399,23 @@ def interval(found: Sequence[float] | None) -> str:
 
 
 def print_dispatch(found: Dispatch, path: Path) -> None:
-    """Print below which share of nonzeros each stored form beats the dense one, by rows."""
-    rows = sorted({point.rows for point in found.points})
+    """Print how many times each stored form is as fast as dense float weights, by density."""
+    densities = sorted({density for row in found.table for density in row.densities})
     _print_table(
         _console(),
-        f"{found.cpu}: density below which a form is faster than dense float weights",
-        ("form", *(f"{count} rows" for count in rows)),
+        f"{found.cpu}: speed relative to dense float weights, by share of weights kept",
+        ("form", "activations", "rows", *(f"{density:g}" for density in densities)),
         (
-            (values, *(shown(found.break_even(values, count)) for count in rows))
-            for values in sorted({point.values for point in found.points})
+            (
+                row.values,
+                row.activation,
+                str(row.rows),
+                *(
+                    shown(dict(zip(row.densities, row.speeds, strict=True)).get(density))
+                    for density in densities
+                ),
+            )
+            for row in found.table
         ),
     )
     _console().print(f"kept in {path}", soft_wrap=True)
