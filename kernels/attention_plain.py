@@ -2,7 +2,7 @@
 """Softmax attention in plain loops: right on any CPU, and the only one without AVX2 and FMA."""
 
 import numpy as np
-from numba import float32, int64
+from numba import float32, int64, prange
 
 from kernels.attention_common import (
     BAD_PATTERN,
@@ -17,6 +17,7 @@ from kernels.attention_common import (
     key_places,
     keys_fit,
     probability,
+    share,
     status_of_codes,
 )
 from kernels.attention_lists import (
@@ -55,8 +56,9 @@ def _list_keys(listed, count, end, r, step, keys, slots):
 
 
 @compiled
-def _attend_f32(q, k, v, scale, bias, pattern, seen, out):
-    heads, rows, depth = q.shape
+def _attend_f32(q, k, v, scale, bias, pattern, seen, out, first, last):
+    """Attend with heads ``first`` to ``last``; pattern and bounds as ``list_group`` has them."""
+    rows, depth = q.shape[1], q.shape[2]
     length = k.shape[1]
     scores, total = np.empty(length, np.float32), np.empty(depth, np.float32)
     listed = np.empty((length + 15) // 16 * 2, np.int64)
@@ -69,7 +71,7 @@ def _attend_f32(q, k, v, scale, bias, pattern, seen, out):
         for r in range(size):
             t, end = item + r, row_at(ends, size, np.int64)[r]
             found = _list_keys(address(listed), count, end, r, word_step(pattern[0]), keys, slots)
-            for h in range(heads):
+            for h in range(first, last):
                 largest = float32(LOWEST)
                 for i in range(found):
                     y = float32(0.0)
@@ -98,7 +100,10 @@ def attention_f32(q, k, v, scale, bias, keys, out, threads):
     if not fits(q, k, v, out, threads) or not keys_fit(q, keys) or not bias_fits(q, k, bias):
         return MISFIT
     none = int64(0)
-    _attend_f32(q, k, v, scale, bias, (none, none, none, none, none), key_places(keys), out)
+    pattern, seen = (none, none, none, none, none), key_places(keys)
+    for c in prange(threads):
+        first, last = share(q.shape[0], threads, c)
+        _attend_f32(q, k, v, scale, bias, pattern, seen, out, first, last)
     return 0
 
 
@@ -112,12 +117,16 @@ def attention_blocks_f32(
     if not is_pattern(q.shape[1], k.shape[1], block, pointers, columns, which, masks):
         return BAD_PATTERN
     pattern = (block, address(pointers), address(columns), address(which), address(masks))
-    _attend_f32(q, k, v, scale, bias, pattern, (int64(0), int64(0)), out)
+    seen = (int64(0), int64(0))
+    for c in prange(threads):
+        first, last = share(q.shape[0], threads, c)
+        _attend_f32(q, k, v, scale, bias, pattern, seen, out, first, last)
     return 0
 
 
 @compiled
-def _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out):
+def _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out, first, last):
+    """Do the same on codes."""
     heads, rows, depth = q.shape
     length = k.shape[1]
     q_scales = np.broadcast_to(q_scale, (heads, rows))
@@ -136,7 +145,7 @@ def _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out):
         for r in range(size):
             t, end = item + r, row_at(ends, size, np.int64)[r]
             found = _list_keys(address(listed), count, end, r, word_step(pattern[0]), keys, slots)
-            for h in range(heads):
+            for h in range(first, last):
                 largest = float32(LOWEST)
                 for i in range(found):
                     y = int64(0)
@@ -150,10 +159,10 @@ def _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out):
                 carried[:] = 0
                 for i in range(found):
                     slot = slots[i] % CARRY_KEYS
-                    share = float32(probability(scores[i] - largest) + carried[slot])
-                    share = float32(255.0) if share > float32(255.0) else share
-                    rounded = np.rint(share)
-                    carried[slot] = share - rounded
+                    part = float32(probability(scores[i] - largest) + carried[slot])
+                    part = float32(255.0) if part > float32(255.0) else part
+                    rounded = np.rint(part)
+                    carried[slot] = part - rounded
                     code = int64(rounded)
                     norm += code
                     for d in range(depth):
@@ -171,7 +180,9 @@ def attention_i8(q, q_scale, k, k_scale, v, v_scale, scale, keys, out, threads):
         return status or MISFIT
     none = int64(0)
     pattern, seen = (none, none, none, none, none), key_places(keys)
-    _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out)
+    for c in prange(threads):
+        first, last = share(q.shape[0], threads, c)
+        _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out, first, last)
     return 0
 
 
@@ -187,5 +198,7 @@ def attention_blocks_i8(
         return BAD_PATTERN
     pattern = (block, address(pointers), address(columns), address(which), address(masks))
     seen = (int64(0), int64(0))
-    _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out)
+    for c in prange(threads):
+        first, last = share(q.shape[0], threads, c)
+        _attend_i8(q, q_scale, k, k_scale, v, v_scale, scale, pattern, seen, out, first, last)
     return 0
