@@ -6,8 +6,6 @@ in blocks whose part of a tile stays in a 32 KiB L1. Codes are multiplied as flo
 (kernels.exact), and cost a widening of weights that 8 FMAs a nonzero hide.
 """
 
-import sys
-
 import numpy as np
 from numba import float32, int8, int32, int64, prange, uint16
 
@@ -43,7 +41,7 @@ from kernels.finish import (
     x_scale_step,
 )
 from kernels.finish_rows import RAW
-from kernels.jit import compiled, entry, host_features, in1, in2
+from kernels.jit import compiled, entry, in1, in2
 from kernels.lanes import LANES, fill_tile, lanes_for, write_out
 from kernels.registry import SIMD, kernel
 from kernels.simd import row_at, stack_bytes
@@ -64,38 +62,6 @@ FEW_OUTPUTS = 1024
 PANEL_BYTES = 80
 _VALUES, _ARE_CODES, _COLUMNS, _ROWS, _STARTS, _PAIRS, _K, _STEP, _EDGE = range(9)
 """What a panel notes: addresses of its arrays, whether values are codes, and sizes."""
-
-BREAK_EVEN = ((2, 0.55), (8, 0.4), (24, 0.5), (sys.maxsize, 0.6))
-"""Density below which a sparse kernel wins over the dense one, for up to so many rows at a time.
-
-Measured at 384 x 1536 on a Zen 3 core (99 GFLOP/s, 20 GB/s). Up to 8 rows are those of decoding,
-whose steps read every layer once: 24 layers took turns, so weights came from memory; more rows are
-those of encoders, with weights in the L3. Speed against the dense kernel at densities 0.8, 0.65,
-0.5, 0.35, 0.2: 1 row 0.95, 1.0, 1.2, 1.4, 1.5; 8 rows 0.8, 0.9, 1.2, 1.6, 2.4; 16 rows 0.7, 0.85,
-1.1, 1.45, 2.1; 1500 rows 0.9, 1.1, 1.4, 2.0, 2.8. Between 2 and 8 rows it is the least, as tiles of
-8 lanes are filled in part.
-"""
-MASK_ROWS = 2
-MASK_DENSITY = 0.15
-"""Up to 2 rows and down to this density, masks (kernels.sparse_rows) beat indices."""
-
-
-def choose_values(density: float, rows: int) -> tuple[str, str]:
-    """Which form of a float matrix to prepare (f32, f32_csr, f32_mask) for ``rows``, and why.
-
-    >>> choose_values(0.9, 1500)
-    ('f32', 'density 0.90 above the break-even 0.60 at 1500 rows: widened to dense')
-    """
-    limit = next(limit for most, limit in BREAK_EVEN if rows <= most)
-    if density >= limit:
-        why = f"density {density:.2f} above the break-even {limit:.2f} at {rows} rows"
-        return "f32", f"{why}: widened to dense"
-    if not host_features().issuperset(SIMD):
-        return "f32", f"density {density:.2f}, but the sparse kernels need AVX2: widened to dense"
-    why = f"density {density:.2f} below the break-even {limit:.2f} at {rows} rows"
-    if rows <= MASK_ROWS and density >= MASK_DENSITY:
-        return "f32_mask", f"{why}: nonzeros read under masks"
-    return "f32_csr", f"{why}: only nonzeros multiplied"
 
 
 @compiled
