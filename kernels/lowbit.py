@@ -44,7 +44,6 @@ from kernels.products import (
     multiply_low,
     prepare,
     scratch_bytes,
-    tile_height,
 )
 from kernels.quads import (
     GROUPS_2,
@@ -63,10 +62,6 @@ from kernels.simd import stack_bytes
 
 LIMITS = {"i8": 127, "i7": 63}
 """Largest magnitude of an activation code."""
-SAFE_LIMIT = 63
-"""Up to this magnitude any two products with 8-bit weights fit 16 bits: 255 * 2 * 63 = 32130."""
-KEY_OFFSET = 127
-__all__ = ["tile_height"]
 
 
 @compiled
@@ -103,21 +98,20 @@ def _spans(is_bytes: int):
 
     @compiled
     def span(w, x, x_step, t0, t1, first, last, limit, plan, workspace, finishes):
-        splits = is_bytes == 1 and limit > SAFE_LIMIT
         block = block_rows(t1 - t0)
-        scratch = np.empty(scratch_bytes(w, block, splits), np.uint8)
+        scratch = np.empty(scratch_bytes(w, block), np.uint8)
         at_scratch = int64(scratch.ctypes.data)
         status = FINE
         for t in range(t0, t1, block):
             count = min(block, t1 - t)
             mine = workspace if finishes or not workspace else workspace + 4 * t * w.n
-            rows, is_fine = prepare(w, x + t * x_step, x_step, count, limit, splits, at_scratch)
+            rows, is_fine = prepare(w, x + t * x_step, x_step, count, limit, at_scratch)
             if not is_fine:
                 status = FORBIDDEN_CODE
                 break
             target = _target(plan, mine, t)
             if is_bytes == 1:
-                multiply_8(w, rows, splits, first, last, target, is_raw(plan))
+                multiply_8(w, rows, first, last, target, is_raw(plan))
             else:
                 multiply_low(w, rows, first, last, target, is_raw(plan))
             if finishes:
@@ -174,52 +168,14 @@ def _linear(is_bytes: int, limit: int) -> Entry:
                 found[c] = _span_low(
                     weights, at_x, x_step, t0, t1, first, last, limit, plan, mine, by_rows
                 )
-        if found.max() == 0 and not by_rows:
+        worst = FINE
+        for c in range(threads):
+            worst = max(worst, found[c])
+        if worst == FINE and not by_rows:
             finish_block(plan, _at(memory), 0, rows)
-        return found.max()
+        return worst
 
     return linear
-
-
-@compiled
-def matmul_8(
-    x, x_step, rows, panels, n, k, offset, w_scale, x_scale, x_scale_step, bias, out, out_step
-):
-    """Write a block of up to LARGEST_BLOCK rows of codes times 8-bit panels, scaled, as float32.
-
-    ``offset`` is what the codes in the panels are stored with, 127 or 128; the other arguments are
-    addresses and bytes, ``bias`` 0 for none. Returns 2 for an activation code -128, else 0.
-    """
-    w = Weights(
-        int64(panels), int64(0), int64(0), int64(n), int64(k), int64(k), int64(8), int64(offset)
-    )
-    scratch = np.empty(scratch_bytes(w, rows, True), np.uint8)
-    prepared, is_fine = prepare(
-        w, int64(x), int64(x_step), rows, int64(127), True, int64(scratch.ctypes.data)
-    )
-    if is_fine:
-        target = Target(
-            int64(w_scale),
-            int64(x_scale),
-            int64(x_scale_step),
-            int64(bias),
-            int64(out),
-            int64(out_step),
-        )
-        multiply_8(w, prepared, True, 0, (n + WIDTH - 1) // WIDTH, target, False)
-    scratch[0] = 0  # keeps the array alive until here
-    return FINE if is_fine else FORBIDDEN_CODE
-
-
-@compiled
-def _matmul(
-    x, x_step, rows, panels, n, k, w_scale, x_scale, x_scale_step, bias, out, out_step, _mode, _is_4
-):
-    """Run ``matmul_8`` on panels of codes + 127."""
-    return matmul_8(
-        x, x_step, rows, panels, n, k, KEY_OFFSET,
-        w_scale, x_scale, x_scale_step, bias, out, out_step,
-    )  # fmt: skip
 
 
 for _activation, _limit in LIMITS.items():

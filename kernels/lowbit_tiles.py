@@ -56,49 +56,75 @@ def fence(w: Writer) -> None:
     w.b.asm(ir.FunctionType(ir.VoidType(), []), "", "~{memory}", [], side_effect=True)
 
 
-def tile_8(rows: int):
+def _products(w: Writer, weights: Value, codes: Value) -> Value:
+    """16-bit sums of pairs of products: 32 weights at one address, 4 codes at another."""
+    return w.madd_bytes(w.load(I8X32, weights), w.splat(w.load(I32, codes), I8X32))
+
+
+def _add_words(w: Writer, acc: list[Value], i: int, pairs: Value) -> None:
+    """Widen pairs of 16-bit sums and add them to sum ``i``."""
+    acc[i] = kept(w, w.b.add(acc[i], w.madd_words(pairs, constant(I16X16, 1))))
+
+
+def _two_quads(w: Writer, row: list[Value], panel, i, carried: tuple[Value, ...]) -> list[Value]:
+    """Add the products of quads 2 i and 2 i + 1, summed before they are widened.
+
+    The outer loop runs over the halves of the outputs, as registers hold two weights, not four.
+    """
+    b, acc = w.b, list(carried)
+    at_w, step = b.add(panel, b.mul(i, I64(128))), b.mul(i, I64(2 * QUAD))
+    for j in range(2):
+        fence(w)
+        for r, one in enumerate(row):
+            at_x = b.add(one, step)
+            first = _products(w, w.at(at_w, 32 * j), at_x)
+            second = _products(w, w.at(at_w, 64 + 32 * j), w.at(at_x, QUAD))
+            _add_words(w, acc, 2 * r + j, b.add(first, second))
+    return acc
+
+
+def _one_quad(w: Writer, row: list[Value], panel, i, carried: tuple[Value, ...]) -> list[Value]:
+    """Add the products of quad i; few rows ask for their panel ahead."""
+    b, acc = w.b, list(carried)
+    at_w, step = b.add(panel, b.mul(i, I64(64))), b.mul(i, I64(QUAD))
+    if len(row) <= 2:
+        prefetch(w, w.at(at_w, AHEAD))
+    for r, one in enumerate(row):
+        for j in range(2):
+            _add_words(w, acc, 2 * r + j, _products(w, w.at(at_w, 32 * j), b.add(one, step)))
+    return acc
+
+
+def _extra_quads(w: Writer, lists: list[Value], whole, i, carried: tuple[Value, ...]):
+    """Add the products of extra i of each row."""
+    b, acc = w.b, list(carried)
+    for r, one in enumerate(lists):
+        at = b.add(one, b.mul(i, I64(8)))
+        at_w = b.add(whole, b.mul(b.sext(w.load(I32, at), I64), I64(WIDTH)))
+        for j in range(2):
+            _add_words(w, acc, 2 * r + j, _products(w, w.at(at_w, 32 * j), w.at(at, 4)))
+    return acc
+
+
+def tile_8(rows: int, *, is_paired: bool = False):
     """Make the tile sums[r][0:16] += sum over quads of u x[r], for u of 8 bits, and over extras.
 
-    Every pair of products must fit 16 bits; pairs are widened at once. Extras, ``count`` per row,
-    are pairs of int32: the number of the first of four steps from ``whole``, and their codes.
+    Every pair of products must fit 16 bits; they are widened at once, or, if ``is_paired``, after
+    the sum with those of the next quad, which must then fit as well (``quads`` is even). Extras,
+    ``count`` per row, are pairs of int32: the number of the first of four steps from ``whole``, and
+    their codes.
     """
-    ones = constant(I16X16, 1)
 
     def generate(
         w: Writer, x, x_step, panel, quads, extras, extra_step, count, whole, sums
     ) -> None:
-        b = w.b
         row = row_addresses(w, x, x_step, rows)
-
-        def step(acc: list[Value], codes: Value, weights: list[Value], r: int) -> None:
-            for j in range(2):
-                pairs = w.madd_bytes(weights[j], codes)
-                acc[2 * r + j] = b.add(acc[2 * r + j], w.madd_words(pairs, ones))
-
-        def body(i, *carried: Value):
-            acc = list(carried)
-            at_w = b.add(panel, b.mul(i, I64(64)))
-            if rows <= 2:
-                prefetch(w, w.at(at_w, AHEAD))
-            weights = [w.load(I8X32, at_w, 32 * j) for j in range(2)]
-            for r in range(rows):
-                at = b.add(row[r], b.mul(i, I64(QUAD)))
-                step(acc, w.splat(w.load(I32, at), I8X32), weights, r)
-            return acc
-
-        def again(i, *carried: Value):
-            acc = list(carried)
-            for r, one in enumerate(row_addresses(w, extras, extra_step, rows)):
-                at = b.add(one, b.mul(i, I64(8)))
-                offset = b.sext(w.load(I32, at), I64)
-                at_w = b.add(whole, b.mul(offset, I64(WIDTH)))
-                weights = [w.load(I8X32, at_w, 32 * j) for j in range(2)]
-                step(acc, w.splat(w.load(I32, at, 4), I8X32), weights, r)
-            return acc
-
+        lists = row_addresses(w, extras, extra_step, rows)
+        step = _two_quads if is_paired else _one_quad
+        steps = w.b.sdiv(quads, I64(2)) if is_paired else quads
         acc = [w.load(I32X8, sums, 32 * i) for i in range(2 * rows)]
-        acc = w.loop(quads, acc, body)
-        acc = w.loop(count, acc, again)
+        acc = w.loop(steps, acc, lambda i, *so_far: step(w, row, panel, i, so_far))
+        acc = w.loop(count, acc, lambda i, *so_far: _extra_quads(w, lists, whole, i, so_far))
         for i, value in enumerate(acc):
             w.store(value, sums, 32 * i)
 

@@ -7,7 +7,7 @@ taken in pieces that stay in the first-level cache while all rows of the block p
 from typing import NamedTuple
 
 import numpy as np
-from numba import float32, int64
+from numba import int64
 
 from kernels.activations import (
     FORBIDDEN,
@@ -16,9 +16,10 @@ from kernels.activations import (
     longest_run,
     row_bytes,
     split_rows,
+    sums_octets,
     widest_sums,
 )
-from kernels.epilogue import RAW, ROW_SCALES, SCALED, emit
+from kernels.epilogue import RAW, ROW_SCALES, SCALED, clear_words, emit
 from kernels.jit import compiled
 from kernels.lowbit_tiles import finish_group, tile_8, tile_low, unpack
 from kernels.quads import QUAD, WIDTH, quad_bytes, quads_of
@@ -35,6 +36,7 @@ TILE_ROWS = 6
 SUMS_BYTES = LARGEST_BLOCK * WIDTH * 4
 
 _tile_8_1, _tile_8_2, _tile_8_4, _tile_8_6 = (tile_8(rows) for rows in (1, 2, 4, 6))
+_paired_4, _paired_6 = (tile_8(rows, is_paired=True) for rows in (4, 6))
 _tile_low_1, _tile_low_2, _tile_low_4, _tile_low_6 = (tile_low(rows, 8) for rows in (1, 2, 4, 6))
 _direct_4_1, _direct_4_2 = (tile_low(rows, 4) for rows in (1, 2))
 _direct_2_1, _direct_2_2 = (tile_low(rows, 2) for rows in (1, 2))
@@ -62,7 +64,7 @@ class Rows(NamedTuple):
     codes: int
     step: int
     sums: int  # int32 [groups][count]
-    runs: int  # int32 [count]: by tile, quads to sum in 16 bits
+    runs: int  # int32 [count]: quads to sum in 16 bits, the same for all rows of a tile
     extras: int
     extra_step: int
     ends: int  # int32 [tiles][groups]: extras up to the end of a group
@@ -112,35 +114,33 @@ def is_grouped(w):
 
 
 @compiled
-def scratch_bytes(w, rows, splits):
+def scratch_bytes(w, rows):
     """Bytes of memory that ``prepare`` and ``multiply`` need for blocks of ``rows``."""
     groups, quads = groups_of(w), quads_of(w.bits, w.group)
     step = row_bytes(groups * quads * QUAD)
     size = rows * step + 4 * rows * (groups + 1) + 64 * 8
-    if splits:
-        size += rows * (groups * quads * 8 + groups * 4) + TILE_ROWS * (step // 8)
-    if w.bits < 8:
-        size += 64 * (PIECE_QUADS + 4)
-    return size
+    if w.bits == 8:
+        return size + rows * groups * (quads * 16 + 4) + TILE_ROWS * (step // 4)
+    return size + 64 * (PIECE_QUADS + 4)
 
 
 @compiled
-def prepare(w, x, x_step, count, limit, splits, scratch):
+def prepare(w, x, x_step, count, limit, scratch):
     """Copy ``count`` rows of codes to ``scratch`` with all that the products need of them.
 
-    Returns (rows, whether all codes lie within ``limit``). ``splits`` asks for safe pairs.
+    Returns (rows, whether all codes lie within ``limit``).
     """
     groups, quads = groups_of(w), quads_of(w.bits, w.group)
-    padded = quads * QUAD
+    padded, is_bytes = quads * QUAD, w.bits == 8
     step = row_bytes(groups * padded)
     codes = (scratch + 63) // 64 * 64
     unpacked = codes + count * step
-    sums = unpacked + (64 * (PIECE_QUADS + 4) if w.bits < 8 else 0)
+    sums = unpacked + (0 if is_bytes else 64 * (PIECE_QUADS + 4))
     runs = sums + 4 * count * groups
-    extras = runs + 4 * count
-    extra_step = groups * quads * 8 if splits else 0
-    ends = extras + count * extra_step
-    flags = ends + 4 * count * groups if splits else 0
+    ends = runs + 4 * count
+    extras = ends + (4 * count * groups if is_bytes else 0)
+    extra_step = groups * quads * 16 if is_bytes else 0
+    flags, flag_step = extras + count * extra_step, step // 4
     rows = Rows(count, codes, step, sums, runs, extras, extra_step, ends, unpacked)
     total = stack_bytes(64)
     run = row_at(runs, count, np.int32)
@@ -151,7 +151,7 @@ def prepare(w, x, x_step, count, limit, splits, scratch):
         widest = 0
         for r in range(t, t + height):
             mine = codes + r * step
-            mask = flags + (r - t) * (step // 8) if splits else 0
+            mask = flags + (r - t) * flag_step if is_bytes else 0
             found = copy_row(x + r * x_step, w.k, w.group, padded, mine, limit, mask, total)
             if found == FORBIDDEN:
                 return rows, False
@@ -159,23 +159,21 @@ def prepare(w, x, x_step, count, limit, splits, scratch):
                 row_at(sums + 4 * r, 1, np.int32)[0] = found
             else:
                 group_sums(mine, padded, groups, sums + 4 * r, 4 * count)
-            if w.bits < 8:
+            if not is_bytes:
                 widest = max(widest, widest_sums(mine, groups * padded, total))
-        if w.bits < 8:
-            run[t : t + height] = longest_run(w.bits, widest, quads, groups)
-        if splits:
+        if is_bytes:
+            blocks = (groups * padded + 31) // 32
+            by_octet = height >= 4 and sums_octets(flags, flag_step, height, blocks)
+            for r in range(t, t + height):
+                run[r] = 2 if by_octet else 1
             split_rows(
-                codes + t * step,
-                step,
-                height,
-                flags,
-                step // 8,
-                quads,
-                groups,
-                extras + t * extra_step,
-                extra_step,
-                ends + 4 * tile * groups,
-            )
+                codes + t * step, step, height, flags, flag_step, quads, groups, by_octet,
+                extras + t * extra_step, extra_step, ends + 4 * tile * groups,
+            )  # fmt: skip
+        else:
+            longest = longest_run(w.bits, widest, quads, groups)
+            for r in range(t, t + height):
+                run[r] = longest
         t += height
         tile += 1
     return rows, True
@@ -186,7 +184,10 @@ def _start(rows, w, t, height, g, sums):
     """Let the sums of a group start at minus the offset times the sum of its activations."""
     first = row_at(rows.sums + 4 * (g * rows.count + t), height, np.int32)
     for r in range(height):
-        row_at(sums + r * 64, WIDTH, np.int32)[:] = -w.offset * first[r]
+        row = row_at(sums + r * 64, WIDTH, np.int32)
+        start = -w.offset * first[r]
+        for i in range(WIDTH):
+            row[i] = start
 
 
 @compiled
@@ -202,8 +203,12 @@ def _finish(rows, w, t, height, p, g, sums, floats):
 
 
 @compiled
-def _bytes_tile(height, x, x_step, panel, quads, extras, extra_step, count, whole, sums):
-    if height == 6:
+def _bytes_tile(height, run, x, x_step, panel, quads, extras, extra_step, count, whole, sums):
+    if run == 2 and height == 6:
+        _paired_6(x, x_step, panel, quads, extras, extra_step, count, whole, sums)
+    elif run == 2:
+        _paired_4(x, x_step, panel, quads, extras, extra_step, count, whole, sums)
+    elif height == 6:
         _tile_8_6(x, x_step, panel, quads, extras, extra_step, count, whole, sums)
     elif height == 4:
         _tile_8_4(x, x_step, panel, quads, extras, extra_step, count, whole, sums)
@@ -247,7 +252,7 @@ def _piece(whole, group):
 
 
 @compiled
-def panel_8(w, rows, splits, p, sums, floats):
+def panel_8(w, rows, p, sums, floats):
     """Sum panel ``p`` of 8-bit codes over all rows; int32 rows of 16 at ``sums``.
 
     With group scales the result is float32 rows of 16 at ``floats``.
@@ -256,6 +261,7 @@ def panel_8(w, rows, splits, p, sums, floats):
     quads = groups * group
     panel = w.panels + p * quads * 64
     piece = _piece(quads, group)
+    runs = row_at(rows.runs, rows.count, np.int32)
     for q0 in range(0, quads, piece):
         q1 = min(quads, q0 + piece)
         t = 0
@@ -271,11 +277,12 @@ def panel_8(w, rows, splits, p, sums, floats):
                 if q == g * group:
                     _start(rows, w, t, height, g, at)
                 before, count = int64(0), int64(0)
-                if splits and stop == (g + 1) * group:
+                if stop == (g + 1) * group:
                     before = int64(ends[g - 1]) if g else int64(0)
                     count = int64(ends[g]) - before
                 _bytes_tile(
                     height,
+                    runs[t],
                     rows.codes + t * rows.step + q * QUAD,
                     rows.step,
                     panel + q * 64,
@@ -353,16 +360,16 @@ def _write(w, rows, p, sums, floats, target, raw):
 
 
 @compiled
-def multiply_8(w, rows, splits, first, last, target, raw):
+def multiply_8(w, rows, first, last, target, raw):
     """Write outputs of panels ``first`` to ``last`` of 8-bit codes for a prepared block.
 
-    ``raw`` leaves int32 sums. ``splits`` as in ``prepare``.
+    ``raw`` leaves int32 sums.
     """
     sums, floats = stack_bytes(SUMS_BYTES), stack_bytes(SUMS_BYTES)
     for p in range(first, last):
         if is_grouped(w):
-            row_at(floats, rows.count * WIDTH, np.float32)[:] = float32(0.0)
-        panel_8(w, rows, splits, p, sums, floats)
+            clear_words(floats, rows.count * WIDTH)
+        panel_8(w, rows, p, sums, floats)
         _write(w, rows, p, sums, floats, target, raw)
 
 
@@ -372,6 +379,6 @@ def multiply_low(w, rows, first, last, target, raw):
     sums, floats = stack_bytes(SUMS_BYTES), stack_bytes(SUMS_BYTES)
     for p in range(first, last):
         if is_grouped(w):
-            row_at(floats, rows.count * WIDTH, np.float32)[:] = float32(0.0)
+            clear_words(floats, rows.count * WIDTH)
         panel_low(w, rows, p, sums, floats)
         _write(w, rows, p, sums, floats, target, raw)

@@ -42,8 +42,8 @@ OFFSET_8, OFFSET_4 = offset_of(8), offset_of(4)
 
 @register_jitable
 def quads_of(bits, length):
-    """Quads that a group of ``length`` codes takes: a multiple of 4 unless codes are bytes."""
-    unit = QUAD if bits == 8 else 4 * QUAD
+    """Quads that a group of ``length`` codes takes: a multiple of 2 for bytes, else of 4."""
+    unit = 2 * QUAD if bits == 8 else 4 * QUAD
     return (length + unit - 1) // unit * unit // QUAD
 
 
