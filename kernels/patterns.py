@@ -116,6 +116,9 @@ def choose_values(
     if not host_features().issuperset(SIMD):
         return dense, "the sparse kernels need AVX2 and FMA: dense"
     kind = "f32" if matrix.dtype == np.float32 else "i8"
+    forms = {f"{kind}_{form}" for form in FORMS}
+    if not any(row.activation == activation and row.values in forms for row in table):
+        return dense, f"no sparse form of {kind} values takes {activation} activations: dense"
     if kind == "i8" and magnitudes(matrix) > LARGEST_MAGNITUDES:
         why = f"magnitudes of an output's codes sum to {magnitudes(matrix)}"
         return dense, f"{why}, more than {LARGEST_MAGNITUDES} for exact float sums: dense"
@@ -127,7 +130,7 @@ def choose_values(
         if known is not None and found[form] < 1:
             gains[form] = known / rival
     if not gains:
-        return dense, f"no measured form of {kind} values leaves zeros out: dense"
+        return dense, f"no form measured for {rows} rows leaves zeros out: dense"
     best = max(gains, key=gains.__getitem__)
     limit = break_even(f"{kind}_{best}", activation, rows, dense=dense, table=table)
     told = f"density {found[best]:.2f} as {best}"

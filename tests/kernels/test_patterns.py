@@ -85,8 +85,16 @@ def test_another_table_changes_the_choice():
     assert break_even("f32_csr", "f32", 499, table=slow) == 0
     assert break_even("f32_csr", "f32", 499, table=fast) == pytest.approx(0.59)  # 0.6 is a tie
     assert choose_values(matrix, 499, table=slow[:1])[0] == "f32"
-    with pytest.raises(ValueError, match="no speed of the dense form i4 with i8"):
-        choose_values(matrix, 499, activation="i8", dense="i4", table=slow)
+    with pytest.raises(ValueError, match="no speed of the dense form i4 with f32"):
+        choose_values(matrix, 499, dense="i4", table=slow)
+
+
+@needs_avx2
+def test_activations_without_sparse_kernels_stay_dense():
+    codes = np.eye(64, dtype=np.int8)
+    values, reason = choose_values(codes, 499, activation="i7", dense="i8")
+    assert values == "i8"
+    assert "no sparse form of i8 values takes i7 activations" in reason
 
 
 @needs_avx2
