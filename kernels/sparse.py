@@ -276,6 +276,8 @@ def linear_sparse(
         _span(panel, at_x, x_step, x_codes, t0, t1, n0, n1, plan, mine, by_rows)
     if not by_rows:
         finish_block(plan, memory.ctypes.data if held else 0, 0, height)
+    if held:
+        memory[0, 0] = float32(0.0)  # keeps the rows alive until here
     return 0
 
 

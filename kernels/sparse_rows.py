@@ -226,4 +226,6 @@ def linear_mask(
         )  # fmt: skip
     if not by_rows:
         finish_block(plan, memory.ctypes.data if held else 0, 0, height)
+    if held:
+        memory[0, 0] = float32(0.0)  # keeps the rows alive until here
     return 0

@@ -97,6 +97,8 @@ def linear_wide(
         span(at_x, x_step, t0, t1, weights, first, last, plan, mine, by_rows)
     if not by_rows:
         finish_block(plan, at_memory, int64(0), rows)
+    if held:
+        memory[0, 0] = float32(0.0)  # keeps the rows alive until here
     if by_output.size:
         by_output[0] = float32(0.0)  # keeps the array alive until here
     return 0
