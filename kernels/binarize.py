@@ -21,6 +21,8 @@ F32 = NDArray[np.float32]
 F64X8 = ir.VectorType(ir.DoubleType(), 8)
 BYTES = np.dtype(np.uint8)
 MISFIT, NAN_INPUT, BAD_LEVEL = 1, 2, 3
+SMALLEST_LEVEL = np.float32(2.0**-126)
+"""Smallest normal number: half of a smaller one may not be exact."""
 _NONE = np.zeros(0, np.float32)
 
 
@@ -134,7 +136,7 @@ def _binarize(x, threshold, level, packed, scale, is_signed):
         return MISFIT
     if level.size > 1 or (level.size == 0 and not is_signed):
         return MISFIT
-    if level.size and not (level[0] > 0 and level[0] < np.inf):
+    if level.size and not (level[0] >= SMALLEST_LEVEL and level[0] < np.inf):
         return BAD_LEVEL
     bounds = np.empty(k, np.float32)
     for i in range(k):
@@ -196,7 +198,7 @@ def binarize(
     if status == BAD_LEVEL:
         raise ValueError(
             f"binarize: found level {level} and threshold {told(bound)} with NaN "
-            f"{bool(np.isnan(bound).any())}; expected a positive level and no NaN"
+            f"{bool(np.isnan(bound).any())}; expected a positive, normal level and no NaN"
         )
     if status:
         kind = "signed" if is_signed else "unsigned"

@@ -9,6 +9,7 @@ import numpy as np
 from numba import float32, int64, prange, uint8
 from numpy.typing import NDArray
 
+from kernels.binary_codes import BITS, linear_signs
 from kernels.binary_panels import (
     BLOCK_BYTES,
     EDGE_BYTES,
@@ -268,10 +269,16 @@ def linear_bits(
               mine, by_rows)  # fmt: skip
     if not by_rows:
         finish_block(plan, at_memory, 0, rows)
+    if memory.size:
+        memory[0, 0] = float32(0.0)  # keeps the array alive until here
     return 0
 
 
-for _name, _activation, _layout in (("w1a1", "b1", SIGNED_BITS), ("w1u1", "u1", UNSIGNED_BITS)):
+for _name, _activation, _layout, _run in (
+    ("w1a1", "b1", SIGNED_BITS, linear_bits),
+    ("w1u1", "u1", UNSIGNED_BITS, linear_bits),
+    ("w1a8", "i8", BITS, linear_signs),
+):
     kernel(_name, op="linear", values="b1", activation=_activation, layout=_layout, requires=SIMD)(
-        linear_bits
+        _run
     )

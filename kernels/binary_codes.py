@@ -5,7 +5,7 @@ signs can make; ``binary_tiles`` looks up and adds those that the weights choose
 """
 
 import numpy as np
-from numba import int8, int64, prange, uint8
+from numba import float32, int8, int64, prange, uint8
 
 from kernels.binary_panels import (
     BLOCK_BYTES,
@@ -52,7 +52,7 @@ from kernels.finish import (
 )
 from kernels.finish_rows import RAW
 from kernels.jit import compiled, entry, in1, in2
-from kernels.registry import SIMD, Layout, kernel
+from kernels.registry import Layout
 from kernels.simd import row_at, stack_bytes
 
 BITS = Layout("panels_bits", pack_bits, unpack_rows)
@@ -176,7 +176,6 @@ def _span(x, x_step, t0, t1, panels, first, last, n, k, plan, workspace, finishe
     return FINE
 
 
-@kernel("w1a8", op="linear", values="b1", activation="i8", layout=BITS, requires=SIMD)
 @entry(in2(int8), in1(uint8), int64, int64, *FINISH)
 def linear_signs(
     x, panels, n, k, w_scale, x_scale, bias, residual, out, codes, codes_scale, steps, threads
@@ -205,4 +204,6 @@ def linear_signs(
         found[c] = _span(at_x, x_step, t0, t1, at_panels, first, last, n, k, plan, mine, by_rows)
     if found.max() == FINE and not by_rows:
         finish_block(plan, at_memory, 0, rows)
+    if memory.size:
+        memory[0, 0] = float32(0.0)  # keeps the array alive until here
     return found.max()
