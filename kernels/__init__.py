@@ -3,4 +3,9 @@
 Importing the package loads nothing heavy; import the submodule that is needed.
 """
 
+from collections.abc import Callable
+
 __cosim_kernels__ = 1
+
+COMPILE_LISTENERS: list[Callable[[str], None]] = []
+"""Told the name of each function that no cache holds, before it is compiled: that takes seconds."""

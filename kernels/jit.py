@@ -20,6 +20,8 @@ import numba
 from numba import types
 from numba.core.caching import FunctionCache
 
+from kernels import COMPILE_LISTENERS
+
 GENERIC_VARIABLE = "COSIM_GENERIC_KERNELS"
 """Set to 1 to use the plain kernels on any CPU."""
 
@@ -91,6 +93,14 @@ class _GuardedCache(FunctionCache):
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         path = Path(inspect.getfile(self._py_func))
         return (*super()._index_key(sig, codegen), fingerprint(path), self._parallel)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return the cached machine code, or None after telling the listeners."""
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            for listener in COMPILE_LISTENERS:
+                listener(self._py_func.__name__)
+        return found
 
 
 def compiled(

@@ -63,7 +63,6 @@ class Kernel:
     requires: tuple[str, ...]
     layout: Layout
     run: Entry
-    accumulate: Callable[..., int] | None
 
     def is_usable(self) -> bool:
         """Tell whether this CPU has the instructions that the kernel needs."""
@@ -82,7 +81,6 @@ def kernel(
     activation: str,
     layout: Layout,
     requires: tuple[str, ...] = (),
-    accumulate: Callable[..., int] | None = None,
 ) -> Callable[[Entry], Entry]:
     """Register an entry; its numpy meaning is the function of that op in ``kernels.reference``."""
 
@@ -90,9 +88,7 @@ def kernel(
         if name in _TABLE:
             raise ValueError(f"kernel {name!r} is registered twice")
         reference = f"{op}_{activation}"
-        _TABLE[name] = Kernel(
-            name, op, values, activation, reference, requires, layout, run, accumulate
-        )
+        _TABLE[name] = Kernel(name, op, values, activation, reference, requires, layout, run)
         return run
 
     return register

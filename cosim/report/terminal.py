@@ -10,9 +10,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
+import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.artefact import Artefact
 from cosim.dispatch import Dispatch
 from cosim.profile import Profile
+from kernels import COMPILE_LISTENERS
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"))
 _SMALLEST = ((1e-9, "n"), (1e-12, "p"))
@@ -59,9 +61,11 @@ class TerminalProgress:
         )
         self.task: TaskID | None = None
         self.done, self.total, self.title = 0, 0, ""
+        self.told_of_compiling = False
 
     def __enter__(self) -> Self:
         self.bars.start()
+        COMPILE_LISTENERS.append(self._compiling)
         return self
 
     def __exit__(
@@ -70,7 +74,13 @@ class TerminalProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        COMPILE_LISTENERS.remove(self._compiling)
         self.bars.stop()
+
+    def _compiling(self, _function: str) -> None:
+        if not self.told_of_compiling:
+            self.told_of_compiling = True
+            self.note("compiling kernels for this CPU: up to a minute, then kept for later runs")
 
     def stage(self, text: str, total: int = 0) -> None:
         """Begin a stage of `total` pieces (0: unknown)."""
