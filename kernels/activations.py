@@ -16,6 +16,7 @@ neighbouring products in 16 bits, where it saturates. Three ways keep sums exact
 """
 
 import numpy as np
+from numba import float32, int32
 
 from kernels.epilogue import clear_words
 from kernels.jit import compiled
@@ -224,14 +225,19 @@ def copy_row(source, k, group, padded, target, limit, flags, total):
 
 
 @compiled
-def group_sums(codes, padded, groups, sums, step):
-    """Write the sums of the groups of a copied row, int32 ``step`` bytes apart."""
+def note_sums(codes, padded, groups, total, offset, starts, sums, step):
+    """Note the sum of each group of a copied row, whose sum is ``total``, as float32.
+
+    ``starts`` gets minus the offset times it, int32; both lie ``step`` bytes apart.
+    """
     for g in range(groups):
-        part = row_at(codes + g * padded, padded, np.int8)
-        count = np.int32(0)
-        for i in range(padded):
-            count += np.int32(part[i])
-        row_at(sums + g * step, 1, np.int32)[0] = count
+        count = int32(total if groups == 1 else 0)
+        if groups > 1:
+            part = row_at(codes + g * padded, padded, np.int8)
+            for i in range(padded):
+                count += int32(part[i])
+        row_at(starts + g * step, 1, np.int32)[0] = -offset * count
+        row_at(sums + g * step, 1, np.float32)[0] = float32(count)
 
 
 @compiled

@@ -35,16 +35,8 @@ from kernels.finish import (
     x_scale_step,
 )
 from kernels.jit import Entry, compiled, entry, in1, in2
-from kernels.products import (
-    LARGEST_BLOCK,
-    Target,
-    Weights,
-    block_rows,
-    multiply_8,
-    multiply_low,
-    prepare,
-    scratch_bytes,
-)
+from kernels.prepared import LARGEST_BLOCK, Weights, block_rows, prepare, scratch_bytes
+from kernels.products import Target, multiply_8, multiply_low
 from kernels.quads import (
     GROUPS_2,
     GROUPS_3,
@@ -80,6 +72,14 @@ def _target(plan, mine, t):
 def _at(array):
     """Address of an array, 0 where it is empty."""
     return int64(array.ctypes.data) if array.size else int64(0)
+
+
+@compiled
+def _worst(statuses):
+    worst = FINE
+    for c in range(statuses.size):
+        worst = max(worst, statuses[c])
+    return worst
 
 
 @compiled
@@ -168,11 +168,11 @@ def _linear(is_bytes: int, limit: int) -> Entry:
                 found[c] = _span_low(
                     weights, at_x, x_step, t0, t1, first, last, limit, plan, mine, by_rows
                 )
-        worst = FINE
-        for c in range(threads):
-            worst = max(worst, found[c])
+        worst = _worst(found)
         if worst == FINE and not by_rows:
             finish_block(plan, _at(memory), 0, rows)
+        if held:
+            memory[0, 0] = float32(0.0)  # keeps the rows alive until here
         return worst
 
     return linear

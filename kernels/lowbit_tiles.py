@@ -11,6 +11,7 @@ from numba.core import cgutils
 
 from kernels.quads import QUAD, WIDTH
 from kernels.simd import (
+    F32,
     F32X8,
     I8X32,
     I16X16,
@@ -150,6 +151,24 @@ def _unpacked(w: Writer, at: Value, field: int) -> Iterator[tuple[Value, Value]]
             yield parts[2], parts[3]
 
 
+def _four_quads(
+    w: Writer, row: list[Value], panel, four, field: int, carried: tuple[Value, ...]
+) -> list[Value]:
+    """Add the products of ``UNROLL`` quads, number ``four`` of such, in 16 bits."""
+    b, acc = w.b, list(carried)
+    at_w = b.add(panel, b.mul(four, I64(8 * field * UNROLL)))
+    step = b.mul(four, I64(QUAD * UNROLL))
+    for line in range(field // 2 if field < 8 else 0):
+        prefetch(w, w.at(at_w, AHEAD + 64 * line))
+    for u, weights in enumerate(_unpacked(w, at_w, field)):
+        for r, one in enumerate(row):
+            codes = w.splat(w.load(I32, b.add(one, step), u * QUAD), I8X32)
+            for j in range(2):
+                products = w.madd_bytes(weights[j], codes)
+                acc[2 * r + j] = kept(w, b.add(acc[2 * r + j], products))
+    return acc
+
+
 def tile_low(rows: int, field: int):
     """Make the tile sums[r][0:16] += sum over quads of u x[r], ``run`` quads at a time in 16 bits.
 
@@ -166,19 +185,8 @@ def tile_low(rows: int, field: int):
             start = b.mul(o, run)
 
             def body(i, *carried: Value):
-                acc = list(carried)
-                first = b.add(start, b.mul(i, I64(UNROLL)))
-                at_w = b.add(panel, b.mul(first, I64(8 * field)))
-                for line in range(field // 2 if field < 8 else 0):
-                    prefetch(w, w.at(at_w, AHEAD + 64 * line))
-                for u, weights in enumerate(_unpacked(w, at_w, field)):
-                    for r in range(rows):
-                        at = b.add(row[r], b.mul(first, I64(QUAD)))
-                        codes = w.splat(w.load(I32, at, u * QUAD), I8X32)
-                        for j in range(2):
-                            products = w.madd_bytes(weights[j], codes)
-                            acc[2 * r + j] = kept(w, b.add(acc[2 * r + j], products))
-                return acc
+                four = b.add(b.sdiv(start, I64(UNROLL)), i)
+                return _four_quads(w, row, panel, four, field, carried)
 
             left = b.sub(quads, start)
             count = b.select(b.icmp_signed("<", left, run), left, run)
@@ -190,6 +198,48 @@ def tile_low(rows: int, field: int):
         w.loop(b.sdiv(b.add(quads, b.sub(run, I64(1))), run), [], outer)
 
     return tile(6)(generate)
+
+
+def tile_groups(rows: int, field: int):
+    """Make the tile y[r][0:16] += what ``groups`` groups of ``quads`` quads each contribute.
+
+    A group adds (float32(start[r] + sum of u x[r]) - zero * x_sum[r]) * scale, every operation
+    rounded to float32, in this order. Its products must fit 16 bits all together. ``starts`` holds
+    int32 and ``x_sums`` float32 per row, ``step`` bytes from group to group; scales and zeros lie
+    64 and ``zero_step`` bytes apart.
+    """
+    ones = constant(I16X16, 1)
+
+    def generate(
+        w: Writer, x, x_step, panel, groups, quads, starts, x_sums, step, scale, zero, zero_step, y
+    ) -> None:
+        b = w.b
+        row = row_addresses(w, x, x_step, rows)
+        fours = b.sdiv(quads, I64(UNROLL))
+
+        def group(g):
+            first = b.mul(g, fours)
+
+            def body(i, *carried: Value):
+                return _four_quads(w, row, panel, b.add(first, i), field, carried)
+
+            acc = w.loop(fours, [constant(I16X16, 0)] * (2 * rows), body)
+            at_row, at_zero = b.mul(g, step), b.add(zero, b.mul(g, zero_step))
+            at_scale = b.add(scale, b.mul(g, I64(64)))
+            for r in range(rows):
+                start = w.splat(w.load(I32, b.add(starts, at_row), 4 * r), I32X8)
+                total = w.splat(w.load(F32, b.add(x_sums, at_row), 4 * r), F32X8)
+                for j in range(2):
+                    i = 2 * r + j
+                    part = w.to_f32(b.add(w.madd_words(acc[i], ones), start))
+                    part = b.fsub(part, b.fmul(w.load(F32X8, at_zero, 32 * j), total))
+                    part = b.fmul(part, w.load(F32X8, at_scale, 32 * j))
+                    w.store(b.fadd(w.load(F32X8, y, 32 * i), part), y, 32 * i)
+            return []
+
+        w.loop(groups, [], group)
+
+    return tile(12)(generate)
 
 
 def unpack(field: int):
@@ -214,8 +264,8 @@ def unpack(field: int):
 def finish_group(*, has_zeros: bool):
     """Make the step y[r] += (float32(sums[r]) - zero * x_sums[r]) * scale for 16 outputs.
 
-    Every operation is rounded to float32, in this order. ``x_sums`` are int32, rows of ``sums`` and
-    ``y`` 64 bytes; without zeros the bracket is float32(sums[r]).
+    Every operation is rounded to float32, in this order. ``x_sums`` are float32, rows of ``sums``
+    and ``y`` 64 bytes; without zeros the bracket is float32(sums[r]).
     """
 
     def generate(w: Writer, rows, sums, x_sums, scale, zero, y) -> None:
@@ -226,8 +276,7 @@ def finish_group(*, has_zeros: bool):
         def body(r):
             at, to = b.add(sums, b.mul(r, I64(64))), b.add(y, b.mul(r, I64(64)))
             if has_zeros:
-                total = b.sitofp(w.load(I32, b.add(x_sums, b.mul(r, I64(4)))), F32X8.element)
-                total = w.splat(total, F32X8)
+                total = w.splat(w.load(F32, b.add(x_sums, b.mul(r, I64(4)))), F32X8)
             for j in range(2):
                 part = w.to_f32(w.load(I32X8, at, 32 * j))
                 if has_zeros:

@@ -1,6 +1,6 @@
 """Rows of activation codes times panels of weight codes: exact sums, block by block.
 
-A block of rows is prepared once (``activations``) and meets every panel in turn. Along k a panel is
+A block of rows is prepared once (``prepared``) and meets every panel in turn. Along k a panel is
 taken in pieces that stay in the first-level cache while all rows of the block pass.
 """
 
@@ -9,30 +9,15 @@ from typing import NamedTuple
 import numpy as np
 from numba import int64
 
-from kernels.activations import (
-    FORBIDDEN,
-    copy_row,
-    group_sums,
-    longest_run,
-    row_bytes,
-    split_rows,
-    sums_octets,
-    widest_sums,
-)
 from kernels.epilogue import RAW, ROW_SCALES, SCALED, clear_words, emit
 from kernels.jit import compiled
-from kernels.lowbit_tiles import finish_group, tile_8, tile_low, unpack
+from kernels.lowbit_tiles import finish_group, tile_8, tile_groups, tile_low, unpack
+from kernels.prepared import LARGEST_BLOCK, PIECE_QUADS, groups_of, is_grouped, tile_height
 from kernels.quads import QUAD, WIDTH, quad_bytes, quads_of
 from kernels.simd import row_at, stack_bytes
 
-LARGEST_BLOCK = 144
-"""Most rows of a block; blocks of a span differ little, and all but the last are whole tiles."""
-USUAL_BLOCK = 96
-PIECE_QUADS = 256
-"""Quads of a panel that are multiplied together: 16 KiB of bytes, half of a first-level cache."""
 FEW_ROWS = 4
 """Up to this many rows packed codes are unpacked in registers, each time they are read."""
-TILE_ROWS = 6
 SUMS_BYTES = LARGEST_BLOCK * WIDTH * 4
 
 _tile_8_1, _tile_8_2, _tile_8_4, _tile_8_6 = (tile_8(rows) for rows in (1, 2, 4, 6))
@@ -40,35 +25,10 @@ _paired_4, _paired_6 = (tile_8(rows, is_paired=True) for rows in (4, 6))
 _tile_low_1, _tile_low_2, _tile_low_4, _tile_low_6 = (tile_low(rows, 8) for rows in (1, 2, 4, 6))
 _direct_4_1, _direct_4_2 = (tile_low(rows, 4) for rows in (1, 2))
 _direct_2_1, _direct_2_2 = (tile_low(rows, 2) for rows in (1, 2))
+_groups_4, _groups_6 = (tile_groups(rows, 8) for rows in (4, 6))
+_direct_groups_4, _direct_groups_2 = (tile_groups(1, field) for field in (4, 2))
 _unpack_4, _unpack_2 = unpack(4), unpack(2)
 _finish_plain, _finish_zeros = finish_group(has_zeros=False), finish_group(has_zeros=True)
-
-
-class Weights(NamedTuple):
-    """Panels as ``quads`` lays them out, by address; scales, zeros 0 where there are none."""
-
-    panels: int
-    scales: int
-    zeros: int
-    n: int
-    k: int
-    group: int
-    bits: int
-    offset: int
-
-
-class Rows(NamedTuple):
-    """A block of prepared rows: addresses, and bytes from row to row."""
-
-    count: int
-    codes: int
-    step: int
-    sums: int  # int32 [groups][count]
-    runs: int  # int32 [count]: quads to sum in 16 bits, the same for all rows of a tile
-    extras: int
-    extra_step: int
-    ends: int  # int32 [tiles][groups]: extras up to the end of a group
-    unpacked: int
 
 
 class Target(NamedTuple):
@@ -86,108 +46,13 @@ class Target(NamedTuple):
 
 
 @compiled
-def tile_height(left):
-    """Rows of the next tile when ``left`` rows remain."""
-    return 6 if left >= 6 else 4 if left >= 4 else 2 if left >= 2 else 1
-
-
-@compiled
-def block_rows(rows):
-    """Rows of each block but the last when a span of ``rows`` is cut into even blocks."""
-    blocks = max(1, (rows + USUAL_BLOCK // 2) // USUAL_BLOCK)
-    if rows > blocks * LARGEST_BLOCK:
-        blocks += 1
-    even = (rows + blocks - 1) // blocks
-    return min(LARGEST_BLOCK, (even + TILE_ROWS - 1) // TILE_ROWS * TILE_ROWS)
-
-
-@compiled
-def groups_of(w):
-    """Return the number of groups of one row of the weights."""
-    return (w.k + w.group - 1) // w.group
-
-
-@compiled
-def is_grouped(w):
-    """Tell whether sums become floats group by group."""
-    return w.scales != 0
-
-
-@compiled
-def scratch_bytes(w, rows):
-    """Bytes of memory that ``prepare`` and ``multiply`` need for blocks of ``rows``."""
-    groups, quads = groups_of(w), quads_of(w.bits, w.group)
-    step = row_bytes(groups * quads * QUAD)
-    size = rows * step + 4 * rows * (groups + 1) + 64 * 8
-    if w.bits == 8:
-        return size + rows * groups * (quads * 16 + 4) + TILE_ROWS * (step // 4)
-    return size + 64 * (PIECE_QUADS + 4)
-
-
-@compiled
-def prepare(w, x, x_step, count, limit, scratch):
-    """Copy ``count`` rows of codes to ``scratch`` with all that the products need of them.
-
-    Returns (rows, whether all codes lie within ``limit``).
-    """
-    groups, quads = groups_of(w), quads_of(w.bits, w.group)
-    padded, is_bytes = quads * QUAD, w.bits == 8
-    step = row_bytes(groups * padded)
-    codes = (scratch + 63) // 64 * 64
-    unpacked = codes + count * step
-    sums = unpacked + (0 if is_bytes else 64 * (PIECE_QUADS + 4))
-    runs = sums + 4 * count * groups
-    ends = runs + 4 * count
-    extras = ends + (4 * count * groups if is_bytes else 0)
-    extra_step = groups * quads * 16 if is_bytes else 0
-    flags, flag_step = extras + count * extra_step, step // 4
-    rows = Rows(count, codes, step, sums, runs, extras, extra_step, ends, unpacked)
-    total = stack_bytes(64)
-    run = row_at(runs, count, np.int32)
-    t = 0
-    tile = 0
-    while t < count:
-        height = tile_height(count - t)
-        widest = 0
-        for r in range(t, t + height):
-            mine = codes + r * step
-            mask = flags + (r - t) * flag_step if is_bytes else 0
-            found = copy_row(x + r * x_step, w.k, w.group, padded, mine, limit, mask, total)
-            if found == FORBIDDEN:
-                return rows, False
-            if groups == 1:
-                row_at(sums + 4 * r, 1, np.int32)[0] = found
-            else:
-                group_sums(mine, padded, groups, sums + 4 * r, 4 * count)
-            if not is_bytes:
-                widest = max(widest, widest_sums(mine, groups * padded, total))
-        if is_bytes:
-            blocks = (groups * padded + 31) // 32
-            by_octet = height >= 4 and sums_octets(flags, flag_step, height, blocks)
-            for r in range(t, t + height):
-                run[r] = 2 if by_octet else 1
-            split_rows(
-                codes + t * step, step, height, flags, flag_step, quads, groups, by_octet,
-                extras + t * extra_step, extra_step, ends + 4 * tile * groups,
-            )  # fmt: skip
-        else:
-            longest = longest_run(w.bits, widest, quads, groups)
-            for r in range(t, t + height):
-                run[r] = longest
-        t += height
-        tile += 1
-    return rows, True
-
-
-@compiled
 def _start(rows, w, t, height, g, sums):
     """Let the sums of a group start at minus the offset times the sum of its activations."""
-    first = row_at(rows.sums + 4 * (g * rows.count + t), height, np.int32)
+    first = row_at(rows.starts + 4 * (g * rows.count + t), height, np.int32)
     for r in range(height):
         row = row_at(sums + r * 64, WIDTH, np.int32)
-        start = -w.offset * first[r]
         for i in range(WIDTH):
-            row[i] = start
+            row[i] = first[r]
 
 
 @compiled
@@ -241,6 +106,34 @@ def _direct_tile(height, bits, x, x_step, panel, quads, run, sums):
         _direct_4_2(x, x_step, panel, quads, run, sums)
     else:
         _direct_4_1(x, x_step, panel, quads, run, sums)
+
+
+@compiled
+def _groups_tile(rows, w, t, height, p, first, count, source, is_direct, floats):
+    """Add ``count`` groups that each fit one run to the floats of rows 6, 4 or, packed, 1."""
+    groups, quads = groups_of(w), quads_of(w.bits, w.group)
+    x = rows.codes + t * rows.step + first * quads * QUAD
+    at, step = 4 * (first * rows.count + t), 4 * rows.count
+    starts, x_sums = rows.starts + at, rows.sums + at
+    place = 64 * (p * groups + first)
+    scale = w.scales + place
+    zero, zero_step = (w.zeros + place, 64) if w.zeros else (rows.zeros, 0)
+    if is_direct and w.bits == 2:
+        _direct_groups_2(
+            x, rows.step, source, count, quads, starts, x_sums, step, scale, zero, zero_step, floats
+        )
+    elif is_direct:
+        _direct_groups_4(
+            x, rows.step, source, count, quads, starts, x_sums, step, scale, zero, zero_step, floats
+        )
+    elif height == 6:
+        _groups_6(
+            x, rows.step, source, count, quads, starts, x_sums, step, scale, zero, zero_step, floats
+        )
+    else:
+        _groups_4(
+            x, rows.step, source, count, quads, starts, x_sums, step, scale, zero, zero_step, floats
+        )
 
 
 @compiled
@@ -301,6 +194,29 @@ def panel_8(w, rows, p, sums, floats):
 
 
 @compiled
+def _low_pieces(rows, w, t, height, p, q0, q1, source, is_direct, sums, floats):
+    """Sum quads ``q0`` to ``q1``, at ``source``, group by group over the rows of one tile."""
+    group = quads_of(w.bits, w.group)
+    run = int64(row_at(rows.runs, rows.count, np.int32)[t])
+    width = quad_bytes(w.bits) if is_direct else 64
+    q = q0
+    while q < q1:
+        g = q // group
+        stop = min(q1, (g + 1) * group)
+        if q == g * group:
+            _start(rows, w, t, height, g, sums)
+        x = rows.codes + t * rows.step + q * QUAD
+        here = source + (q - q0) * width
+        if is_direct:
+            _direct_tile(height, w.bits, x, rows.step, here, stop - q, run, sums)
+        else:
+            _low_tile(height, x, rows.step, here, stop - q, run, sums)
+        if is_grouped(w) and stop == (g + 1) * group:
+            _finish(rows, w, t, height, p, g, sums, floats)
+        q = stop
+
+
+@compiled
 def panel_low(w, rows, p, sums, floats):
     """Sum panel ``p`` of codes of 4, 3 or 2 bits over all rows, as ``panel_8``."""
     groups, group = groups_of(w), quads_of(w.bits, w.group)
@@ -323,22 +239,14 @@ def panel_low(w, rows, p, sums, floats):
             if is_direct:
                 height = min(height, 2)
             at, run = sums + 64 * t, int64(runs[t])
-            q = q0
-            while q < q1:
-                g = q // group
-                stop = min(q1, (g + 1) * group)
-                if q == g * group:
-                    _start(rows, w, t, height, g, at)
-                x = rows.codes + t * rows.step + q * QUAD
-                if is_direct:
-                    source = panel + q * packed
-                    _direct_tile(height, w.bits, x, rows.step, source, stop - q, run, at)
-                else:
-                    source = rows.unpacked + (q - q0) * 64
-                    _low_tile(height, x, rows.step, source, stop - q, run, at)
-                if is_grouped(w) and stop == (g + 1) * group:
-                    _finish(rows, w, t, height, p, g, at, floats + 64 * t)
-                q = stop
+            source = panel + q0 * packed if is_direct else rows.unpacked
+            has_tile = height == 1 if is_direct else height >= 4
+            if has_tile and is_grouped(w) and group <= min(run, piece):
+                first, count = q0 // group, (q1 - q0) // group
+                to = floats + 64 * t
+                _groups_tile(rows, w, t, height, p, first, count, source, is_direct, to)
+            else:
+                _low_pieces(rows, w, t, height, p, q0, q1, source, is_direct, at, floats + 64 * t)
             t += height
 
 
