@@ -27,6 +27,9 @@ def _codes(kind: str, rng: np.random.Generator, shape: tuple[int, int], low: int
         "smallest": lambda: np.full(shape, low),
         "signed_rows": lambda: np.where(signs, high, low) + np.zeros(shape, int),
         "alternating": lambda: np.where(np.arange(shape[1]) % 2, high, low) + np.zeros(shape, int),
+        "spiky": lambda: np.where(
+            rng.random(shape) < 0.01, rng.choice([low, high], shape), rng.integers(-9, 10, shape)
+        ).clip(low, high),
         "normal": lambda: np.clip(np.rint(rng.standard_normal(shape) * high / 3.2), low, high),
     }[kind]()
     return table.astype(np.int8)
@@ -71,7 +74,8 @@ def test_sums_are_exact_for_every_number_of_rows(bits, activation):
         w = _codes("uniform", rng, (n, k), -high - 1, high)
         panel = _panel(bits, activation, w)
         for rows in ROWS:
-            x = _codes("normal" if rows % 2 else "uniform", rng, (rows, k), -limit, limit)
+            kind = ("spiky", "normal", "uniform")[rows % 3]
+            x = _codes(kind, rng, (rows, k), -limit, limit)
             np.testing.assert_array_equal(_sums(panel, x), x.astype(int) @ w.astype(int).T)
 
 
@@ -143,7 +147,7 @@ def test_groups_are_scaled_in_order_and_rounded_at_every_step(bits, activation, 
         encoding = enc.encode_bitpacked(w, scale, bits=bits, group=group, zero_point=zero)
         panel = panels.prepare_linear(encoding, rows=1, activation=activation)
         for rows in (1, 2, 4, 7, 103):
-            kind = ("uniform", "normal", "signed_rows")[rows % 3]
+            kind = ("spiky", "uniform", "normal", "signed_rows")[rows % 4]
             x = _codes(kind, rng, (rows, k), -limit, limit)
             x_scale = rng.uniform(0.1, 1, rows).astype(np.float32)
             bias = rng.standard_normal(n).astype(np.float32) if rows % 2 else None

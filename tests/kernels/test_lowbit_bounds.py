@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from numba import int64
 
-from kernels.activations import SAFE_PAIR_SUM, longest_run, widest_sums
+from kernels.activations import (
+    SAFE_PAIR_SUM,
+    copy_row,
+    longest_run,
+    sums_octets,
+    widest_sums,
+)
 from kernels.jit import host_features
 from kernels.lowbit import LIMITS
 from kernels.lowbit_tiles import UNROLL, tile_8, tile_low
@@ -14,7 +20,7 @@ from kernels.quads import QUAD, WIDTH
 
 pytestmark = pytest.mark.skipif(not host_features(), reason="these tiles need AVX2")
 
-_low_tile, _bytes_tile = tile_low(1, 8), tile_8(1)
+_low_tile, _bytes_tile, _paired_tile = tile_low(1, 8), tile_8(1), tile_8(1, is_paired=True)
 PROVEN = {4: 8, 3: 16, 2: 40}
 """Quads that always fit: 8 * 254 * 15 = 30480, 16 * 254 * 7 = 28448, 40 * 254 * 3 = 30480."""
 
@@ -32,6 +38,14 @@ def _sum_bytes(x, panel, quads, sums):
     )  # fmt: skip
 
 
+@numba.njit
+def _sum_paired(x, panel, quads, sums):
+    _paired_tile(
+        int64(x), int64(64), int64(panel), int64(quads), int64(0), int64(0), int64(0), int64(0),
+        int64(sums),
+    )  # fmt: skip
+
+
 def _low(x: np.ndarray, unsigned: int, run: int) -> int:
     """Sum of all codes times one weight, ``run`` quads at a time in 16 bits."""
     codes = aligned_zeros((x.size,), np.int8)
@@ -43,11 +57,11 @@ def _low(x: np.ndarray, unsigned: int, run: int) -> int:
     return int(sums[0])
 
 
-def _bytes(x: list[int], unsigned: int) -> int:
+def _bytes(x: list[int], unsigned: int, tile=_sum_bytes) -> int:
     codes = np.array(x, np.int8)
     panel = np.full(codes.size * WIDTH, unsigned, np.uint8)
     sums = aligned_zeros((WIDTH,), np.int32)
-    _sum_bytes(codes.ctypes.data, panel.ctypes.data, codes.size // QUAD, sums.ctypes.data)
+    tile(codes.ctypes.data, panel.ctypes.data, codes.size // QUAD, sums.ctypes.data)
     return int(sums[0])
 
 
@@ -122,3 +136,34 @@ def test_codes_of_seven_bits_never_saturate():
     assert 2 * LIMITS["i7"] <= SAFE_PAIR_SUM
     assert _bytes([63, 63, 63, 63], 255) == 4 * 63 * 255
     assert _bytes([-63, -63, -63, -63], 255) == -4 * 63 * 255
+
+
+def test_octets_overflow_just_beyond_the_sum_that_counts_as_safe():
+    fits = [32, 32, 63, 1, 32, 32, 1, 63]
+    assert _bytes(fits, 255, _sum_paired) == 255 * sum(fits)
+    assert _bytes([-code for code in fits], 255, _sum_paired) == -255 * sum(fits)
+    beyond = [33, 32, 63, 1, 32, 32, 1, 63]
+    assert _bytes(beyond, 255) == 255 * sum(beyond)
+    assert _bytes(beyond, 255, _sum_paired) != 255 * sum(beyond)
+
+
+def test_two_quads_are_summed_where_few_octets_are_unsafe():
+    rng = np.random.default_rng(0)
+    narrow = np.clip(np.rint(rng.standard_normal((4, 512)) * 20), -63, 63).astype(np.int8)
+    wide = rng.integers(-63, 64, (4, 512)).astype(np.int8)
+    assert _sums_octets(narrow)
+    assert not _sums_octets(wide)
+
+
+def _sums_octets(x: np.ndarray) -> bool:
+    """Copy the rows with their flags, and ask."""
+    blocks = x.shape[1] // 32
+    flags, total = np.zeros((len(x), blocks * 2), np.uint32), aligned_zeros((64,), np.uint8)
+    copies = np.zeros((len(x), x.shape[1] + 128), np.int8)
+    for r, row in enumerate(x):
+        found = copy_row(
+            row.ctypes.data, row.size, row.size, row.size, copies[r].ctypes.data, 127,
+            flags[r].ctypes.data, total.ctypes.data,
+        )  # fmt: skip
+        assert found == row.sum()
+    return bool(sums_octets(flags.ctypes.data, flags.strides[0], len(x), blocks))
