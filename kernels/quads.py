@@ -37,9 +37,6 @@ def offset_of(bits):
     return 1 << (bits - 1)
 
 
-OFFSET_8, OFFSET_4 = offset_of(8), offset_of(4)
-
-
 @register_jitable
 def quads_of(bits, length):
     """Quads that a group of ``length`` codes takes: a multiple of 2 for bytes, else of 4."""
