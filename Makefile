@@ -41,7 +41,7 @@ imports: $(VENV)/.development
 
 bench: setup speech $(VENV)/.development
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m benchmark tests/bench
-	$(BIN)/cosim bench
+	$(BIN)/cosim bench --out runs/bench.json --markdown docs/kernels.md --roofline docs/roofline.html
 
 setup: $(VENV)/.installed $(VENV)/.compiled
 
