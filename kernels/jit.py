@@ -95,8 +95,15 @@ class _GuardedCache(FunctionCache):
         return (*super()._index_key(sig, codegen), fingerprint(path), self._parallel)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the cached machine code, or None after telling the listeners."""
-        found = super().load_overload(sig, target_context)
+        """Return the cached machine code, or None after telling the listeners.
+
+        An index that names a class which has moved since cannot be read: it is begun anew.
+        """
+        try:
+            found = super().load_overload(sig, target_context)
+        except (AttributeError, ImportError):
+            self.flush()
+            found = None
         if found is None:
             for listener in COMPILE_LISTENERS:
                 listener(self._py_func.__name__)
