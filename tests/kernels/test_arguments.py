@@ -235,7 +235,7 @@ def test_a_missing_or_needless_scale_is_refused(name):
 
 
 @pytest.mark.parametrize("name", every.USABLE)
-@pytest.mark.parametrize("threads", [0, -1, 2**40, 1.5, "2", None])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", None])
 def test_a_number_of_threads_that_cannot_be_is_refused(name, threads):
     call = linear_call(name)
     x = call.arrays["x"]
