@@ -29,6 +29,13 @@ def linear_i8(x: I8, w: I8, x_scale: F32, w_scale: F32, bias: F32 | None = None)
     return y if bias is None else y + bias
 
 
+def linear_i7(x: I8, w: I8, x_scale: F32, w_scale: F32, bias: F32 | None = None) -> F32:
+    """``linear_i8`` of activation codes in [-63, 63]; ValueError for others."""
+    if x.size and np.abs(x.astype(np.int64)).max() > 63:
+        raise ValueError("linear_i7: found a code outside [-63, 63]")
+    return linear_i8(x, w, x_scale, w_scale, bias)
+
+
 def attention_f32(q: F32, k: F32, v: F32, scale: float) -> F32:
     """Softmax(scale q k^T) v over heads: q (H, T, D), k and v (H, S, D) -> (T, H * D)."""
     scores = np.float64(scale) * (q.astype(np.float64) @ k.astype(np.float64).transpose(0, 2, 1))
