@@ -51,6 +51,8 @@ EIGHTS_PER_WORD = 8
 """Joined sums that 16 bits hold."""
 CODES_OFFSET = 4 * 127
 """What ``code_tables`` adds to a sum of four codes, so that it is never negative."""
+AHEAD_BYTES = 4096
+"""How far ahead packed weights are asked for; the CPU itself stops at the end of a page."""
 SUM_BYTES = 2 * WIDE
 """Bytes of the uint16 counters of one row."""
 SHIFT_FACTOR = 1 << 12
@@ -79,6 +81,15 @@ def _table(w: Writer, address: Value, offset: int = 0) -> Value:
 
 def _at(w: Writer, address: Value, index: Value, size: int) -> Value:
     return w.b.add(address, w.b.mul(index, I64(size)))
+
+
+def _prefetch(w: Writer, address: Value, *, is_written: bool) -> None:
+    """Ask for one cache line; any address will do."""
+    pointer = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
+    function = cgutils.get_or_insert_function(w.b.module, kind, "llvm.prefetch.p0")
+    at = w.b.inttoptr(address, pointer)
+    w.b.call(function, [at, I32(int(is_written)), I32(3), I32(1)])
 
 
 def _smaller(w: Writer, a: Value, c: Value) -> Value:
@@ -185,6 +196,8 @@ def count_pairs_packed(w: Writer, offsets, panel, doubles, run, tables, begin, s
 
     def step(double: Value, low: list[Value], high: list[Value]) -> None:
         at = _at(w, panel, double, GROUP * PANEL)
+        for i in range(GROUP):
+            _prefetch(w, w.at(at, AHEAD_BYTES + i * PANEL), is_written=False)
         found: list[list[Value]] = []
         for i in range(GROUP):
             halves = [w.halves(w.load(I8X32, at, i * PANEL + 32 * j)) for j in range(vectors)]
@@ -203,6 +216,7 @@ def unpack(w: Writer, panel, indices, count) -> None:
 
     def body(i):
         source, target = _at(w, panel, i, PANEL), _at(w, indices, i, 2 * WIDE)
+        _prefetch(w, w.at(source, AHEAD_BYTES), is_written=False)
         for j in range(PANEL // 32):
             for half, nibbles in enumerate(w.halves(w.load(I8X32, source, 32 * j))):
                 w.store(nibbles, target, half * WIDE + 32 * j)
@@ -318,16 +332,11 @@ def sum_codes(w: Writer, tables, indices, eights, begin, words, sums) -> None:
 @tile(4)
 def prefetch_rows(w: Writer, target, step, second, lines) -> None:
     """Tile: ask for the cache lines of two rows that will be written, of one if not ``second``."""
-    b = w.b
-    pointer = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [pointer, I32, I32, I32])
-    prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-    rows = [target, b.add(target, b.mul(step, second))]
+    rows = [target, w.b.add(target, w.b.mul(step, second))]
 
     def line(i):
         for row in rows:
-            at = b.inttoptr(_at(w, row, i, 64), pointer)
-            b.call(prefetch, [at, I32(1), I32(3), I32(1)])
+            _prefetch(w, _at(w, row, i, 64), is_written=True)
         return []
 
     w.loop(lines, [], line)
