@@ -191,7 +191,7 @@ def _wide(offsets, rows, panel, k, indices, tables, zeros, sums, starts, width, 
 
 
 @compiled
-def _span(x, x_step, t0, t1, panels, first, last, n, k, tables, is_unsigned, plan, workspace,
+def span(x, x_step, t0, t1, panels, first, last, n, k, tables, is_unsigned, plan, workspace,
           finishes):  # fmt: skip
     """Compute rows ``t0`` to ``t1`` of some panels; finish blocks of rows if they are whole.
 
@@ -265,7 +265,7 @@ def linear_bits(
         t0, t1 = share(rows, ROW_BLOCK, threads, c) if by_rows else (0, rows)
         first, last = (0, wide) if by_rows else share(wide, 2, threads, c)
         mine = at_memory + c * ROW_BLOCK * n * 4 if by_rows and held else at_memory
-        _span(at_x, x_step, t0, t1, at_panels, first, last, n, k, at_tables, is_unsigned, plan,
+        span(at_x, x_step, t0, t1, at_panels, first, last, n, k, at_tables, is_unsigned, plan,
               mine, by_rows)  # fmt: skip
     if not by_rows:
         finish_block(plan, at_memory, 0, rows)

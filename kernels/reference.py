@@ -303,3 +303,19 @@ def binarize_unsigned(x: F32, threshold: F32, level: float) -> tuple[NDArray[np.
     flags = np.rint(np.clip(np.where(np.isnan(steps), 0.0, steps), 0.0, 1.0)) > 0
     scale = np.where(np.isnan(above).any(axis=1), np.float32(np.nan), np.float32(level))
     return np.packbits(flags, axis=1, bitorder="little"), scale.astype(np.float32)
+
+
+def linear_bits_b1(
+    x: NDArray[np.uint8], w: I8, x_scale: F32, w_scale: F32, bias: F32 | None, threshold: F32
+) -> NDArray[np.uint8]:
+    """Packed bits (T, ceil(N / 8)) of ``linear_b1`` >= threshold (N)."""
+    y = linear_b1(x, w, x_scale, w_scale, bias)
+    return np.packbits(y >= threshold, axis=1, bitorder="little")
+
+
+def linear_bits_u1(
+    x: NDArray[np.uint8], w: I8, x_scale: F32, w_scale: F32, bias: F32 | None, threshold: F32
+) -> NDArray[np.uint8]:
+    """Packed bits (T, ceil(N / 8)) of ``linear_u1`` >= threshold (N)."""
+    y = linear_u1(x, w, x_scale, w_scale, bias)
+    return np.packbits(y >= threshold, axis=1, bitorder="little")
