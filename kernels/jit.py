@@ -2,7 +2,8 @@
 
 numba keys its cache by the file of the jitted function alone. A kernel built from an intrinsic of
 another file would come back stale when that file changes, so the key here also holds a fingerprint
-of the source files that the kernel depends on, the CPU and the versions of numba and llvmlite.
+of the source files that the kernel depends on, the CPU and the versions of numba and llvmlite. The
+fingerprint is taken when the file is imported, not when it is compiled: files may change between.
 """
 
 import functools
@@ -22,6 +23,8 @@ from numba.core.caching import FunctionCache
 
 from kernels import COMPILE_LISTENERS
 
+_PACKAGE = Path(__file__).parent
+_IMPORT = re.compile(r"^[ \t]*from kernels(?:\.(\w+)[\w.]*)? import (\([^)]*\)|.*)", re.MULTILINE)
 GENERIC_VARIABLE = "COSIM_GENERIC_KERNELS"
 """Set to 1 to use the plain kernels on any CPU."""
 
@@ -69,8 +72,10 @@ def _sources(path: Path) -> frozenset[Path]:
         current = waiting.pop()
         if current not in found:
             found.add(current)
-            names = re.findall(r"^\s*from kernels\.(\w+) import", current.read_text(), re.MULTILINE)
-            waiting += [path.parent / f"{name}.py" for name in names]
+            for module, names in _IMPORT.findall(current.read_text()):
+                for name in [module] if module else re.findall(r"\w+", names):
+                    waiting += [_PACKAGE / f"{name}.py", *(_PACKAGE / name).glob("*.py")]
+            waiting = [file for file in waiting if file.is_file()]
     return frozenset(found)
 
 
@@ -86,13 +91,31 @@ def fingerprint(path: Path) -> str:
 
 
 class _GuardedCache(FunctionCache):
+    """numba's cache on disk, by a key that holds all that machine code depends on.
+
+    numba writes an index and numbered data files; two processes that save at once may swap the
+    data of two keys. So the key is saved with the data and compared when it is loaded.
+    """
+
     def __init__(self, function: Callable[..., Any], *, parallel: bool) -> None:
         super().__init__(function)
-        self._parallel = parallel
+        self._mark = (fingerprint(Path(inspect.getfile(function))), parallel)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        path = Path(inspect.getfile(self._py_func))
-        return (*super()._index_key(sig, codegen), fingerprint(path), self._parallel)
+        return (*super()._index_key(sig, codegen), *self._mark)
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        if self._enabled and self._impl.check_cachable(data):
+            self._impl.locator.ensure_cache_path()
+            key = self._index_key(sig, data.codegen)
+            self._cache_file.save(key, (key, self._impl.reduce(data)))
+
+    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        key = self._index_key(sig, target_context.codegen())
+        found = self._cache_file.load(key) if self._enabled else None
+        if found is None or found[0] != key:
+            return None
+        return self._impl.rebuild(target_context, found[1])
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return the cached machine code, or None after telling the listeners.
@@ -152,6 +175,7 @@ class Entry:
         self.signature = signature
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
+        fingerprint(Path(inspect.getfile(function)))  # now, as the code is what was just read
         self._ready: Any = None
         self._parallel: Any = None
 

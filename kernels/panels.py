@@ -22,12 +22,13 @@ from kernels import (  # (some only register kernels)
     sparse_rows,  # noqa: F401
     widen,  # noqa: F401
 )
-from kernels.arguments import CODES, FLOATS, on_threads, require
+from kernels.arguments import on_threads
 from kernels.choice import BIT_ACTIVATIONS, choose, is_grouped
 from kernels.encodings import Encoding, matrix_shape
 from kernels.finish import FORBIDDEN_CODE, NAN_SCALE
 from kernels.finish_rows import ACTIVATIONS, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW
 from kernels.jit import ENTRIES, Entry
+from kernels.operands import ACTIVATION_TYPES, check_embedding, check_linear
 from kernels.registry import KERNELS, Kernel, Matrix
 from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
@@ -39,14 +40,6 @@ STEPS = {**ACTIVATIONS, "glu": GLU}
 QUANTIZE = {"none": 0, "row": QUANTIZE_ROW, "static": QUANTIZE_STATIC}
 """How the outputs may be requantised: a scale per row from its largest value, or a given one."""
 
-X_TYPES = {
-    "f32": FLOATS,
-    "i8": CODES,
-    "i7": CODES,
-    "b1": np.dtype(np.uint8),
-    "u1": np.dtype(np.uint8),
-}
-"""How activations are held, by what ``kernels.choice.ACTIVATIONS`` calls them."""
 
 _NONE = np.zeros(0, np.float32)
 _NO_ROWS = np.zeros((0, 0), np.float32)
@@ -255,7 +248,8 @@ def accumulate(
 def _bound(
     panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...], steps: int, threads: int
 ) -> Callable[[], None]:
-    _require(panel, x, arrays)
+    where = f"linear ({panel.kernel})"
+    check_linear(where, panel.activation, x, arrays[1:], threads=threads)
     run = on_threads(panel.run, threads)
     arguments = (x, *panel.arguments, *arrays, steps, threads)
 
@@ -268,21 +262,6 @@ def _bound(
             raise ValueError(_misfit(panel, x, arrays, status=status))
 
     return call
-
-
-def _require(panel: LinearPanel, x: NDArray[Any], arrays: tuple[Any, ...]) -> None:
-    """Refuse what numba would take for a plain array: odd addresses, foreign byte order."""
-    name = f"linear ({panel.kernel})"
-    w_scale, x_scale, bias, residual, out, codes, codes_scale = arrays
-    require(name, X_TYPES[panel.activation], 2, x)
-    require(name, FLOATS, 1, w_scale, x_scale, bias, codes_scale)
-    require(name, FLOATS, 2, residual, out)
-    require(name, CODES, 2, codes)
-    for result in (out, codes):
-        if not result.flags.writeable:
-            raise ValueError(
-                f"{name}: found a read-only array for results, expected a writable one"
-            )
 
 
 def _misfit(
@@ -306,7 +285,7 @@ def _misfit(
     found = ", ".join(
         f"{name} {told(array)}" for name, array in zip(names, arrays[1:], strict=True)
     )
-    kind = X_TYPES[panel.activation]
+    kind = ACTIVATION_TYPES[panel.activation]
     scaled = "" if panel.activation == "f32" else "x_scale float32 (T) or (1), "
     return (
         f"linear ({panel.kernel}): found x {told(x)}, {found}; expected x {kind} (T, "
@@ -317,12 +296,7 @@ def _misfit(
 
 def embedding(panel: LinearPanel, ids: NDArray[np.int64], out: F32) -> None:
     """Gather and dequantise rows ``ids (R)`` of the panel's matrix into ``out (R, K)``."""
-    if ids.size and (int(ids.min()) < 0 or int(ids.max()) >= panel.n):
-        raise ValueError(
-            f"embedding: found ids [{ids.min()}, {ids.max()}], expected [0, {panel.n - 1}]"
-        )
-    if out.shape != (ids.size, panel.k):
-        raise ValueError(f"embedding: out: found {out.shape}, expected {(ids.size, panel.k)}")
+    check_embedding(ids, out, n=panel.n, k=panel.k)
     layout = KERNELS[panel.kernel].layout
     gathered = layout.rows(panel.arguments, ids)[:, : panel.k]
     if panel.scale.size:

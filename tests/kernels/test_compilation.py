@@ -1,5 +1,7 @@
 """The cache guard, the plain path of other CPUs, and what an import costs."""
 
+import ast
+import re
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,60 @@ def test_serial_and_parallel_code_of_one_function_are_cached_apart(package):
     assert _kinds(package, "serial", "parallel") == ["serial False 0", "parallel True 0"]
     assert _kinds(package, "parallel") == ["parallel True 1"]
     assert _kinds(package, "serial", "parallel") == ["serial False 1", "parallel True 1"]
+
+
+def test_code_read_before_an_edit_is_not_kept_for_the_edited_file(package):
+    constants = package / "constants.py"
+    constants.write_text(CONSTANTS.format(value=1))
+    late = """
+import pathlib
+import numpy as np
+from kernels.reader import read
+pathlib.Path("kernels/constants.py").write_text("STEP = 2")
+print(read(np.zeros(1, np.int64)))
+"""
+    assert python(late, package.parent) == "1"
+    code = "import numpy as np; from kernels.reader import read; print(read(np.zeros(1, np.int64)))"
+    assert python(code, package.parent) == "2"
+
+
+def test_data_that_processes_swapped_in_the_cache_is_not_run(package):
+    (package / "constants.py").write_text(CONSTANTS.format(value=3))
+    (package.parent / "run.py").write_text(RUN)
+    assert _kinds(package, "serial", "parallel") == ["serial False 0", "parallel True 0"]
+    one, two = sorted((package / "__pycache__").glob("reader.read-*.nbc"))
+    swapped = one.read_bytes(), two.read_bytes()
+    two.write_bytes(swapped[0])
+    one.write_bytes(swapped[1])
+    assert _kinds(package, "serial", "parallel") == ["serial False 0", "parallel True 0"]
+    assert _kinds(package, "serial", "parallel") == ["serial False 1", "parallel True 1"]
+
+
+def _imported(path: Path) -> set[Path]:
+    """Files of the package that a file imports itself, by its syntax tree."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    inside = [name.split(".")[1:] for name in names if name.startswith("kernels.")]
+    files = [path.parent.joinpath(*parts) for parts in inside]
+    return {file.with_suffix(".py") for file in files if file.with_suffix(".py").is_file()}
+
+
+def test_a_fingerprint_covers_all_that_a_compiled_file_imports():
+    for path in sorted((ROOT / "kernels").glob("*.py")):
+        if not re.search(r"^@(compiled|entry|tile|intrinsic)", path.read_text(), re.MULTILINE):
+            continue
+        found, waiting = set(), [path]
+        while waiting:
+            current = waiting.pop()
+            if current not in found:
+                found.add(current)
+                waiting += _imported(current)
+        missing = {file.stem for file in found - jit._sources(path)}
+        assert not missing, f"{path.name}: {missing}"
 
 
 def test_a_fingerprint_leaves_out_what_a_file_does_not_import():
