@@ -6,10 +6,13 @@ from numba import float32, int64, prange, uint8
 from kernels.binarize import sign_row
 from kernels.binary import SIGNED_BITS, UNSIGNED_BITS, span
 from kernels.binary_tiles import PANEL
-from kernels.finish import FINE, MISFIT, NAN_SCALE, PLAN_BYTES, ROW_BLOCK, fill, share
+from kernels.finish import FINE, MISFIT, NAN_SCALE, PLAN_BYTES, fill, share
 from kernels.jit import compiled, entry, in1, in2, out2
 from kernels.registry import SIMD, kernel
 from kernels.simd import stack_bytes
+
+HEIGHT = 48
+"""Rows computed together, so that their float outputs stay in L2 until they are bits."""
 
 
 @compiled
@@ -46,9 +49,9 @@ def _unfit(x, n, k, w_scale, x_scale, bias, threshold, packed, threads):
 def _rows(x, x_step, t0, t1, panels, n, k, tables, is_unsigned, plan, floats, threshold, packed,
           packed_step):  # fmt: skip
     """Write the bits of rows ``t0`` to ``t1``; ``floats`` is memory for a block of outputs."""
-    for t in range(t0, t1, ROW_BLOCK):
-        end = min(t + ROW_BLOCK, t1)
-        wide = (n + PANEL - 1) // PANEL
+    wide = (n + PANEL - 1) // PANEL
+    for t in range(t0, t1, HEIGHT):
+        end = min(t + HEIGHT, t1)
         span(x, x_step, t, end, panels, 0, wide, n, k, tables, is_unsigned, plan, floats, True)
         for r in range(t, end):
             sign_row(floats + (r - t) * n * 4, threshold, n, packed + r * packed_step)
@@ -74,14 +77,14 @@ def linear_to_bits(
     no_codes = np.empty((0, 0), np.int8)
     plan = stack_bytes(PLAN_BYTES)
     fill(plan, n, w_scale, x_scale, bias, none, none, no_codes, nothing, 0)
-    height = min(rows, ROW_BLOCK)
+    height = min(rows, HEIGHT)
     memory = np.empty((height * threads, n), np.float32)
     floats = int64(memory.ctypes.data)
     at_x, x_step, at_panels = int64(x.ctypes.data), int64(x.strides[0]), int64(panels.ctypes.data)
     at_tables, at_threshold = int64(tables.ctypes.data), int64(threshold.ctypes.data)
     at_packed, packed_step = int64(packed.ctypes.data), int64(packed.strides[0])
     for c in prange(threads):
-        t0, t1 = share(rows, ROW_BLOCK, threads, c)
+        t0, t1 = share(rows, HEIGHT, threads, c)
         mine = floats + c * height * n * 4
         _rows(at_x, x_step, t0, t1, at_panels, n, k, at_tables, is_unsigned, plan, mine,
               at_threshold, at_packed, packed_step)  # fmt: skip
