@@ -58,7 +58,7 @@ from kernels.simd import row_at, stack_bytes
 BITS = Layout("panels_bits", pack_bits, unpack_rows)
 TABLES_BYTES = 128 * 1024
 """Tables of some rows, which stay in L2 while all weights pass by."""
-FEWEST_ROWS = 4
+FEWEST_ROWS = 10
 """Rows that share unpacked weights, however long their tables are."""
 ROW_SUM_BYTES = 4 * WIDE
 START_BYTES, WORD_BYTES = 4 * ROW_BLOCK, 2 * WIDE
