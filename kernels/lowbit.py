@@ -98,7 +98,7 @@ def _spans(is_bytes: int):
 
     @compiled
     def span(w, x, x_step, t0, t1, first, last, limit, plan, workspace, finishes):
-        block = block_rows(t1 - t0)
+        block = block_rows(max(1, t1 - t0))
         scratch = np.empty(scratch_bytes(w, block), np.uint8)
         at_scratch = int64(scratch.ctypes.data)
         status = FINE

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernels import (  # (some only register kernels)
     binary,  # noqa: F401
+    binary_signs,  # noqa: F401
     blocks,  # noqa: F401
     dense,  # noqa: F401
     encodings,
@@ -22,14 +23,14 @@ from kernels import (  # (some only register kernels)
     sparse_rows,  # noqa: F401
     widen,  # noqa: F401
 )
-from kernels.arguments import on_threads
+from kernels.arguments import FLOATS, on_threads, require, told
 from kernels.choice import BIT_ACTIVATIONS, choose, is_grouped
 from kernels.encodings import Encoding, matrix_shape
 from kernels.finish import FORBIDDEN_CODE, NAN_SCALE
 from kernels.finish_rows import ACTIVATIONS, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW
 from kernels.jit import ENTRIES, Entry
-from kernels.operands import ACTIVATION_TYPES, check_embedding, check_linear
-from kernels.registry import KERNELS, Kernel, Matrix
+from kernels.operands import ACTIVATION_TYPES, BYTES, check_embedding, check_linear, overlap
+from kernels.registry import KERNELS, Kernel, Matrix, lookup
 from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 F32 = NDArray[np.float32]
@@ -230,6 +231,44 @@ def linear(
         quantize=quantize,
         threads=threads,
     )()
+
+
+def linear_bits(
+    panel: LinearPanel,
+    x: NDArray[np.uint8],
+    packed: NDArray[np.uint8],
+    *,
+    x_scale: F32,
+    threshold: F32,
+    bias: F32 | None = None,
+    threads: int = 1,
+) -> None:
+    """Write the bits of ``x @ w.T + bias >= threshold (N)`` into ``packed (T, ceil(N / 8))``.
+
+    For panels of one-bit weights and packed activations: a layer of signs behind another one, for
+    which no float output is kept. The first output is bit 0 of a byte.
+    """
+    found = lookup("linear_bits", values="b1", activation=panel.activation)
+    if not found or panel.k < 1 or KERNELS[panel.kernel].layout is not found[0].layout:
+        raise ValueError(
+            f"linear_bits: found a panel of {panel.kernel}, expected one-bit weights and x"
+        )
+    name = f"linear_bits ({found[0].name})"
+    for array, dimensions in ((x, 2), (packed, 2)):
+        require(name, BYTES, dimensions, array)
+    biases = _NONE if bias is None else bias
+    require(name, FLOATS, 1, x_scale, threshold, biases)
+    if not packed.flags.writeable or overlap(packed, x):
+        raise ValueError(f"{name}: found results in read-only memory or in that of x")
+    run = on_threads(found[0].run, threads)
+    status = run(x, *panel.arguments, panel.scale, x_scale, biases, threshold, packed, threads)
+    if status:
+        given = ", ".join(told(array) for array in (x, x_scale, biases, threshold, packed))
+        raise ValueError(
+            f"{name}: found x, x_scale, bias, threshold, packed {given}; expected "
+            f"(T, {panel.x_columns}), (T) or (1), ({panel.n}) or (0), ({panel.n}) and "
+            f"(T, {-(-panel.n // 8)}), without NaN"
+        )
 
 
 def accumulate(

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import binary_signs, reference
+from kernels import binary_signs, panels, reference
+from kernels import encodings as enc
 from kernels.finish import FINE, MISFIT, NAN_SCALE
 from kernels.registry import KERNELS, Matrix
 
@@ -74,3 +75,34 @@ def test_unfit_arguments_have_their_status():
         assert status(**wrong) == MISFIT
     assert status(bound=np.full(20, np.nan, np.float32)) == NAN_SCALE
     assert status(x_scale=np.full(3, np.nan, np.float32)) == NAN_SCALE
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (20, 30), (70, 256)])
+def test_a_panel_writes_the_bits_of_its_own_float_outputs(n, k):
+    w, x, w_scale, x_scale, rng = _case(5, 9, n, k)
+    bound = rng.integers(-9, 9, n).astype(np.float32)
+    panel = panels.prepare_linear(enc.encode_binary(w, w_scale[:, None]), rows=9, activation="b1")
+    out, packed = np.empty((9, n), np.float32), np.empty((9, -(-n // 8)), np.uint8)
+    panels.linear(panel, x, out, x_scale=x_scale)
+    panels.linear_bits(panel, x, packed, x_scale=x_scale, threshold=bound)
+    np.testing.assert_array_equal(packed, np.packbits(out >= bound, axis=1, bitorder="little"))
+
+
+def test_a_panel_of_other_weights_and_unfit_arrays_are_refused():
+    w, x, w_scale, x_scale, _ = _case(0, 3, 20, 30)
+    bound, packed = np.zeros(20, np.float32), np.empty((3, 3), np.uint8)
+    codes = enc.encode_bitpacked(w, w_scale[:, None], bits=8)
+    other = panels.prepare_linear(codes, rows=3, activation="i8")
+    with pytest.raises(ValueError, match="expected one-bit weights"):
+        panels.linear_bits(other, x, packed, x_scale=x_scale, threshold=bound)
+    panel = panels.prepare_linear(enc.encode_binary(w, w_scale[:, None]), rows=3, activation="b1")
+    wrong = (
+        (x, packed[:2], bound),
+        (x, packed, bound[:5]),
+        (x, packed, bound.astype(np.float64)),
+        (x, packed, np.full(20, np.nan, np.float32)),
+        (x[:, :2], packed, bound),
+    )
+    for a, b, c in wrong:
+        with pytest.raises((ValueError, TypeError), match="linear_bits"):
+            panels.linear_bits(panel, a, b, x_scale=x_scale, threshold=c)

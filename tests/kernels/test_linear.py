@@ -90,7 +90,7 @@ def test_embedding_gathers_dequantised_rows_of_any_panel():
                 panels.embedding(panel, ids, out)
                 np.testing.assert_array_equal(out, enc.decode(encoding)[ids])
     with pytest.raises(ValueError, match=r"found ids \[0, 70\], expected \[0, 69\]"):
-        panels.embedding(panel, np.array([0, 70]), out)
+        panels.embedding(panel, np.array([0, 70]), out[:2])
     with pytest.raises(ValueError, match="embedding: out"):
         panels.embedding(panel, ids, out[:3])
 
