@@ -9,6 +9,7 @@ import hashlib
 import inspect
 import json
 import math
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -20,9 +21,10 @@ from cosim.errors import CosimError
 from kernels import panels  # (registers every linear kernel)
 from kernels.jit import fingerprint
 from kernels.registry import KERNELS
-from kernels.sparse_speeds import Speed
+from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 SCHEMA = 1
+_CPUINFO = Path("/proc/cpuinfo")
 _REMEDY = 'delete it, or run "cosim bench --calibrate"'
 
 
@@ -37,6 +39,24 @@ class Dispatch:
     kernels: str
     created: str
     table: tuple[Speed, ...]
+
+
+def cpu_name() -> str:
+    """Return the name of the processor as the system tells it, with family and model.
+
+    Family and model tell apart what a virtual machine calls by one name.
+    """
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    told: dict[str, str] = {}
+    for line in lines:
+        key, _, value = line.partition(":")
+        told.setdefault(key.strip(), value.strip())
+    name = told.get("model name", platform.machine())
+    numbers = [f"{key} {told[key]}" for key in ("cpu family", "model") if key in told]
+    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def kernels_hash() -> str:
@@ -91,6 +111,15 @@ def load(cpu: str, kernels: str) -> Dispatch | None:
         for row in document["table"]
     )
     return Dispatch(cpu, kernels, document["created"], table)
+
+
+def speeds() -> tuple[Speed, ...]:
+    """Return the speeds measured on this machine, or the defaults that come with the kernels.
+
+    Raises CosimError as `load` does.
+    """
+    found = load(cpu_name(), kernels_hash())
+    return DEFAULT_BREAK_EVEN if found is None else found.table
 
 
 def _problems(document: object, cpu: str, kernels: str) -> Iterator[str]:

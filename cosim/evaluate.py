@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from cosim import dispatch
 from cosim.artefact import Artefact
 from cosim.artefact import load as load_artefact
 from cosim.errors import CosimError
@@ -91,7 +92,7 @@ def speech_at(path: Path, *, limit: int | None = None) -> SpeechConfig:
 
 def program_engines(artefact: Artefact) -> Callable[[], ProgramEngine]:
     """Return a maker of engines that execute the program; they share prepared weights."""
-    weights = Weights(artefact.program, artefact.encodings)
+    weights = Weights(artefact.program, artefact.encodings, dispatch.speeds())
     return lambda: ProgramEngine(weights, frames=artefact.model.frames)
 
 

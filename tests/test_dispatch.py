@@ -1,6 +1,7 @@
 """Speeds measured on this machine: kept, found again, and refused when damaged."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from cosim.errors import CosimError
 from kernels.jit import host_features
 from kernels.patterns import break_even
 from kernels.registry import SIMD
-from kernels.sparse_speeds import Speed
+from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 TABLE = (
     Speed("f32", "f32", 499, (1.0,), (1.0,)),
@@ -31,6 +32,12 @@ def test_measurements_come_back_as_they_were(found):
     path = dispatch.save(found)
     assert dispatch.load("some cpu", "abc") == found
     assert path.parent.name == "kernels"
+
+
+def test_speeds_are_those_of_this_machine_or_the_defaults(found):
+    assert dispatch.speeds() is DEFAULT_BREAK_EVEN
+    dispatch.save(replace(found, cpu=dispatch.cpu_name(), kernels=dispatch.kernels_hash()))
+    assert dispatch.speeds() == TABLE
 
 
 def test_another_processor_or_another_kernel_source_has_none(found):

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 import cosim.guard  # noqa: F401 (the check is the import)
 from cosim import results
 from cosim.bench import linear, matrices
-from cosim.bench.machine import cpu_name
-from cosim.dispatch import Dispatch, kernels_hash
+from cosim.dispatch import Dispatch, cpu_name, kernels_hash
 from cosim.errors import CosimError
 from cosim.evaluate import Progress
 from kernels import harness, panels
