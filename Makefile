@@ -12,12 +12,13 @@ EXPERIMENT ?= configs/experiments/quickstart.yaml
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup speech run lint types imports check test bench FORCE
+.PHONY: help setup compile speech run lint types imports check test bench FORCE
 
 help:
 	@echo 'make run     set up, then run $(EXPERIMENT)'
 	@echo 'make test    set up, then every check and every test'
 	@echo 'make check   lint, types and import order only'
+	@echo 'make compile every kernel ahead of its first use'
 	@echo 'make bench   speed ratios of kernels and simulators'
 
 run: setup speech
@@ -43,15 +44,15 @@ bench: setup speech $(VENV)/.development
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m benchmark tests/bench
 	$(BIN)/cosim bench --out runs/bench.json --markdown docs/kernels.md --roofline docs/roofline.html
 
-setup: $(VENV)/.installed $(VENV)/.compiled
+setup: $(VENV)/.installed
+
+# kernels compile when they are first needed; this does all of them ahead, for an image, say
+compile: setup
+	$(BIN)/python -c 'from kernels.panels import compile_all as c; print(f"{c():.0f} CPU seconds")'
 
 # finds the speech in the cache or fetches it
 speech: $(VENV)/.installed
 	$(BIN)/cosim data prompts
-
-$(VENV)/.compiled: $(VENV)/.installed $(wildcard kernels/*.py)
-	$(BIN)/python -c 'from kernels.panels import compile_all; compile_all()'
-	@touch $@
 
 $(VENV)/.development: $(VENV)/.installed
 	$(PIP_INSTALL) -e '.[asr,dev]'

@@ -6,6 +6,7 @@ charged for. ``prepare_linear`` picks the kernel and says why in ``LinearPanel.r
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -344,8 +345,11 @@ def embedding(panel: LinearPanel, ids: NDArray[np.int64], out: F32) -> None:
         out[...] = gathered
 
 
-def compile_all() -> None:
-    """Compile every kernel that this CPU can run, so that no later call waits for it."""
+def compile_all() -> float:
+    """Compile every kernel that this CPU can run, so that no later call waits; return CPU seconds.
+
+    That is the one-thread form of all of them: a program needs a part only.
+    """
     from kernels import (  # noqa: PLC0415 (they register their entries)
         attention,  # noqa: F401
         binarize,  # noqa: F401
@@ -355,7 +359,9 @@ def compile_all() -> None:
         pointwise,  # noqa: F401
     )
 
+    started = process_time()
     unusable = {id(row.run) for row in KERNELS.values() if not row.is_usable()}
     for made in ENTRIES:
         if id(made) not in unusable:
             made.ready()
+    return process_time() - started
