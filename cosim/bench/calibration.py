@@ -25,7 +25,7 @@ COLD_ROWS = 8
 """Up to so many rows, those of decoding, the layers of a network take turns."""
 COLD_LAYERS = 24
 DENSE = "f32"
-_BLOCKS = {"16x1": (16, 1), "8x1": (8, 1), "4x4": (4, 4), "32x32": (32, 32)}
+_BLOCKS = {"16x1": (16, 1), "8x1": (8, 1), "4x4": (4, 4)}
 
 
 def calibrate(

@@ -120,17 +120,17 @@ def _sparse_forms() -> Iterator[Form]:
         prune = partial(matrices.pruned, sparsity=percent / 100)
         yield Form(f"csr_{percent}", ("f32_csr",), "f32", "fma", plain, _CSR, prune)
         yield Form(f"csr_i8_{percent}", ("i8_csr",), "i8", "fma", _codes(8), (), prune)
-    for name, block in (
-        ("16x1", (16, 1)),
-        ("8x1", (8, 1)),
-        ("4x4", (4, 4)),
-        ("32x32", (32, 32)),
+    for name, block, held in (
+        ("16x1", (16, 1), "16x1"),
+        ("8x1", (8, 1), "8x1"),
+        ("4x4", (4, 4), "4x4"),
+        ("32x32", (32, 32), "16x1"),  # two panels of 16 outputs, runs of 32 steps
     ):
         for percent in (80, 90) if name == "16x1" else (80,):
             prune = partial(matrices.pruned, sparsity=percent / 100, block=block)
-            yield Form(f"blk{name}_{percent}", (f"f32_{name}",), "f32", "fma", plain, (), prune)
+            yield Form(f"blk{name}_{percent}", (f"f32_{held}",), "f32", "fma", plain, (), prune)
             yield Form(
-                f"blk{name}_i8_{percent}", (f"i8_{name}",), "i8", "fma", _codes(8), (), prune
+                f"blk{name}_i8_{percent}", (f"i8_{held}",), "i8", "fma", _codes(8), (), prune
             )
     two = partial(matrices.pruned_n_of_m, n_kept=2, m=4)
     yield Form("n2m4", ("f32_2of4", "f32_csr"), "f32", "fma", plain, (), two)
