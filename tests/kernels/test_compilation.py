@@ -85,6 +85,7 @@ def _kinds(package: Path, *kinds: str) -> list[str]:
     return python(start, package.parent, **threads).splitlines()
 
 
+@pytest.mark.slow
 def test_serial_and_parallel_code_of_one_function_are_cached_apart(package):
     (package / "constants.py").write_text(CONSTANTS.format(value=3))
     (package.parent / "run.py").write_text(RUN)
@@ -108,6 +109,7 @@ print(read(np.zeros(1, np.int64)))
     assert python(code, package.parent) == "2"
 
 
+@pytest.mark.slow
 def test_data_that_processes_swapped_in_the_cache_is_not_run(package):
     (package / "constants.py").write_text(CONSTANTS.format(value=3))
     (package.parent / "run.py").write_text(RUN)

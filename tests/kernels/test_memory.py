@@ -133,6 +133,7 @@ needs_linux = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @needs_linux
 def test_workspace_does_not_grow_with_rows():
     found = every.for_each_kernel("test_memory.workspace_bytes", 8192)
