@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import small_whisper
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from ir_interpreter import Codes, run
@@ -28,6 +28,7 @@ def made(network, *methods):
 
 
 @given(VALUES, st.floats(0.5, 2.0))
+@example(np.array([[1e-45, 0.0]], np.float32), 1.0)
 def test_no_other_scale_is_nearer_in_squares(values, factor):
     weight = binarized(values)
     exact = values.astype(np.float64)
@@ -39,7 +40,8 @@ def test_no_other_scale_is_nearer_in_squares(values, factor):
     assert set(np.unique(weight.table)) <= {-1, 1}
     rounding = values.size * (scale.max() * 1e-6) ** 2  # of the scale to float32
     assert error(scale) <= error(scale * factor) * (1 + 1e-6) + rounding + 1e-30
-    np.testing.assert_allclose(scale[:, 0], np.abs(exact).mean(axis=1), rtol=1e-6)
+    # the last step of float32 near zero is 1.4e-45: no relative bound holds there
+    np.testing.assert_allclose(scale[:, 0], np.abs(exact).mean(axis=1), rtol=1e-6, atol=1.5e-45)
 
 
 def test_a_bit_a_weight_is_stored_and_the_module_computes_with_it(small):
