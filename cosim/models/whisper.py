@@ -21,7 +21,16 @@ from torch.export import Dim
 
 from cosim.config import parse
 from cosim.errors import CosimError
-from cosim.models import DecodingValues, GraphSpec, LoadedModel, ModelConfig, StateSpec, model
+from cosim.models import (
+    DecodingValues,
+    FrontEnd,
+    GraphSpec,
+    LoadedModel,
+    ModelConfig,
+    StateSpec,
+    Tokens,
+    model,
+)
 from cosim.models.attention import Attention
 from cosim.models.checkpoint import assign, hub_folder, read_json, read_tensors
 from cosim.models.packages import converted, describe
@@ -295,10 +304,14 @@ def load_whisper(config: ModelConfig) -> LoadedModel:
         family=config.family,
         module=build(dimensions, tensors, source=str(folder)),
         source=source,
-        tokenizer=folder / "tokenizer.json",
+        front=FrontEnd(
+            "whisper_log_mel",
+            mels=dimensions.mels,
+            fft=400,
+            window_s=2 * HOP_S * dimensions.source_positions,
+        ),
         decoding=_decoding(folder, dimensions),
-        window_s=2 * HOP_S * dimensions.source_positions,
-        mels=dimensions.mels,
+        tokens=Tokens("tokenizer_json", folder / "tokenizer.json"),
     )
 
 
