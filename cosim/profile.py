@@ -122,12 +122,12 @@ def profile(artefact: Artefact, *, frames: int | None = None, past: int = 0) -> 
     return Profile(tuple(groups.values()), total, lengths)
 
 
-def graph_lengths(program: Program, frames: int, past: int) -> dict[str, dict[str, int]]:
-    """Return bindings of every graph for one window of `frames` frames.
+def graph_lengths(program: Program, length: int, past: int) -> dict[str, dict[str, int]]:
+    """Return bindings of every graph for an encoder input of `length` frames or samples.
 
     A length that another graph's result settles (the encoder's positions) is derived from it.
     """
-    known = {"frames": frames, "past": past}
+    known = {"frames": length, "samples": length, "past": past}
     lengths: dict[str, dict[str, int]] = {}
     for graph in program.graphs:
         lengths[graph.name] = {name: known[name] for name in graph.symbols}
