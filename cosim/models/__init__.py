@@ -43,9 +43,10 @@ class RandomWeights:
     exponent `exponent` (2 normal, 1 Laplace, 8 nearly uniform). `half` rounds values to fp16 and
     keeps them in fp32, as checkpoints trained in fp16 are. `growth` multiplies the deviation by
     1 + growth * depth, depth in [0, 1] over the layers of a stack. Seeds give equal weights.
+    `none` draws nothing: parameters stay on torch's meta device, where only their shapes count.
     """
 
-    distribution: Literal["normal", "laplace", "generalized_normal"] = "normal"
+    distribution: Literal["normal", "laplace", "generalized_normal", "none"] = "normal"
     exponent: Annotated[float, Gt(0)] | None = None
     half: bool = False
     growth: Annotated[float, Ge(0)] = 0.0

@@ -25,8 +25,10 @@ def draw(module: nn.Module, weights: RandomWeights) -> None:
     Matrices and filters have mean 0 and variance 1 / fan_in; embeddings 1 / width. Vectors: norms
     are the identity (running mean 0, variance 1), other vectors have deviation 0.02. Each tensor
     has a generator of its own, seeded by `weights.seed` and its place, so that equal names and
-    shapes give equal numbers. A shared parameter is drawn once.
+    shapes give equal numbers. A shared parameter is drawn once. `none` changes nothing.
     """
+    if weights.distribution == "none":
+        return
     names = _places(module)
     depths = [int(found[1]) for name in names if (found := _DEPTH.search(name))]
     deepest = max(depths, default=0)
