@@ -148,6 +148,7 @@ def parameter_names(module: torch.nn.Module, known: Container[str]) -> dict[str,
         *module.named_buffers(remove_duplicate=False),
     ]
     names: dict[int, str] = {id(tensor): path for path, tensor in tensors if path in known}
+    tensors = [(path, tensor) for path, tensor in tensors if tensor.is_floating_point()]
     missing = [path for path, tensor in tensors if id(tensor) not in names]
     if missing:
         raise CosimError(f"{path}: parameter has no encoding" for path in missing)

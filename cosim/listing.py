@@ -1,5 +1,6 @@
-"""What exists, read from file names: nothing heavy is imported."""
+"""What exists, read from files: nothing heavy is imported."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,10 +9,10 @@ from cosim.errors import CosimError, suggestion
 
 _PACKAGE = Path(__file__).resolve().parent
 _CONFIGS = ("models", "recipes", "hardware", "memory", "energy", "experiments")
-# Files of a package that hold what its other files share.
-_SHARED = {
-    "models": ("attention", "checkpoint", "ctranslate2", "packages", "torch_engine"),
-    "compress": ("compressed", "network", "recipe"),
+# How a file registers what it adds: a family under its name, a method under its config.
+_REGISTERS = {
+    "models": re.compile(r'^@model\("(\w+)"\)', re.MULTILINE),
+    "compress": re.compile(r'^    method: Literal\["(\w+)"\]', re.MULTILINE),
 }
 _CORPORA = ("prompts",)
 
@@ -21,8 +22,8 @@ def listing(kind: str | None = None) -> Mapping[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {
         name: _stems(configs_root() / name, ".yaml") for name in _CONFIGS
     }
-    found["families"] = _modules("models")
-    found["methods"] = _modules("compress")
+    found["families"] = _registered("models")
+    found["methods"] = _registered("compress")
     found["corpora"] = _CORPORA
     if kind is None:
         return found
@@ -31,9 +32,11 @@ def listing(kind: str | None = None) -> Mapping[str, tuple[str, ...]]:
     return {kind: found[kind]}
 
 
-def _modules(package: str) -> tuple[str, ...]:
-    names = _stems(_PACKAGE / package, ".py")
-    return tuple(n for n in names if n != "__init__" and n not in _SHARED[package])
+def _registered(package: str) -> tuple[str, ...]:
+    """Return what the files of a package register, read as text."""
+    pattern = _REGISTERS[package]
+    texts = (path.read_text(encoding="utf-8") for path in (_PACKAGE / package).glob("*.py"))
+    return tuple(sorted(name for text in texts for name in pattern.findall(text)))
 
 
 def _stems(folder: Path, suffix: str) -> tuple[str, ...]:

@@ -149,5 +149,7 @@ def _with_values(module: "nn.Module", encodings: Mapping[str, Encoding]) -> "nn.
     changed = copy.deepcopy(module)
     with torch.no_grad():
         for name, place in (*changed.named_parameters(), *changed.named_buffers()):
+            if name not in encodings:  # a buffer of integers
+                continue
             place.copy_(torch.from_numpy(np.array(store.decode(encodings[name]))))
     return changed

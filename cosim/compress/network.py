@@ -22,12 +22,14 @@ KINDS: tuple[Kind, ...] = ("linear", "conv", "embedding", "attention")
 class Layer:
     """A module that methods can select; `weight` names its parameter ("" for attention).
 
-    Two layers with a tied weight name the same parameter.
+    Two layers with a tied weight name the same parameter. `takes_codes` says whether a kernel
+    multiplies integer activations: none does for grouped, depthwise and 2-D convolutions.
     """
 
     name: str
     kind: Kind
     weight: str = ""
+    takes_codes: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +92,8 @@ class State:
 def scan(module: "nn.Module") -> State:
     """Return the layers and all parameters and buffers of a module, uncompressed.
 
-    A parameter used under several names appears under the first of them.
+    A parameter used under several names appears under the first of them. Buffers of integers, such
+    as the batches that a normalisation has seen, are no part of a network in use.
     """
     from torch import nn  # noqa: PLC0415, slow to import
 
@@ -103,14 +106,17 @@ def scan(module: "nn.Module") -> State:
         nn.Embedding: "embedding",
         Attention: "attention",
     }
-    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    named = {name: tensor for name, tensor in stored.items() if tensor.is_floating_point()}
     first = {id(tensor): name for name, tensor in named.items()}
     layers = []
     for name, child in module.named_modules():
         kind = next((kind for type_, kind in kinds.items() if isinstance(child, type_)), None)
         if kind is not None:
             weight = getattr(child, "weight", None)
-            layers.append(Layer(name, kind, first[id(weight)] if weight is not None else ""))
+            is_plain = not isinstance(child, nn.Conv2d) and getattr(child, "groups", 1) == 1
+            parameter = first[id(weight)] if weight is not None else ""
+            layers.append(Layer(name, kind, parameter, takes_codes=is_plain))
     weights = {name: Weight(tensor.detach().numpy()) for name, tensor in named.items()}
     return State(tuple(layers), weights)
 

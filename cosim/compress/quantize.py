@@ -65,7 +65,15 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
         return replace(state.with_weights(changed), policies=kept)
     added = [policy for layer in selected for policy in operand_policies(layer, config.activations)]
     notes = []
-    if config.activations.per == "row" and any(layer.kind == "conv" for layer in selected):
+    floats = [layer for layer in selected if not layer.takes_codes]
+    if floats:
+        notes.append(
+            f"quantize: inputs of {len(floats)} convolutions stay fp32 ({floats[0].name}, ...): "
+            "grouped, depthwise and 2-D convolutions multiply floats"
+        )
+    if config.activations.per == "row" and any(
+        layer.kind == "conv" and layer.takes_codes for layer in selected
+    ):
         notes.append(
             "quantize: inputs of convolutions are scaled per tensor, because a window spans rows"
         )
@@ -101,6 +109,8 @@ def quantized(values: F32, *, bits: int, granularity: Literal["channel", "tensor
 def operand_policies(layer: Layer, activations: Activations) -> list[OperandPolicy]:
     """Return the policies of one layer's operands; an embedding is a gather and has none."""
     bits, per = activations.bits, activations.per
+    if not layer.takes_codes:
+        return []
     if layer.kind == "linear":
         return [OperandPolicy(layer.name, "input", bits, True, per, "dynamic")]
     if layer.kind == "conv":

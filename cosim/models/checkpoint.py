@@ -112,12 +112,13 @@ def _is_pickle(path: Path) -> bool:
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
-    """Put `tensors` into `module` as fp32, in place; every parameter and buffer gets a value.
+    """Put `tensors` into `module` as fp32, in place; every float parameter and buffer gets a value.
 
     `module` may live on the meta device. A tied parameter is named once, as named_parameters does.
     Raises CosimError listing all missing, extra, misshaped and non-float tensors at once.
     """
-    places = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    places = {name: tensor for name, tensor in stored.items() if tensor.is_floating_point()}
     problems: list[str] = []
     for name, place in places.items():
         found = tensors.get(name)
