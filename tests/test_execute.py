@@ -26,7 +26,7 @@ def features(seed=0):
 def engine(*, quantized):
     encodings = {f"@{k}": v for k, v in small_whisper.encodings(quantized=quantized).items()}
     weights = Weights(small_whisper.program(quantized=quantized), encodings)
-    return ProgramEngine(weights, frames=FRAMES)
+    return ProgramEngine(weights, length=FRAMES)
 
 
 def test_every_op_of_the_table_can_be_executed():
@@ -142,7 +142,7 @@ def test_buffers_are_used_again_and_results_stay_the_same():
 def test_two_threads_share_weights_and_agree():
     encodings = {f"@{k}": v for k, v in small_whisper.encodings(quantized=False).items()}
     weights = Weights(small_whisper.program(quantized=False), encodings)
-    engines = [ProgramEngine(weights, frames=FRAMES) for _ in range(2)]
+    engines = [ProgramEngine(weights, length=FRAMES) for _ in range(2)]
     results = [[], []]
 
     def work(index):

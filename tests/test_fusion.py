@@ -89,7 +89,7 @@ def test_fused_calls_give_the_bits_of_separate_ones(quantized, monkeypatch):
     x = np.random.default_rng(3).standard_normal((small_whisper.DIMENSIONS.mels, 21))
 
     def heard() -> tuple[int, list[np.ndarray]]:
-        engine = ProgramEngine(Weights(program, encodings), frames=21)
+        engine = ProgramEngine(Weights(program, encodings), length=21)
         engine.encode(x.astype(np.float32))
         found = [engine.encoder.output(name).copy() for name, _ in engine.encoder.graph.outputs]
         calls = len(engine.encoder.calls) + len(engine.decoder.calls)

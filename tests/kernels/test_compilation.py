@@ -240,7 +240,7 @@ encodings = {f"@{k}": v for k, v in small_whisper.encodings(quantized=True).item
 weights = Weights(small_whisper.program(quantized=True), encodings)
 with event.install_recorder("numba:compile") as recorder:
     start = time.process_time()
-    engine = ProgramEngine(weights, frames=3000)
+    engine = ProgramEngine(weights, length=3000)
     features = np.random.default_rng(0).standard_normal((80, 3000)).astype(np.float32)
     engine.encode(features)
     for past, token in enumerate((3, 17, 30)):

@@ -10,7 +10,7 @@ from cosim.models.torch_engine import TorchEngine
 def test_engine_steps_as_the_step_graph_does(network):
     generator = np.random.default_rng(5)
     features = generator.standard_normal((4, 40)).astype(np.float32)
-    engine = TorchEngine(network, threads=1)
+    engine = TorchEngine(network.graphs(), threads=1)
     encoder, step = (spec.module for spec in network.graphs())
     cross = encoder(torch.from_numpy(features)[None])
     for _ in range(2):  # encode forgets the tokens of the last utterance
@@ -25,7 +25,7 @@ def test_engine_steps_as_the_step_graph_does(network):
 
 
 def test_engine_refuses_a_step_out_of_order(network):
-    engine = TorchEngine(network, threads=1)
+    engine = TorchEngine(network.graphs(), threads=1)
     with pytest.raises(ValueError, match="expected 0 after encode"):
         engine.step(1, 0)
     engine.encode(np.zeros((4, 40), np.float32))
