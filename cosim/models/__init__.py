@@ -186,7 +186,8 @@ class FrontEnd:
     `whisper_log_mel`: `features` (1, mels, frames). `espnet_log_mel` (ESPnet2's default front end)
     and `kaldi_fbank`: `features` (1, frames, mels + zeros), where `zeros` dimensions stand for
     pitch and are zero (`assumed`). `waveform`: `samples` (1, samples). Audio is 16 kHz, `hop` is in
-    samples. `mean` and `scale` normalise each band as (x - mean) * scale (ESPnet's global_mvn);
+    samples, `fft` too; `window_samples` (None: `fft`) is the length of the Hann window of ESPnet.
+    `mean` and `scale` normalise each band as (x - mean) * scale (ESPnet's global_mvn);
     `is_normalized` gives the waveform mean 0 and variance 1. `window_s` is a length to which all
     audio is padded with silence, None where the true length is taken.
     """
@@ -196,6 +197,7 @@ class FrontEnd:
     zeros: int = 0
     hop: int = 160
     fft: int = 512
+    window_samples: int | None = None
     window_s: float | None = None
     mean: tuple[float, ...] = ()
     scale: tuple[float, ...] = ()
