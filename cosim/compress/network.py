@@ -97,14 +97,14 @@ def scan(module: "nn.Module") -> State:
     """
     from torch import nn  # noqa: PLC0415, slow to import
 
-    from cosim.models.attention import Attention  # noqa: PLC0415, imports torch
+    from cosim.models.attention import Heads  # noqa: PLC0415, imports torch
 
     kinds: Mapping[type[nn.Module], Kind] = {
         nn.Linear: "linear",
         nn.Conv1d: "conv",
         nn.Conv2d: "conv",
         nn.Embedding: "embedding",
-        Attention: "attention",
+        Heads: "attention",
     }
     stored = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     named = {name: tensor for name, tensor in stored.items() if tensor.is_floating_point()}

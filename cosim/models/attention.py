@@ -1,10 +1,23 @@
-"""The attention block that model families share, and by which compression finds attention."""
+"""Attention blocks: the class by which compression finds them, and the plain block."""
 
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 
-class Attention(nn.Module):
+class Heads(nn.Module):
+    """A block that calls attention in its own forward; compression finds it by this class."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_dim = width // heads
+
+    def split(self, x: Tensor) -> Tensor:
+        """Return [1, heads, positions, head_dim] of x [1, positions, width]."""
+        return x.view(1, x.shape[1], self.heads, self.head_dim).transpose(1, 2)
+
+
+class Attention(Heads):
     """Multi-head attention over keys and values that the caller provides, split into heads.
 
     `keys_values` projects its input once; `forward` projects queries and attends. Every query sees
@@ -12,23 +25,18 @@ class Attention(nn.Module):
     """
 
     def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.head_dim = width // heads
+        super().__init__(width, heads)
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width, bias=False)
         self.v_proj = nn.Linear(width, width)
         self.out_proj = nn.Linear(width, width)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.view(1, x.shape[1], self.heads, self.head_dim).transpose(1, 2)
-
     def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return keys and values [1, heads, positions, head_dim] of x [1, positions, width]."""
-        return self._split(self.k_proj(x)), self._split(self.v_proj(x))
+        return self.split(self.k_proj(x)), self.split(self.v_proj(x))
 
     def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return [1, queries, width] of x [1, queries, width] against k, v."""
-        y = F.scaled_dot_product_attention(self._split(self.q_proj(x)), k, v)
+        y = F.scaled_dot_product_attention(self.split(self.q_proj(x)), k, v)
         result: Tensor = self.out_proj(y.transpose(1, 2).reshape(x.shape))
         return result
