@@ -17,6 +17,7 @@ from kernels.finish_rows import ACTIVATIONS, activate
 from kernels.jit import compiled, entry, in1, in2, in3, out2
 from kernels.mathematics import FUSE
 from kernels.memory import aligned_zeros
+from kernels.norm_tiles import affine_columns
 from kernels.row_ops import copy_row
 from kernels.row_tiles import vector
 from kernels.simd import I64, Value, Writer, row_at, stack_bytes, tile
@@ -129,7 +130,27 @@ def _fits(x, panels, bias, stride, padding, out):
 
 
 @compiled
-def _span(x, panels, bias, stride, padding, steps, out, block, t0, t1):
+def _norm_fits(mean, factor, shift, channels):
+    """Tell whether a norm is absent (empty arrays) or has one contiguous number per channel."""
+    if not mean.size == factor.size == shift.size or mean.size not in {0, channels}:
+        return False
+    return mean.size <= 1 or mean.strides[0] == factor.strides[0] == shift.strides[0] == 4
+
+
+@compiled
+def _finish(row, channels, mean, factor, shift, steps):
+    """Normalise and activate a row of outputs, as ``norms.batch_norm`` does."""
+    if mean.size:
+        # asked for here, as numba frees an array after its last mention, address or not
+        centre, times, plus = mean.ctypes.data, factor.ctypes.data, shift.ctypes.data
+        affine_columns(row, centre, times, plus, row, channels)
+    activate(row, row, channels, steps)
+
+
+@compiled
+def _span(
+    x, panels, bias, stride, padding, mean, factor, shift, steps, out, block, t0, t1
+):  # fmt: skip
     """Compute outputs ``t0`` to ``t1`` of all channels, a strip of ``block`` at a time."""
     size, channels = panels.shape[1], out.shape[1]
     memory = np.empty(((block - 1) * stride + size + block + 1, CHANNELS), np.float32)
@@ -154,18 +175,23 @@ def _span(x, panels, bias, stride, padding, steps, out, block, t0, t1):
             for r in range(rows):
                 copy_row(edge + r * LINE, target + 4 * c + r * out.strides[0], width)
         for r in range(rows):
-            activate(target + r * out.strides[0], target + r * out.strides[0], channels, steps)
+            _finish(target + r * out.strides[0], channels, mean, factor, shift, steps)
 
 
-@entry(in2(float32), in3(float32), in1(float32), int64, int64, int64, out2(float32), int64)
-def _depthwise(x, panels, bias, stride, padding, steps, out, threads):
+@entry(
+    in2(float32), in3(float32), in1(float32), int64, int64,
+    in1(float32), in1(float32), in1(float32), int64, out2(float32), int64,
+)  # fmt: skip
+def _depthwise(x, panels, bias, stride, padding, mean, factor, shift, steps, out, threads):
     if not _fits(x, panels, bias, stride, padding, out):
+        return 1
+    if not _norm_fits(mean, factor, shift, out.shape[1]):
         return 1
     size, frames = panels.shape[1], out.shape[0]
     block = max(OUTPUTS, (STRIP_BYTES // LINE - size) // stride // OUTPUTS * OUTPUTS)
     for c in prange(threads):
         t0, t1 = share(frames, OUTPUTS, threads, c)
-        _span(x, panels, bias, stride, padding, steps, out, block, t0, t1)
+        _span(x, panels, bias, stride, padding, mean, factor, shift, steps, out, block, t0, t1)
     return 0
 
 
@@ -177,15 +203,17 @@ def depthwise_conv1d(
     bias: F32 | None = None,
     stride: int = 1,
     padding: int = 0,
+    norm: tuple[F32, F32, F32] | None = None,
     activation: str = "none",
     threads: int = 1,
 ) -> None:
     """Write the convolution over time of ``x (T, C)``, each channel with its own weights.
 
     ``panels`` come from ``pack_depthwise``; ``bias`` is (C); ``out`` is ((T + 2 padding - size) //
-    stride + 1, C) and shares no memory with x. ``activation`` (a key of
-    ``kernels.finish_rows.ACTIVATIONS``) is applied to the result, block by block. The error before
-    it is at most (size + 1) 2**-24 times the sum of |x| |w| and |bias|. Outputs are shared over
+    stride + 1, C) and shares no memory with x. ``norm``, the mean, factor and shift (C) of
+    ``norms.batch_norm``, and ``activation`` (a key of ``kernels.finish_rows.ACTIVATIONS``) are
+    applied to the result, block by block, with the bits of separate calls. The error before them
+    is at most (size + 1) 2**-24 times the sum of |x| |w| and |bias|. Outputs are shared over
     ``threads``, on which no result depends.
 
     >>> panels = pack_depthwise(np.array([[1.0, 10.0, 100.0]], np.float32))
@@ -197,14 +225,17 @@ def depthwise_conv1d(
     bias = _NONE if bias is None else bias
     require("depthwise_conv1d", FLOATS, 2, x, out)
     require("depthwise_conv1d", FLOATS, 3, panels)
-    require("depthwise_conv1d", FLOATS, 1, bias)
+    mean, factor, shift = norm or (_NONE, _NONE, _NONE)
+    require("depthwise_conv1d", FLOATS, 1, bias, mean, factor, shift)
     fits = activation in ACTIVATIONS and not np.may_share_memory(x, out)
     run, steps = on_threads(_depthwise, threads), ACTIVATIONS.get(activation, 0)
-    if not fits or run(x, panels, bias, stride, padding, steps, out, threads):
+    numbers = (stride, padding, mean, factor, shift, steps)
+    if not fits or run(x, panels, bias, *numbers, out, threads):
         raise ValueError(
             f"depthwise_conv1d: found x {told(x)} strides {x.strides}, panels {told(panels)}, bias "
             f"{told(bias)}, out {told(out)} strides {out.strides}, stride {stride}, padding "
-            f"{padding}, activation {activation!r}; expected x (T, C), panels of pack_depthwise "
-            "for C channels, bias (C), out ((T + 2 padding - size) // stride + 1, C) in other "
-            f"memory, unit inner strides, one of {', '.join(ACTIVATIONS)}"
+            f"{padding}, norm {told(mean)}, {told(factor)}, {told(shift)}, activation "
+            f"{activation!r}; expected x (T, C), panels of pack_depthwise for C channels, bias and "
+            "norm (C), out ((T + 2 padding - size) // stride + 1, C) in other memory, "
+            f"unit inner strides, one of {', '.join(ACTIVATIONS)}"
         )
