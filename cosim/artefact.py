@@ -1,7 +1,8 @@
 """The artefact: one program with its encoded weights, and what is needed to use it.
 
 This is what the executor and the hardware model both take. On disk it is a folder: `program.txt`,
-`weights.safetensors`, `ledger.jsonl`, `tokenizer.json` and `artefact.json`.
+`weights.safetensors`, `ledger.jsonl`, `artefact.json` and, where the model has one, the file that
+turns tokens into text.
 """
 
 import json
@@ -9,30 +10,38 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast, get_args
 
 from cosim.cache import cache_folder
-from cosim.compress.compressed import CompressedModel, compress, zipped_bytes
+from cosim.compress.compressed import CompressedModel, compress, encode, zipped_bytes
+from cosim.compress.network import scan
 from cosim.compress.recipe import Recipe, load_recipe
 from cosim.config import load as load_config
 from cosim.config import resolve
 from cosim.errors import CosimError, collect
 from cosim.ir import Program, from_text, to_text
-from cosim.models import DecodingValues, LoadedModel, ModelConfig, Network
+from cosim.models import Decoding, FrontEnd, LoadedModel, ModelConfig, Network, Tokens
 from cosim.models import load as load_model
 from cosim.results import SCHEMA, config_hash, versions, write_json, write_rows, write_text
 from cosim.verify import problems
-from kernels.encodings import Encoding, attributes, digest, kind, rebuild, tensors
+from kernels.encodings import Encoding, attributes, digest, kind, rebuild, size_bits, tensors
 
-FRAMES_PER_SECOND = 100  # feature frames are 10 ms apart (Whisper, Radford et al. 2022)
+RATE_HZ = 16000
+_TOKENS = {  # kind -> file in the folder
+    "tokenizer_json": "tokenizer.json",
+    "pieces": "tokens.txt",
+    "characters": "vocab.json",
+}
 
 
 @dataclass(frozen=True)
 class ModelFacts:
     """The model before compression: sizes are those of the fp32 checkpoint, in bytes.
 
-    `window_s` is the audio one encoder call covers; `frames` the feature frames of that window,
-    of `mels` bands each.
+    `zipped_bytes` is None where it was not measured, because zipping takes longer than the rest.
+    `front` says what the encoder hears, `decoding` how tokens are chosen. `is_random` marks drawn
+    weights, whose WER is not measured. `folded_parameters` and `assumed_parameters` are those of
+    `LoadedModel`.
     """
 
     name: str
@@ -40,11 +49,21 @@ class ModelFacts:
     source: str
     parameters: int
     size_bytes: int
-    zipped_bytes: int
-    window_s: float
-    frames: int
-    mels: int
-    decoding: DecodingValues
+    zipped_bytes: int | None
+    front: FrontEnd
+    decoding: Decoding
+    is_random: bool = False
+    folded_parameters: Mapping[str, int] = field(default_factory=dict, hash=False)
+    assumed_parameters: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    @property
+    def max_seconds(self) -> float | None:
+        """The longest audio of one encoder call, None where any length works."""
+        return self.front.window_s
+
+    def length(self, seconds: float) -> int:
+        """Return the length of the encoder's input for that much audio."""
+        return self.front.length(round(seconds * RATE_HZ))
 
 
 @dataclass(frozen=True)
@@ -53,7 +72,7 @@ class CompressionFacts:
 
     recipe: str
     size_bytes: int
-    zipped_bytes: int
+    zipped_bytes: int | None
     sparsity: float
     mean_bits: float
     notes: tuple[str, ...] = ()
@@ -61,14 +80,17 @@ class CompressionFacts:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A compressed model, lowered; `encodings` are keyed by constant name."""
+    """A compressed model, lowered; `encodings` are keyed by constant name.
+
+    Without `tokens` there is no text, so WER is not measured.
+    """
 
     program: Program
     encodings: Mapping[str, Encoding] = field(hash=False)
     model: ModelFacts
     compression: CompressionFacts
     ledger: tuple[Mapping[str, object], ...] = field(hash=False)
-    tokenizer: Path
+    tokens: Tokens | None
 
 
 def stored_zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
@@ -82,20 +104,21 @@ def stored_zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
     return size
 
 
-def facts_of(loaded: LoadedModel) -> ModelFacts:
+def facts_of(loaded: LoadedModel, *, is_zipped: bool = True) -> ModelFacts:
     """Return the sizes of a model as it was loaded, stored as fp32."""
-    plain = compress(loaded.module, Recipe("fp32"))
+    plain = {name: encode(weight) for name, weight in scan(loaded.module).weights.items()}
     return ModelFacts(
         loaded.name,
         loaded.family,
         loaded.source,
         loaded.parameters,
-        plain.size_bytes,
-        stored_zipped_bytes(plain.encodings),
-        loaded.window_s,
-        round(loaded.window_s * FRAMES_PER_SECOND),
-        loaded.mels,
+        sum(-(-size_bits(encoding) // 8) for encoding in plain.values()),
+        stored_zipped_bytes(plain) if is_zipped else None,
+        loaded.front,
         loaded.decoding,
+        loaded.is_random,
+        dict(loaded.folded_parameters),
+        dict(loaded.assumed_parameters),
     )
 
 
@@ -115,7 +138,7 @@ def build(loaded: LoadedModel, compressed: CompressedModel, facts: ModelFacts) -
     compression = CompressionFacts(
         compressed.recipe.name,
         compressed.size_bytes,
-        stored_zipped_bytes(compressed.encodings),
+        stored_zipped_bytes(compressed.encodings) if facts.zipped_bytes is not None else None,
         compressed.sparsity,
         compressed.mean_bits,
         compressed.notes,
@@ -126,12 +149,15 @@ def build(loaded: LoadedModel, compressed: CompressedModel, facts: ModelFacts) -
         facts,
         compression,
         tuple(asdict(row) for row in compressed.ledger),
-        loaded.tokenizer,
+        loaded.tokens,
     )
 
 
-def build_from(model: Path, recipe: Path | None) -> Artefact:
-    """Return the artefact of a model file under a recipe file (None: fp32)."""
+def build_from(model: Path, recipe: Path | None, *, is_zipped: bool = True) -> Artefact:
+    """Return the artefact of a model file under a recipe file (None: fp32).
+
+    Without `is_zipped`, zipped sizes are not measured.
+    """
     problems: list[str] = []
     config = collect(problems, lambda: load_config(resolve(str(model)), ModelConfig))
     chosen: Recipe | None = Recipe("fp32")
@@ -141,7 +167,7 @@ def build_from(model: Path, recipe: Path | None) -> Artefact:
         raise CosimError(problems)
     loaded = load_model(config)
     compressed = compress(loaded.module, chosen, source=str(recipe or ""))
-    return build(loaded, compressed, facts_of(loaded))
+    return build(loaded, compressed, facts_of(loaded, is_zipped=is_zipped))
 
 
 def compress_to(model: Path, recipe: Path, out: Path) -> Artefact:
@@ -167,7 +193,9 @@ def save(artefact: Artefact, folder: Path) -> None:
     save_file(stored, str(folder / "weights.safetensors"))
     write_text(folder / "program.txt", to_text(artefact.program))
     write_rows(folder / "ledger.jsonl", artefact.ledger)
-    shutil.copyfile(artefact.tokenizer, folder / "tokenizer.json")
+    tokens = artefact.tokens
+    if tokens is not None:
+        shutil.copyfile(tokens.file, folder / _TOKENS[tokens.kind])
     write_json(
         folder / "artefact.json",
         {
@@ -175,6 +203,8 @@ def save(artefact: Artefact, folder: Path) -> None:
             "versions": versions(),
             "program_hash": artefact.program.hash,
             "model": asdict(artefact.model),
+            "decoding": type(artefact.model.decoding).__name__,
+            "tokens": tokens.kind if tokens is not None else None,
             "compression": asdict(artefact.compression),
             "encodings": {
                 name: {"kind": kind(encoding), "attributes": attributes(encoding)}
@@ -192,13 +222,7 @@ def load(folder: Path) -> Artefact:
     from safetensors import SafetensorError  # noqa: PLC0415, not needed to simulate
     from safetensors.numpy import load_file  # noqa: PLC0415
 
-    names = (
-        "artefact.json",
-        "program.txt",
-        "weights.safetensors",
-        "ledger.jsonl",
-        "tokenizer.json",
-    )
+    names = ("artefact.json", "program.txt", "weights.safetensors", "ledger.jsonl")
     missing = [f"{folder / name}: no such file" for name in names if not (folder / name).is_file()]
     if missing:
         raise CosimError([*missing, f"{folder}: not an artefact made by `cosim compress`"])
@@ -220,13 +244,11 @@ def load(folder: Path) -> Artefact:
             )
             for name, entry in facts["encodings"].items()
         }
-        decoding = facts["model"].pop("decoding")
-        for key in ("prompt", "first_suppressed", "suppressed"):
-            decoding[key] = tuple(decoding[key])
-        model = ModelFacts(decoding=DecodingValues(**decoding), **facts["model"])
+        model = _model_facts(facts)
+        tokens = _tokens(folder, facts["tokens"])
         notes = tuple(facts["compression"].pop("notes"))
         compression = CompressionFacts(notes=notes, **facts["compression"])
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise CosimError(f"{folder}: the artefact is damaged: {error}") from None
     wrong = [f"{folder}/program.txt: {text}" for text in problems(program)]
     wrong += [
@@ -238,4 +260,26 @@ def load(folder: Path) -> Artefact:
         wrong.append(f"{folder}/program.txt: hash differs from the one in artefact.json")
     if wrong:
         raise CosimError(wrong)
-    return Artefact(program, encodings, model, compression, ledger, folder / "tokenizer.json")
+    return Artefact(program, encodings, model, compression, ledger, tokens)
+
+
+def _model_facts(facts: Mapping[str, Any]) -> ModelFacts:
+    """Return what `save` wrote of the model; tuples come back from JSON as lists."""
+    stated = dict(facts["model"])
+    kinds = {kind.__name__: kind for kind in get_args(Decoding)}
+    decoding = kinds[facts["decoding"]](**_tuples(stated.pop("decoding")))
+    front = FrontEnd(**_tuples(stated.pop("front")))
+    return ModelFacts(decoding=decoding, front=front, **stated)
+
+
+def _tuples(values: Mapping[str, object]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def _tokens(folder: Path, kind: str | None) -> Tokens | None:
+    if kind is None:
+        return None
+    file = folder / _TOKENS[kind]
+    if not file.is_file():
+        raise CosimError(f"{file}: no such file, expected the tokens of the model")
+    return Tokens(kind, file)  # type: ignore[arg-type]  # a key of _TOKENS

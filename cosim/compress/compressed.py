@@ -1,12 +1,15 @@
 """From a module and a recipe to a CompressedModel: encoded weights, policies and exact sizes."""
 
 import copy
+import os
 import zlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.compress.network import OperandPolicy, Weight, scan
@@ -74,6 +77,8 @@ class CompressedModel:
 def compress(module: "nn.Module", recipe: Recipe, *, source: str = "") -> CompressedModel:
     """Return the module compressed by a recipe; the module given is not changed.
 
+    A recipe without methods keeps the module itself.
+
     `source` names the recipe in errors. Raises CosimError listing every selector that selects
     nothing.
 
@@ -84,7 +89,7 @@ def compress(module: "nn.Module", recipe: Recipe, *, source: str = "") -> Compre
     state = apply(recipe, scan(module), source=source or f"recipe {recipe.name}")
     encodings = {name: encode(weight) for name, weight in state.weights.items()}
     return CompressedModel(
-        module=_with_values(module, encodings),
+        module=_with_values(module, encodings) if recipe.methods else module,
         encodings=encodings,
         policies=state.policies,
         ledger=tuple(_size(name, encoding) for name, encoding in encodings.items()),
@@ -116,14 +121,18 @@ def encode(weight: Weight) -> Encoding:
 def zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
     """Return the bytes of all stored arrays after zlib at level 6, each array on its own.
 
-    The sum over tensors is the same as for any grouping of them. A whole fp32 network takes tens
-    of seconds: keep the number.
+    The sum over tensors is the same as for any grouping of them. A second of a core makes some
+    30 MB: keep the number.
     """
-    return sum(
-        len(zlib.compress(np.ascontiguousarray(array).tobytes(), ZLIB_LEVEL))
-        for encoding in encodings.values()
-        for array in store.tensors(encoding).values()
+    arrays = (
+        array for encoding in encodings.values() for array in store.tensors(encoding).values()
     )
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # zlib works outside the interpreter's lock
+        return sum(pool.map(_zipped, arrays))
+
+
+def _zipped(array: NDArray[Any]) -> int:
+    return len(zlib.compress(np.ascontiguousarray(array).view(np.uint8).reshape(-1), ZLIB_LEVEL))
 
 
 def _size(name: str, encoding: Encoding) -> TensorSize:

@@ -23,7 +23,8 @@ class Layer:
     """A module that methods can select; `weight` names its parameter ("" for attention).
 
     Two layers with a tied weight name the same parameter. `takes_codes` says whether a kernel
-    multiplies integer activations: none does for grouped, depthwise and 2-D convolutions.
+    multiplies integer activations: none does for grouped, depthwise and 2-D convolutions and for
+    attention with a bias.
     """
 
     name: str
@@ -115,6 +116,7 @@ def scan(module: "nn.Module") -> State:
         if kind is not None:
             weight = getattr(child, "weight", None)
             is_plain = not isinstance(child, nn.Conv2d) and getattr(child, "groups", 1) == 1
+            is_plain = is_plain and getattr(child, "takes_codes", True)
             parameter = first[id(weight)] if weight is not None else ""
             layers.append(Layer(name, kind, parameter, takes_codes=is_plain))
     weights = {name: Weight(tensor.detach().numpy()) for name, tensor in named.items()}

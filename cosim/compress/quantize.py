@@ -68,8 +68,8 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
     floats = [layer for layer in selected if not layer.takes_codes]
     if floats:
         notes.append(
-            f"quantize: inputs of {len(floats)} convolutions stay fp32 ({floats[0].name}, ...): "
-            "grouped, depthwise and 2-D convolutions multiply floats"
+            f"quantize: operands of {len(floats)} layers stay fp32 ({floats[0].name}, ...): "
+            "grouped, depthwise and 2-D convolutions and attention with a bias multiply floats"
         )
     if config.activations.per == "row" and any(
         layer.kind == "conv" and layer.takes_codes for layer in selected

@@ -5,7 +5,12 @@ from torch import Tensor, nn
 
 
 class Heads(nn.Module):
-    """A block that calls attention in its own forward; compression finds it by this class."""
+    """A block that calls attention in its own forward; compression finds it by this class.
+
+    `takes_codes` is False where the scores have a bias: the integer kernel knows none.
+    """
+
+    takes_codes = True
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
