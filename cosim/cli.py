@@ -6,11 +6,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import click
 
 from cosim.errors import CosimError
+
+if TYPE_CHECKING:
+    from cosim.bench import Bench
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -212,6 +215,7 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--markdown", type=_PATH, help="Write the tables of docs/kernels.md.")
 @click.option("--roofline", type=_PATH, help="Write a picture: rates under limits (HTML).")
 @click.option("--calibrate", is_flag=True, help="Measure and keep which kernel wins where.")
+@click.option("--models", is_flag=True, help="Take every shipped model through the whole path.")
 @_JSON
 def bench_command(
     text: str,
@@ -222,32 +226,51 @@ def bench_command(
     markdown: Path | None,
     roofline: Path | None,
     calibrate: bool,
+    models: bool,
     as_json: bool,
 ) -> None:
     """Time kernels and whole networks against peers and limits, all in one alternating run."""
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)  # read when numpy and torch are imported
-    from cosim import bench  # noqa: PLC0415
-    from cosim.report.bench_markdown import markdown_of  # noqa: PLC0415
-    from cosim.report.roofline import roofline_of  # noqa: PLC0415
-    from cosim.report.terminal import TerminalProgress, print_bench  # noqa: PLC0415
-    from cosim.results import write_text  # noqa: PLC0415
-
+    if models and (calibrate or roofline is not None or threads > 1):
+        raise CosimError("--models: found beside --calibrate, --roofline or --threads")
     if calibrate:
         _calibrate()
         return
+    from cosim import bench  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
+
     if saved is not None:
-        found = bench.load(saved)
+        found = bench.load(saved, is_zoo=models)
     else:
         with TerminalProgress() as progress:
-            found = bench.bench(text, rounds=rounds, threads=threads, progress=progress)
+            if models:
+                found = bench.bench_models(text, rounds=rounds, progress=progress)
+            else:
+                found = bench.bench(text, rounds=rounds, threads=threads, progress=progress)
     if out is not None:
         bench.save(found, out)
-    for path, made in ((markdown, markdown_of), (roofline, roofline_of)):
+    _show_bench(found, models=models, markdown=markdown, roofline=roofline, as_json=as_json)
+
+
+def _show_bench(
+    found: "Bench", *, models: bool, markdown: Path | None, roofline: Path | None, as_json: bool
+) -> None:
+    """Write the pages that are asked for, print the table, exit with 1 for cases that failed."""
+    from cosim.report.bench_markdown import markdown_of  # noqa: PLC0415
+    from cosim.report.models_markdown import models_markdown  # noqa: PLC0415
+    from cosim.report.roofline import roofline_of  # noqa: PLC0415
+    from cosim.report.terminal import print_bench  # noqa: PLC0415
+    from cosim.results import write_text  # noqa: PLC0415
+
+    page = models_markdown if models else markdown_of
+    for path, made in ((markdown, page), (roofline, roofline_of)):
         if path is not None:
             write_text(path, made(found.rows, found.total))
     if as_json:
         _echo_table(found.rows, found.total)
+    elif models:
+        click.echo(models_markdown(found.rows, found.total))
     else:
         print_bench(found.rows, found.total)
     for problem in found.failed:

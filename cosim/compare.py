@@ -69,6 +69,8 @@ def _ratio(rows: Rows, first_rows: Rows, shared: Sequence[str], key: str) -> flo
 def _difference(
     document: Mapping[str, Any], first: Mapping[str, Any], rows: Rows, first_rows: Rows
 ) -> tuple[float | None, list[float] | None, str]:
+    if any(item["accuracy"]["words"] is None for item in (document, first)):
+        return None, None, "not measured"
     names = [item["accuracy"]["normalizer_name"] for item in (document, first)]
     if names[0] != names[1]:
         return None, None, "other normaliser"

@@ -5,7 +5,7 @@ of them alike; a ratio above 1 means that ours is faster.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +20,9 @@ from cosim.errors import CosimError
 from cosim.evaluate import Progress
 from kernels import peaks
 
-__all__ = ["Bench", "bench", "load", "plans", "save"]
+__all__ = ["Bench", "bench", "bench_models", "load", "plans", "save"]
 _NEEDED = ("kernel", "shape", "threads", "ratio_torch", "ratio_numpy", "share_of_limit", "gops")
+_NEEDED_OF_MODELS = ("model", "note")
 
 
 @dataclass(frozen=True)
@@ -89,12 +90,38 @@ def bench(text: str, *, rounds: int, progress: Progress, threads: int = 1) -> Be
     return Bench(rows, total)
 
 
+def bench_models(text: str, *, rounds: int, progress: Progress) -> Bench:
+    """Take every shipped model whose file name contains `text` through the whole path.
+
+    Raises CosimError when there is none.
+    """
+    from cosim.bench import zoo  # noqa: PLC0415, imports what only models need
+
+    paths = zoo.model_files(text)
+    if not paths:
+        raise CosimError(f"bench --models: no file of configs/models contains {text!r}")
+    total: dict[str, object] = describe() | {
+        "filter": text,
+        "rounds": rounds,
+        "threads": 1,
+        "models": len(paths),
+        "seconds": zoo.SECONDS,
+        "chip": zoo.CHIP,
+        "recipe": zoo.RECIPE,
+        "steps": zoo.STEPS,
+    }
+    rows = list(zoo.zoo_rows(paths, rounds=rounds, progress=progress))
+    failed = [{"case": row["model"], "note": row["note"]} for row in rows if row["note"]]
+    total |= {"skipped": [], "failed": failed, "load_average_after": load_average()}
+    return Bench(rows, total)
+
+
 def save(found: Bench, path: Path) -> None:
     """Write the document that `--json` prints."""
     results.write_text(path, results.table(found.rows, found.total) + "\n")
 
 
-def load(path: Path) -> Bench:
+def load(path: Path, *, is_zoo: bool = False) -> Bench:
     """Read what `save` wrote; CosimError tells what the file lacks."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -102,7 +129,7 @@ def load(path: Path) -> Bench:
         raise CosimError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise CosimError(f"{path}: not JSON: {error}") from None
-    problems = list(_problems(document))
+    problems = list(_problems(document, _NEEDED_OF_MODELS if is_zoo else _NEEDED))
     if problems:
         raise CosimError(
             [f"{path}: {problem}; expected a file of cosim bench --out" for problem in problems]
@@ -110,7 +137,7 @@ def load(path: Path) -> Bench:
     return Bench(document["rows"], document["total"])
 
 
-def _problems(document: object) -> Iterable[str]:
+def _problems(document: object, needed: Sequence[str]) -> Iterable[str]:
     if not isinstance(document, dict):
         yield f"found {type(document).__name__}, expected an object"
         return
@@ -123,6 +150,6 @@ def _problems(document: object) -> Iterable[str]:
         yield "rows: missing"
         return
     for i, row in enumerate(rows):
-        missing = [key for key in _NEEDED if not isinstance(row, dict) or key not in row]
+        missing = [key for key in needed if not isinstance(row, dict) or key not in row]
         if missing:
             yield f"rows[{i}]: {', '.join(missing)} missing"

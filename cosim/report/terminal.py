@@ -141,31 +141,7 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
         f"weights: {model['source']}",
         soft_wrap=True,
     )
-    _print_table(
-        console,
-        f"\n{document['speech']['name']}: WER on {accuracy['utterances']} utterances, "
-        f"{accuracy['words']} words "
-        f"({accuracy['normalizer']})",
-        ("engine", "WER", "sub", "ins", "del", "same text as torch"),
-        (
-            (
-                str(row["engine"]),
-                percent(row["wer"]),
-                str(row["substitutions"]),
-                str(row["insertions"]),
-                str(row["deletions"]),
-                percent(row["same_text_as_baseline"]),
-            )
-            for row in accuracy["engines"]
-        ),
-    )
-    interval = accuracy["wer_difference_interval"]
-    console.print(
-        f"WER difference to {accuracy['baseline']['engine']}, 95 % paired bootstrap: "
-        + _points(interval)
-        + f"; {accuracy['hit_limit']} utterances hit the step limit",
-        soft_wrap=True,
-    )
+    _print_accuracy(console, document["speech"]["name"], accuracy)
     _print_table(
         console,
         f"\n{hardware['name']} at {scaled(hardware['clock_hz'], 'Hz')}, all utterances",
@@ -189,6 +165,41 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
     if document["not_simulated"]:
         console.print(f"not simulated: {', '.join(document['not_simulated'])}", soft_wrap=True)
     console.print(f"run folder: {folder}", soft_wrap=True)
+
+
+def _print_accuracy(console: Console, speech: str, accuracy: Mapping[str, Any]) -> None:
+    """Print the WER of each engine, or why there is none."""
+    if accuracy["wer"] is None and accuracy["words"] is None:
+        console.print(
+            f"\n{speech}: {accuracy['utterances']} utterances; WER {accuracy['note']}",
+            soft_wrap=True,
+        )
+        return
+    _print_table(
+        console,
+        f"\n{speech}: WER on {accuracy['utterances']} utterances, "
+        f"{accuracy['words']} words "
+        f"({accuracy['normalizer']})",
+        ("engine", "WER", "sub", "ins", "del", "same text as torch"),
+        (
+            (
+                str(row["engine"]),
+                percent(row["wer"]),
+                str(row["substitutions"]),
+                str(row["insertions"]),
+                str(row["deletions"]),
+                percent(row["same_text_as_baseline"]),
+            )
+            for row in accuracy["engines"]
+        ),
+    )
+    interval = accuracy["wer_difference_interval"]
+    console.print(
+        f"WER difference to {accuracy['baseline']['engine']}, 95 % paired bootstrap: "
+        + _points(interval)
+        + f"; {accuracy['hit_limit']} utterances hit the step limit",
+        soft_wrap=True,
+    )
 
 
 def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
@@ -256,12 +267,16 @@ def print_artefact(artefact: Artefact, folder: Path) -> None:
     done = artefact.compression
     _console().print(
         f"{artefact.model.name}: {scaled(artefact.model.size_bytes, 'B')} -> "
-        f"{scaled(done.size_bytes, 'B')} ({scaled(done.zipped_bytes, 'B')} zipped), "
+        f"{scaled(done.size_bytes, 'B')} ({_zipped(done.zipped_bytes)}), "
         f"{done.mean_bits:.2f} bits a weight, {percent(done.sparsity)} zeros\n"
         + "".join(f"note: {note}\n" for note in done.notes)
         + f"program {artefact.program.hash[:16]} in {folder}",
         soft_wrap=True,
     )
+
+
+def _zipped(size: int | None) -> str:
+    return "zipped: not measured" if size is None else f"{scaled(size, 'B')} zipped"
 
 
 def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:

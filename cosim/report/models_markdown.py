@@ -1,0 +1,88 @@
+"""docs/models.md: the table of every model file, from rows of `cosim bench --models`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from cosim.report.terminal import percent, scaled
+
+Row = Mapping[str, Any]
+_HEAD = (
+    "model",
+    "parameters",
+    "capture s",
+    "ops",
+    "difference",
+    "execution s",
+    "ratio to torch",
+    "cycles",
+    "utilisation",
+    "energy",
+)
+
+
+def models_markdown(rows: Iterable[Row], total: Row) -> str:
+    """Return the page as Markdown, a table per family."""
+    listed = list(rows)
+    lines = [
+        "# Models",
+        "",
+        f"Written by `cosim bench --models --rounds {total['rounds']} --markdown docs/models.md`.",
+        "",
+        (
+            f"Each model file of `configs/models` at its true size: captured once with a symbolic "
+            f"length, verified, executed in fp32 by the kernels on {total['seconds']:g} s of recorded "
+            "speech, and simulated."
+        ),
+        "",
+        (
+            "- *difference*: largest difference of any output from torch over torch's largest value; "
+            "with a decoder its first steps count too."
+        ),
+        (
+            "- *ratio to torch*: CPU time of torch fp32 over ours for the encoder, one thread, the "
+            f"sides in turns, median of {total['rounds']} rounds; above 1 ours is faster."
+        ),
+        (
+            f"- *cycles*, *utilisation*, *energy*: {total['seconds']:g} s of audio (Whisper: its 30 s "
+            f"window) under recipe `{total['recipe']}` on `{total['chip']}`, {total['steps']} decoding "
+            "steps where there is a decoder (assumed). Drawn weights: WER not measured."
+        ),
+        "",
+        _machine_line(total),
+    ]
+    for family in dict.fromkeys(str(row.get("family", "")) for row in listed):
+        chosen = [row for row in listed if row.get("family", "") == family]
+        lines += ["", f"## {family or 'failed'}", "", *_table(chosen)]
+    return "\n".join(lines) + "\n"
+
+
+def _machine_line(total: Row) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in total["versions"].items())
+    before, after = (total[key][0] for key in ("load_average", "load_average_after"))
+    return (
+        f"Measured on {total['cpu']}, {total['cores']} cores, load {before:g} before and {after:g} "
+        f"after, {total['created']}; {versions}."
+    )
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    lines = ["| " + " | ".join(_HEAD) + " |", "|---|" + "---:|" * (len(_HEAD) - 1)]
+    for row in rows:
+        if row.get("note"):
+            lines.append(f"| {row['model']} | {row['note']}" + " |" * (len(_HEAD) - 1))
+            continue
+        low, high, _ = row["ratio_torch_interval"]
+        cells = (
+            row["model"],
+            f"{row['parameters']:,}",
+            f"{row['capture_seconds']:.1f}",
+            str(row["ops"]),
+            f"{row['error']:.1e}",
+            f"{row['execute_seconds']:.2f}",
+            f"{row['ratio_torch']:.2f} ({low:.2f}-{high:.2f})",
+            f"{row['cycles']:,}",
+            percent(row["array_utilization"]),
+            scaled(row["energy_j"], "J"),
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
