@@ -84,7 +84,7 @@ def test_deviation_grows_with_depth():
 
 
 def test_an_exponent_without_its_distribution_is_refused():
-    with pytest.raises(CosimError, match="exponent: found 2.0 with distribution normal"):
+    with pytest.raises(CosimError, match=r"exponent: found 2\.0 with distribution normal"):
         RandomWeights("normal", exponent=2.0)
     with pytest.raises(CosimError, match="expected exactly one of package, folder, hub, random"):
         Weights(folder="x", random=RandomWeights())
