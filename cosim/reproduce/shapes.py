@@ -26,3 +26,19 @@ def elements(model: LoadedModel, *patterns: str) -> int:
         for name, parameter in model.module.named_parameters()
         if all(pattern in name for pattern in patterns)
     )
+
+
+def wav2vec2_positions(samples: int) -> int:
+    """Return the positions that wav2vec2's convolutional front end makes of samples.
+
+    Seven layers without padding (Baevski et al. 2020, section 4.2).
+
+    Example:
+        >>> wav2vec2_positions(160_000)
+        499
+
+    """
+    length = samples
+    for taps, stride in zip((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True):
+        length = (length - taps) // stride + 1
+    return length
