@@ -1,42 +1,33 @@
-"""Greedy decoding over any engine that offers one encoder call and single-token steps."""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+"""Decoding over any engine, by the rules of a checkpoint: greedy, CTC, attention."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosim.errors import CosimError
-from cosim.models import DecodingValues
+from cosim.models import AttentionRules, CtcRules, Decoding, DecodingValues
+from cosim.speech.beam import beam_search
+from cosim.speech.ctc import best_path, prefix_beam
+from cosim.speech.engine import F32, Decoded, Engine, log_probabilities
+from cosim.speech.tokens import Tokenizer
+
+__all__ = ["Decoded", "Engine", "Tokenizer", "decode", "greedy"]
 
 
-class Engine(Protocol):
-    """An encoder-decoder network in execution, with its memory and caches inside."""
+def decode(engine: Engine, features: F32, rules: Decoding) -> Decoded:
+    """Return the tokens that `engine` hears in `features`, which have no batch axis.
 
-    def encode(self, features: NDArray[np.float32]) -> None:
-        """Take features float32[mels, frames] and keep what the steps attend to."""
-        ...
-
-    def step(self, token: int, past: int) -> NDArray[np.float32]:
-        """Return logits float32[vocabulary] after `token` at position `past`."""
-        ...
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Token ids without prompt and end; `steps` counts the calls of `Engine.step`.
-
-    `hit_limit` is true where decoding stopped for lack of room and not at the end token.
+    The type of `rules` says how: Whisper's greedy rules, CTC over the encoder's outputs, or
+    attention with CTC. Raises CosimError for rules that the model's outputs do not fit and
+    FloatingPointError when its logits are not finite.
     """
+    if isinstance(rules, DecodingValues):
+        return greedy(engine, features, rules)
+    if isinstance(rules, AttentionRules):
+        return beam_search(engine, engine.encode(features), rules)
+    return _ctc(engine, features, rules)
 
-    tokens: tuple[int, ...]
-    steps: int
-    hit_limit: bool
 
-
-def greedy(engine: Engine, features: NDArray[np.float32], rules: DecodingValues) -> Decoded:
+def greedy(engine: Engine, features: F32, rules: DecodingValues) -> Decoded:
     """Return the most likely token after each token, from `features` float32[mels, frames].
 
     The prompt runs through `step` too, so steps = prompt + tokens sampled - 1. At most
@@ -70,22 +61,29 @@ def _mask(rules: DecodingValues, vocabulary: int) -> NDArray[np.bool_]:
     return banned
 
 
-class Tokenizer:
-    """Token ids to text by a Hugging Face `tokenizer.json`.
+def _ctc(engine: Engine, features: F32, rules: CtcRules) -> Decoded:
+    """Decode the encoder alone: its one head, or the CTC head beside a decoder.
 
-    Raises CosimError when the file is missing or is no tokenizer.
+    The score is that of the best alignment for a beam of 1, else the sum over those that were kept.
     """
-
-    def __init__(self, path: Path) -> None:
-        from tokenizers import Tokenizer as FileTokenizer  # noqa: PLC0415, slow to import
-
-        if not path.is_file():
-            raise CosimError(f"{path}: no such file, expected a tokenizer.json")
-        try:
-            self._tokenizer = FileTokenizer.from_file(str(path))
-        except Exception as error:  # noqa: BLE001, the library raises the bare class
-            raise CosimError(f"{path}: not a tokenizer.json: {error}") from None
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of `ids`, special tokens left out, without surrounding space."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    outputs = engine.encode(features)
+    logits = outputs.get("logits", outputs.get("ctc_logits"))
+    if logits is None:
+        raise CosimError(
+            f"decoding: CTC needs an encoder output logits or ctc_logits, found {sorted(outputs)}"
+        )
+    problems = []
+    if rules.beam < 1:
+        problems.append(f"decoding: beam: found {rules.beam}, expected at least 1")
+    if not 0 <= rules.blank < logits.shape[2]:
+        problems.append(
+            f"decoding: blank: found token {rules.blank}, expected one of {logits.shape[2]}"
+        )
+    if problems:
+        raise CosimError(problems)
+    log_probs = log_probabilities(logits[0], "in the CTC head")
+    if rules.beam == 1:
+        tokens, score = best_path(log_probs, rules.blank)
+    else:
+        tokens, score = prefix_beam(log_probs, rules.blank, rules.beam)[0]
+    return Decoded(tokens, 0, hit_limit=False, score=score)
