@@ -6,6 +6,9 @@ from cosim.config import load, resolve
 from cosim.models import LoadedModel, ModelConfig, RandomWeights, Weights
 from cosim.models import load as load_model
 
+WAV2VEC2_CNN = ((10, 5), (3, 2), (3, 2), (3, 2), (3, 2), (2, 2), (2, 2))
+"""Taps and stride of each layer of the front end, without padding (Baevski et al. 2020, 4.2)."""
+
 
 def shapes_of(model: str) -> LoadedModel:
     """Return the model of a file without values; its checkpoint, if any, is not read."""
@@ -28,17 +31,15 @@ def elements(model: LoadedModel, *patterns: str) -> int:
     )
 
 
-def wav2vec2_positions(samples: int) -> int:
-    """Return the positions that wav2vec2's convolutional front end makes of samples.
-
-    Seven layers without padding (Baevski et al. 2020, section 4.2).
+def wav2vec2_positions(samples: int, layers: int = len(WAV2VEC2_CNN)) -> int:
+    """Return the positions that the first `layers` layers of wav2vec2's front end make of samples.
 
     Example:
-        >>> wav2vec2_positions(160_000)
-        499
+        >>> wav2vec2_positions(160_000), wav2vec2_positions(160_000, 1)
+        (499, 31999)
 
     """
     length = samples
-    for taps, stride in zip((10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2), strict=True):
+    for taps, stride in WAV2VEC2_CNN[:layers]:
         length = (length - taps) // stride + 1
     return length
