@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cosim.errors import CosimError, suggestion
+from cosim.models import Weights
 
 _PICKLES = ("pytorch_model.bin", "model.bin", "model.pt", "model.pth", "model.ckpt")
 _CONVERT = (
@@ -37,6 +38,20 @@ def hub_folder(name: str, revision: str | None) -> Path:
             f"hub {name}: could not be fetched ({type(error).__name__}: {reason}); check the id "
             "and the network, or download the folder elsewhere and give weights.folder"
         ) from None
+
+
+def checkpoint_folder(weights: Weights) -> tuple[Path, str]:
+    """Return the local folder of `weights.hub` or `weights.folder`, and how a run names it.
+
+    Raises CosimError for weights of another kind, and for a hub id that cannot be fetched.
+    """
+    if weights.hub is not None:
+        suffix = f" at {weights.revision}" if weights.revision else ""
+        return hub_folder(weights.hub, weights.revision), f"hub {weights.hub}{suffix}"
+    if weights.folder is None:
+        raise CosimError("weights: found a package, expected folder, hub or random")
+    folder = Path(weights.folder).expanduser()
+    return folder, f"folder {folder}"
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -22,23 +22,24 @@ from torch.export import Dim
 from cosim.config import parse
 from cosim.errors import CosimError
 from cosim.models import (
-    DecodingValues,
     FrontEnd,
     GraphSpec,
     LoadedModel,
     ModelConfig,
+    RandomWeights,
     StateSpec,
     Tokens,
     model,
 )
 from cosim.models.attention import Attention
-from cosim.models.checkpoint import assign, hub_folder, read_json, read_tensors
+from cosim.models.checkpoint import assign, checkpoint_folder, read_json, read_tensors
+from cosim.models.drawn import draw
 from cosim.models.packages import converted, describe
+from cosim.models.whisper_rules import checkpoint_rules, published_rules
 
 Size = Annotated[int, Ge(1)]
 LAYER_NORM_EPSILON = 1e-5  # Whisper's LayerNorm keeps torch's default
 HOP_S = 0.01  # Radford et al. 2022, section 2.2: log-mel every 10 ms
-ENGLISH_VOCABULARY = 51864  # openai/whisper model.py: a larger vocabulary is multilingual
 # Dimension -> the keys of config.json that must agree on it.
 _CONFIG_KEYS: Mapping[str, tuple[str, ...]] = {
     "width": ("d_model",),
@@ -284,19 +285,17 @@ class Whisper(nn.Module):
 
 @model("whisper")
 def load_whisper(config: ModelConfig) -> LoadedModel:
-    """Return a Whisper model in inference mode from a package, a checkpoint folder or the hub.
+    """Return a Whisper model in inference mode: from a package, a folder, the hub, or drawn.
 
     Raises CosimError for anything missing, unreadable or inconsistent in the checkpoint.
     """
     weights = config.weights
+    if weights.random is not None:
+        return _drawn(config, weights.random)
     if weights.package is not None:
         folder, source = converted(weights.package), describe(weights.package)
-    elif weights.hub is not None:
-        folder = hub_folder(weights.hub, weights.revision)
-        source = f"hub {weights.hub}" + (f" at {weights.revision}" if weights.revision else "")
     else:
-        folder = Path(weights.folder or "").expanduser()
-        source = f"folder {folder}"
+        folder, source = checkpoint_folder(weights)
     tensors = read_tensors(folder)
     dimensions = _dimensions(config, folder / "config.json")
     return LoadedModel(
@@ -304,15 +303,37 @@ def load_whisper(config: ModelConfig) -> LoadedModel:
         family=config.family,
         module=build(dimensions, tensors, source=str(folder)),
         source=source,
-        front=FrontEnd(
-            "whisper_log_mel",
-            mels=dimensions.mels,
-            fft=400,
-            window_s=2 * HOP_S * dimensions.source_positions,
-        ),
-        decoding=_decoding(folder, dimensions),
+        front=_front(dimensions),
+        decoding=checkpoint_rules(folder, dimensions.vocabulary, dimensions.target_positions),
         tokens=Tokens("tokenizer_json", folder / "tokenizer.json"),
     )
+
+
+def _drawn(config: ModelConfig, weights: RandomWeights) -> LoadedModel:
+    """Return a Whisper model with weights from a distribution; it has no tokenizer."""
+    at = f"model {config.name}"
+    dimensions = parse(config.dimensions or {}, WhisperDimensions, source=at, at="dimensions")
+    rules = published_rules(
+        dimensions.vocabulary, dimensions.target_positions, at=f"{at}: dimensions.vocabulary"
+    )
+    with torch.device("meta"):
+        module = Whisper(dimensions)
+    draw(module, weights)
+    return LoadedModel(
+        name=config.name,
+        family=config.family,
+        module=module.eval().requires_grad_(requires_grad=False),
+        source=f"random weights, {weights.distribution}, seed {weights.seed}",
+        front=_front(dimensions),
+        decoding=rules,
+        is_random=True,
+    )
+
+
+def _front(dimensions: WhisperDimensions) -> FrontEnd:
+    """Return Whisper's log-mel over a window of as many frames as the encoder has positions for."""
+    window_s = 2 * HOP_S * dimensions.source_positions
+    return FrontEnd("whisper_log_mel", mels=dimensions.mels, fft=400, window_s=window_s)
 
 
 def build(dimensions: WhisperDimensions, tensors: Mapping[str, Tensor], *, source: str) -> Whisper:
@@ -368,58 +389,3 @@ def _dimensions(config: ModelConfig, path: Path) -> WhisperDimensions:
     if differing:
         raise CosimError(differing)
     return found
-
-
-@dataclass(frozen=True)
-class _Vocabulary:
-    """Token ids by text, and the file they stand in."""
-
-    path: Path
-    ids: Mapping[str, int]
-
-    def of(self, text: str) -> int:
-        if text not in self.ids:
-            raise CosimError(f"{self.path}: token {text}: missing, expected by Whisper's prompt")
-        return self.ids[text]
-
-
-def _vocabulary(path: Path) -> _Vocabulary:
-    data = read_json(path)
-    inner = data.get("model")
-    table = inner.get("vocab") if isinstance(inner, dict) else None
-    added = data.get("added_tokens")
-    if not isinstance(table, dict) or not isinstance(added, list):
-        raise CosimError(f"{path}: expected the keys model.vocab and added_tokens of a tokenizer")
-    special = {str(token["content"]): int(token["id"]) for token in added}
-    return _Vocabulary(path, {**table, **special})
-
-
-def _decoding(folder: Path, dimensions: WhisperDimensions) -> DecodingValues:
-    """Return prompt and suppression rules as openai/whisper publishes them (decoding.py).
-
-    English-only models start with <|startoftranscript|><|notimestamps|>, multilingual ones name
-    language and task between them. At the first step a blank and the end are suppressed. At most
-    half of the text positions are decoded.
-    """
-    vocabulary = _vocabulary(folder / "tokenizer.json")
-    end = vocabulary.of("<|endoftext|>")
-    multilingual = dimensions.vocabulary > ENGLISH_VOCABULARY
-    task = ("<|en|>", "<|transcribe|>") if multilingual else ()
-    prompt = ("<|startoftranscript|>", *task, "<|notimestamps|>")
-    path = folder / "generation_config.json"
-    rules = read_json(path) if path.exists() else {}
-    first = rules.get("begin_suppress_tokens") or [vocabulary.of("Ġ"), end]
-    always = rules.get("suppress_tokens") or []
-    return DecodingValues(
-        prompt=tuple(vocabulary.of(text) for text in prompt),
-        end=end,
-        first_suppressed=_ids(first, path),
-        suppressed=_ids(always, path),
-        max_steps=dimensions.target_positions // 2,
-    )
-
-
-def _ids(values: object, path: Path) -> tuple[int, ...]:
-    if not isinstance(values, list) or not all(isinstance(value, int) for value in values):
-        raise CosimError(f"{path}: found {values!r}, expected a list of token ids")
-    return tuple(values)
