@@ -1,0 +1,200 @@
+"""Layers of wav2vec2-type networks; parameter names are those of Hugging Face checkpoints.
+
+Baevski et al. 2020 (wav2vec 2.0), Hsu et al. 2021 (HuBERT), Chen et al. 2022 (WavLM).
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from cosim.models.attention import Attention
+from cosim.models.marks import rel_shift, relative_buckets
+from cosim.models.ssl_dimensions import UpstreamDimensions
+
+GATES = 8  # Chen et al. 2022, section 3.2: two gates, each the sum of four projections
+
+
+class ConvolutionLayer(nn.Module):
+    """Convolution over time, a norm of its own kind or none, GELU."""
+
+    def __init__(self, dimensions: UpstreamDimensions, index: int) -> None:
+        super().__init__()
+        channels = dimensions.channels[index]
+        self.conv = nn.Conv1d(
+            dimensions.channels[index - 1] if index else 1,
+            channels,
+            kernel_size=dimensions.taps[index],
+            stride=dimensions.strides[index],
+            bias=dimensions.convolution_bias,
+        )
+        self.layer_norm: nn.Module = nn.Identity()
+        if dimensions.convolution_norm == "layer":
+            self.layer_norm = nn.LayerNorm(channels)
+        elif index == 0:
+            self.layer_norm = nn.GroupNorm(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [1, channels, positions] of x [1, channels before, length]."""
+        x = self.conv(x)
+        if isinstance(self.layer_norm, nn.LayerNorm):  # over channels, which must come last
+            x = self.layer_norm(x.transpose(1, 2)).transpose(1, 2)
+        else:
+            x = self.layer_norm(x)
+        return F.gelu(x)
+
+
+class FeatureEncoder(nn.Module):
+    """Samples to feature vectors, one for each 20 ms at the published strides."""
+
+    def __init__(self, dimensions: UpstreamDimensions) -> None:
+        super().__init__()
+        self.conv_layers = nn.ModuleList(
+            ConvolutionLayer(dimensions, index) for index in range(len(dimensions.channels))
+        )
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """Return [1, positions, channels] of samples [1, samples]."""
+        x = samples.unsqueeze(1)
+        for layer in self.conv_layers:
+            x = layer(x)
+        return x.transpose(1, 2)
+
+
+class FeatureProjection(nn.Module):
+    """Feature vectors, normalised, in the width of the Transformer."""
+
+    def __init__(self, dimensions: UpstreamDimensions) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(dimensions.channels[-1], eps=dimensions.epsilon)
+        self.projection = nn.Linear(dimensions.channels[-1], dimensions.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [1, positions, width] of x [1, positions, channels]."""
+        result: Tensor = self.projection(self.layer_norm(x))
+        return result
+
+
+class PositionalConvolution(nn.Module):
+    """A wide grouped convolution whose output tells positions apart.
+
+    Checkpoints hold its weight as direction and magnitude per tap (weight norm); here it is one.
+    """
+
+    def __init__(self, dimensions: UpstreamDimensions) -> None:
+        super().__init__()
+        self.taps = dimensions.position_taps
+        self.conv = nn.Conv1d(
+            dimensions.width,
+            dimensions.width,
+            kernel_size=self.taps,
+            padding=self.taps // 2,
+            groups=dimensions.position_groups,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [1, positions, width] of x of the same shape."""
+        y = self.conv(x.transpose(1, 2))
+        if self.taps % 2 == 0:  # padding of half the taps at both ends is one position too many
+            y = y[:, :, :-1]
+        return F.gelu(y).transpose(1, 2)
+
+
+class SelfAttention(Attention):
+    """Attention with a bias in the key projection, and one of the scores where it is given."""
+
+    def __init__(self, dimensions: UpstreamDimensions) -> None:
+        super().__init__(dimensions.width, dimensions.heads)
+        self.k_proj = nn.Linear(dimensions.width, dimensions.width)
+
+    def forward(self, x: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return [1, positions, width]; `bias` [1, heads, positions, positions] adds to scores."""
+        q = self.split(self.q_proj(x))
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        result: Tensor = self.out_proj(y.transpose(1, 2).reshape(x.shape))
+        return result
+
+
+class GatedAttention(SelfAttention):
+    """Attention whose scores have a bias by distance, gated by the query (Chen et al. 2022).
+
+    The first layer of a stack has the table of biases, which all layers use.
+    """
+
+    takes_codes = False
+
+    def __init__(self, dimensions: UpstreamDimensions, *, buckets: int, furthest: int) -> None:
+        super().__init__(dimensions)
+        self.buckets = buckets
+        self.furthest = furthest
+        self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.heads, 1, 1))
+        self.gru_rel_pos_linear = nn.Linear(self.head_dim, GATES)
+
+    def add_table(self) -> None:
+        """Give this layer the table of biases, one number per bucket of distances and head."""
+        self.rel_attn_embed = nn.Embedding(self.buckets, self.heads)
+
+    def distances(self, x: Tensor) -> Tensor:
+        """Return the biases by distance [1, heads, positions, positions]; x is [1, positions, _].
+
+        Each head's row of 2 positions - 1 distances is shifted into place for every query.
+        """
+        by_distance = self.rel_attn_embed(relative_buckets(x, self.buckets, self.furthest))
+        rows = by_distance.transpose(0, 1).unsqueeze(0).unsqueeze(2)
+        result: Tensor = rel_shift(rows.expand(1, self.heads, x.shape[1], rows.shape[3]))
+        return result
+
+    def gate(self, x: Tensor) -> Tensor:
+        """Return the factor [1, heads, positions, 1] of each query's biases (Chen et al. eq. 5)."""
+        projected = self.gru_rel_pos_linear(self.split(x))
+        sums = projected.view(1, self.heads, x.shape[1], 2, GATES // 2).sum(-1)
+        gates = torch.sigmoid(sums)
+        update, reset = gates[:, :, :, :1], gates[:, :, :, 1:]
+        return update * (reset * self.gru_rel_pos_const - 1.0) + 2.0
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with GELU between them."""
+
+    def __init__(self, dimensions: UpstreamDimensions) -> None:
+        super().__init__()
+        self.intermediate_dense = nn.Linear(dimensions.width, dimensions.hidden)
+        self.output_dense = nn.Linear(dimensions.hidden, dimensions.width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return [1, positions, width] of x of the same shape."""
+        result: Tensor = self.output_dense(F.gelu(self.intermediate_dense(x)))
+        return result
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and feed-forward, each with its residual and a norm before or after it."""
+
+    def __init__(self, dimensions: UpstreamDimensions, attention: SelfAttention) -> None:
+        super().__init__()
+        self.is_norm_first = dimensions.is_norm_first
+        self.attention = attention
+        self.layer_norm = nn.LayerNorm(dimensions.width, eps=dimensions.epsilon)
+        self.feed_forward = FeedForward(dimensions)
+        self.final_layer_norm = nn.LayerNorm(dimensions.width, eps=dimensions.epsilon)
+
+    def forward(self, x: Tensor, distances: Tensor | None) -> Tensor:
+        """Return [1, positions, width] of x of the same shape.
+
+        `distances` [1, heads, positions, positions] are the biases of gated attention.
+        """
+        if self.is_norm_first:
+            x = x + self.attend(self.layer_norm(x), distances)
+            x = x + self.feed_forward(self.final_layer_norm(x))
+        else:
+            x = self.layer_norm(x + self.attend(x, distances))
+            x = self.final_layer_norm(x + self.feed_forward(x))
+        return x
+
+    def attend(self, x: Tensor, distances: Tensor | None) -> Tensor:
+        """Return what attention makes of x."""
+        k, v = self.attention.keys_values(x)
+        bias = None
+        if distances is not None and isinstance(self.attention, GatedAttention):
+            bias = self.attention.gate(x) * distances
+        result: Tensor = self.attention(x, k, v, bias)
+        return result
