@@ -6,7 +6,8 @@ every place.
 
 import operator
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import torch
 from torch._dynamo.exc import UserError
@@ -16,7 +17,7 @@ from cosim.errors import CosimError
 from cosim.expr import Dim
 from cosim.ir import Dtype, Graph, Op, TensorType, attributes
 from cosim.models import GraphSpec
-from cosim.ops import ATEN, AtenCall, UnsupportedCallError
+from cosim.ops import ATEN, CUTS, AtenCall, UnsupportedCallError
 
 _DTYPES: Mapping[torch.dtype, Dtype] = {
     torch.float32: "f32",
@@ -29,6 +30,11 @@ _DTYPES: Mapping[torch.dtype, Dtype] = {
 _IDENTITIES = frozenset(
     {"dropout.default", "contiguous.default", "clone.default", "alias.default", "detach.default"}
 )
+# Calls that belong elsewhere, with what to do.
+_REFUSED: Mapping[str, str] = {
+    "_weight_norm.default": "fold the norm into the weight when the checkpoint is loaded",
+    "_weight_norm_interface.default": "fold the norm into the weight when the checkpoint is loaded",
+}
 # Calls whose result nobody needs: guards on sizes that the symbols already express.
 _GUARDS = frozenset(
     {
@@ -50,6 +56,7 @@ class _Importer:
     names: dict[str, str] = field(default_factory=dict)
     types: dict[str, TensorType] = field(default_factory=dict)
     ops: list[Op] = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
     unsupported: list[str] = field(default_factory=list)
 
     def dim(self, value: object) -> Dim:
@@ -60,6 +67,9 @@ class _Importer:
         return expr.simplify(expr.parse(text).rename(self.symbols))
 
     def type_of(self, value: torch.Tensor) -> TensorType:
+        if value.dtype not in _DTYPES:
+            known = ", ".join(map(str, _DTYPES))
+            raise UnsupportedCallError(f"a tensor of {value.dtype}: expected one of {known}")
         return TensorType(tuple(self.dim(size) for size in value.shape), _DTYPES[value.dtype])
 
     def argument(self, value: object) -> object:
@@ -94,34 +104,99 @@ class _Importer:
         self.names[node.name] = f"%{name}"
         return wrong
 
+    def outside(self, node: torch.fx.Node, parameter: str) -> None:
+        """Note the type of an input, or the name and type of a parameter."""
+        if parameter:
+            self.names[node.name] = f"@{self.parameters.get(parameter, parameter)}"
+        try:
+            self.types[self.names[node.name]] = self.type_of(node.meta["val"])
+        except UnsupportedCallError as error:
+            where = parameter or node.name
+            self.unsupported.append(f"graph {self.source.name}: {where}: {error}")
+
     def call(self, node: torch.fx.Node) -> None:
         target = str(node.target).removeprefix("aten.")
         meta = node.meta.get("val")
-        if target in _GUARDS or not _holds_tensor(meta) or node.target is operator.getitem:
+        if node.target is operator.getitem:
+            self.take_part(node)
+            return
+        if target in _GUARDS or not _holds_tensor(meta):
             return
         if target in _IDENTITIES:
             self.names[node.name] = str(self.argument(node.args[0]))
             return
-        scope = _scope(node)
-        if target not in ATEN or not isinstance(meta, torch.Tensor):
-            self.unsupported.append(f"graph {self.source.name}: {scope or 'top'}: {node.target}")
-            return
+        try:
+            if target in CUTS:
+                self.cut(node, target)
+            elif target in ATEN and isinstance(meta, torch.Tensor):
+                self.keep(node, target)
+            else:
+                _refuse(node, target)
+        except UnsupportedCallError as error:
+            where = _scope(node) or "top"
+            self.unsupported.append(f"graph {self.source.name}: {where}: {error}")
+
+    def keep(self, node: torch.fx.Node, target: str) -> None:
+        """Add the one op that a call becomes."""
         row, read = ATEN[target]
-        result = self.type_of(meta)
+        result = self.type_of(node.meta["val"])
+        inputs, values, kind = read(self.aten_call(node, target, result))
+        self.add(
+            Op(kind or row.kind, inputs, (f"%{node.name}",), attributes(**values)), result, node
+        )
+
+    def cut(self, node: torch.fx.Node, target: str) -> None:
+        """Add a slice for each part that a call cuts off, without the axis where it goes."""
+        meta = node.meta["val"]
+        results = [self.type_of(value) for value in (meta if _is_list(meta) else [meta])]
+        source, axis, start, keeps_axis = CUTS[target](self.aten_call(node, target, results[0]))
+        whole = self.types[source]
+        made = []
+        for number, result in enumerate(results):
+            name = f"%{node.name}.{number}" if _is_list(meta) else f"%{node.name}"
+            stop = expr.simplify(expr.as_expr(start) + (result.shape[axis] if keeps_axis else 1))
+            run = attributes(axis=axis, start=start, stop=stop)
+            if keeps_axis:
+                self.add(Op("slice", (source,), (name,), run), result, node)
+            else:
+                rows = (*whole.shape[:axis], 1, *whole.shape[axis + 1 :])
+                row = f"{name}.row"
+                self.add(Op("slice", (source,), (row,), run), TensorType(rows, whole.dtype), node)
+                shape = attributes(shape=result.shape)
+                self.add(Op("reshape", (row,), (name,), shape), result, node)
+            made.append(name)
+            start = stop
+        self.parts[node.name] = made
+
+    def take_part(self, node: torch.fx.Node) -> None:
+        """Name the part of a cut that is taken; parts of calls without importer have no name."""
+        source, index = node.args
+        if isinstance(source, torch.fx.Node) and source.name in self.parts:
+            self.names[node.name] = self.parts[source.name][int(str(index))]
+
+    def add(self, op: Op, result: TensorType, node: torch.fx.Node) -> None:
+        (name,) = op.outputs
+        self.types[name] = result
+        self.ops.append(replace(op, scope=_scope(node)))
+
+    def aten_call(self, node: torch.fx.Node, target: str, result: TensorType) -> AtenCall:
+        """Return the call with its arguments in the order of the schema."""
         arguments = [self.argument(value) for value in node.args]
         schema = getattr(node.target, "_schema", None)
         for position, parameter in enumerate(schema.arguments if schema else ()):
             if parameter.name in node.kwargs:
                 arguments += [None] * (position + 1 - len(arguments))
                 arguments[position] = self.argument(node.kwargs[parameter.name])
-        try:
-            inputs, values = read(AtenCall(target, tuple(arguments), self.types, result))
-        except UnsupportedCallError as error:
-            self.unsupported.append(f"graph {self.source.name}: {scope or 'top'}: {error}")
-            return
-        name = f"%{node.name}"
-        self.types[name] = result
-        self.ops.append(Op(row.kind, inputs, (name,), attributes(**values), scope))
+        return AtenCall(target, tuple(arguments), self.types, result)
+
+
+def _refuse(node: torch.fx.Node, target: str) -> NoReturn:
+    why = f": {_REFUSED[target]}" if target in _REFUSED else ""
+    raise UnsupportedCallError(f"{node.target}{why}")
+
+
+def _is_list(meta: object) -> bool:
+    return isinstance(meta, list | tuple)
 
 
 def _holds_tensor(meta: object) -> bool:
@@ -141,12 +216,14 @@ def _scope(node: torch.fx.Node) -> str:
 def parameter_names(module: torch.nn.Module, known: Container[str]) -> dict[str, str]:
     """Return, for every parameter and buffer path in `module`, its one name in `known`.
 
-    A tied weight has several paths and one name. CosimError lists paths that have none.
+    A tied weight has several paths and one name. Buffers of integers count something that inference
+    does not read; they are left out. CosimError lists paths that have none.
     """
     tensors = [
         *module.named_parameters(remove_duplicate=False),
         *module.named_buffers(remove_duplicate=False),
     ]
+    tensors = [(path, tensor) for path, tensor in tensors if tensor.is_floating_point()]
     names: dict[int, str] = {id(tensor): path for path, tensor in tensors if path in known}
     tensors = [(path, tensor) for path, tensor in tensors if tensor.is_floating_point()]
     missing = [path for path, tensor in tensors if id(tensor) not in names]
@@ -185,11 +262,7 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
     if wrong:
         raise CosimError(wrong)
     for node in users:
-        kind = importer.type_of(node.meta["val"])
-        if node.name in stored:
-            parameter = stored[node.name]
-            importer.names[node.name] = f"@{importer.parameters.get(parameter, parameter)}"
-        importer.types[importer.names[node.name]] = kind
+        importer.outside(node, stored.get(node.name, ""))
     returned: list[str] = []
     for node in exported.graph.nodes:
         if node.op == "call_function":

@@ -134,7 +134,7 @@ class AttentionPattern:
             return seen | (blocks % (self.stride or 1) == 0)
         if self.kind == "fixed":
             span, summary = self.span or 1, self.summary or 0
-            seen = query_block // span == key_block // span
+            seen = np.equal(query_block // span, key_block // span)
             return seen | (key_block % span >= span - summary)
         return self._custom(np.arange(len(place), dtype=np.int64) // self.block, key_block[0])
 
@@ -150,25 +150,22 @@ class AttentionPattern:
         seen: Bools = bits[np.ix_(query_block, key_block)]
         return seen
 
-    def stored_keys(self, rows: int, keys: int) -> tuple[int, ...]:
-        """Return, for each block of queries, how many keys stand in the blocks that it stores.
+    def sizes(self, length: int) -> NDArray[np.int64]:
+        """Return how many positions each block of `length` positions has; the last is cut short."""
+        starts = np.arange(0, length, self.block, dtype=np.int64)
+        return np.minimum(starts + self.block, length) - starts
 
-        A block is stored when one of its queries sees one of its keys; the last may be cut short.
+    def stored(self, rows: int, keys: int) -> Bools:
+        """Return the matrix of the blocks that are stored: one of its queries sees one of its keys.
 
         Example:
-            >>> AttentionPattern("local", window=1, block=16).stored_keys(40, 40)
-            (32, 40, 24)
+            >>> AttentionPattern("local", window=1, block=16).stored(40, 40).astype(int).tolist()
+            [[1, 1, 0], [1, 1, 1], [0, 1, 1]]
 
         """
-        seen = self.seen(rows, keys)
-        starts = np.arange(0, keys, self.block)
-        sizes = np.minimum(starts + self.block, keys) - starts
-        counts = []
-        for first in range(0, rows, self.block):
-            any_query = seen[first : first + self.block].any(axis=0)
-            stored = np.logical_or.reduceat(any_query, starts)
-            counts.append(int(sizes[stored].sum()))
-        return tuple(counts)
+        starts = [np.arange(0, length, self.block) for length in (rows, keys)]
+        by_row = np.logical_or.reduceat(self.seen(rows, keys), starts[0], axis=0)
+        return np.logical_or.reduceat(by_row, starts[1], axis=1)
 
 
 def from_text(text: str) -> AttentionPattern:

@@ -84,7 +84,7 @@ class _Context:
         """Return the tensor each view shares; a partial read of a constant is a tensor."""
         roots: dict[str, str] = {}
         for op in self.graph.ops:
-            source = op.inputs[0]
+            source = op.inputs[0] if op.inputs else ""
             is_view = OPS[op.kind].is_view or op.kind == "cache_append"
             if op.kind == "slice" and is_constant(source):
                 is_view = self.shape(source) == self.shape(op.outputs[0])
@@ -106,7 +106,7 @@ class _Context:
     def label(self, op: Op) -> str:
         """Return `graph/module`, with the kind where the module is not one product."""
         parts = [op.scope] if op.scope else []
-        if not op.kind.endswith(("linear", "conv1d")) or not op.scope:
+        if not op.kind.endswith(("linear", "conv1d", "conv2d")) or not op.scope:
             parts.append(op.kind)
         label = f"{self.graph.name}/{'.'.join(parts)}"
         times = self.labels.get(label, 0) + 1
@@ -187,6 +187,11 @@ class _Context:
         """Return a tensor that lives inside one op."""
         name = f"{self.graph.name}/{op.outputs[0][1:]}.{suffix}"
         return self._tensor(name, "activation", shape, NUMBER_BITS[number])
+
+    @staticmethod
+    def table(name: str, shape: tuple[int, ...], number: Number) -> TensorRef:
+        """Return a tensor that memory holds beside the constants."""
+        return _Context._tensor(name, "constant", shape, NUMBER_BITS[number])
 
     def row_bytes(self, name: str) -> int:
         """Return the stored bytes of one row of a constant."""

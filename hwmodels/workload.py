@@ -82,8 +82,9 @@ class Gemm:
 
     `a` and `w` name whole tensors (all `count` products together). For a convolution `a` is the
     activation before im2col, so it may hold fewer than `count * m * k` elements. `nonzero` is the
-    pattern of `w`, None for dense, or a bare density in (0, 1] for hand-written lists (the
-    output then says `assumed uniform`). `scale_group` is the run of k under one scale (0: all k).
+    pattern of all of `w` (`count * n` rows, product after product), None for dense, or a bare
+    density in (0, 1] for hand-written lists (the output then says `assumed uniform`). `scale_group`
+    is the run of k under one scale (0: all k).
     """
 
     name: str

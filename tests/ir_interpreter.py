@@ -5,14 +5,13 @@ rounded once to float32; products of codes are exact. An op that carries a polic
 the named operands, then multiply integers.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from ir_meanings import MEANINGS, SHAPED, windows
 from numpy.typing import NDArray
 
-from cosim import expr
 from cosim.ir import Graph, Op, Program, from_text, is_constant
 
 Array = NDArray[np.generic]
@@ -102,9 +101,9 @@ def _call(op: Op, operands: list[Array | Codes], lengths: Mapping[str, int]) -> 
     if op.kind.startswith("quantized_"):
         return [_QUANTIZED[op.kind](op, operands)]
     plain = [value.values if isinstance(value, Codes) else value for value in operands]
-    if op.kind in ("reshape", "slice"):
-        return [_VIEWS[op.kind](op, plain[0], lengths)]
-    return [_FLOAT[op.kind](op, plain)]
+    if op.kind in SHAPED:
+        return [SHAPED[op.kind](op, plain, lengths)]
+    return [MEANINGS[op.kind](op, plain)]
 
 
 def quantize(x: Array, per: str) -> tuple[Array, Array]:
@@ -136,18 +135,9 @@ def _quantized_linear(_op: Op, operands: list[Array | Codes]) -> Array:
     return (y + bias[0] if bias else y).astype(np.float32)
 
 
-def _windows(op: Op, x: Array, taps: int) -> Array:
-    """Return x (batch, channels, length) as rows (batch, frames, channels * taps)."""
-    padding, stride = op.integer("padding"), op.integer("stride")
-    padded = np.pad(x, ((0, 0), (0, 0), (padding, padding)))
-    starts = range(0, padded.shape[2] - taps + 1, stride)
-    rows = [padded[:, :, start : start + taps].reshape(len(x), -1) for start in starts]
-    return np.stack(rows, axis=1)
-
-
 def _quantized_conv1d(op: Op, operands: list[Array | Codes]) -> Array:
     x, scale, weight, *bias = operands
-    rows = _windows(op, x, weight.shape[2])
+    rows = windows(op, x, weight.shape[2])
     return _quantized_linear(op, [rows, scale, weight, *bias]).transpose(0, 2, 1)
 
 
@@ -156,6 +146,7 @@ def _quantized_attention(op: Op, operands: list[Array | Codes]) -> Array:
     exact = q.astype(np.int64) @ np.swapaxes(k.astype(np.int64), -1, -2)
     k_rows = k_scale if k_scale.shape == (1,) else k_scale[..., None, :]
     scores = exact * _scale_rows(q_scale) * k_rows * float(str(op.attribute("scale")))
+    assert not op.get("pattern", ""), "kernels round the probabilities of a pattern by panels"
     shares = 255 * np.exp(scores - scores.max(axis=-1, keepdims=True))
     codes = np.zeros(shares.shape, np.int64)
     carried = np.zeros((*shares.shape[:-1], 32))
@@ -171,67 +162,4 @@ _QUANTIZED = {
     "quantized_linear": _quantized_linear,
     "quantized_conv1d": _quantized_conv1d,
     "quantized_attention": _quantized_attention,
-}
-
-
-def _reshape(op: Op, x: Array, lengths: Mapping[str, int]) -> Array:
-    return x.reshape([expr.evaluate(dim, lengths) for dim in op.attribute("shape")])
-
-
-def _slice(op: Op, x: Array, lengths: Mapping[str, int]) -> Array:
-    start, stop = (expr.evaluate(op.attribute(key), lengths) for key in ("start", "stop"))
-    return x[(slice(None),) * op.integer("axis") + (slice(start, stop),)]
-
-
-_VIEWS = {"reshape": _reshape, "slice": _slice}
-
-
-def _linear(_op: Op, operands: list[Array]) -> Array:
-    x, weight, *bias = operands
-    y = x.astype(np.float64) @ weight.astype(np.float64).T
-    return (y + bias[0] if bias else y).astype(np.float32)
-
-
-def _conv1d(op: Op, operands: list[Array]) -> Array:
-    x, weight, *bias = operands
-    rows = _windows(op, x, weight.shape[2])
-    return _linear(op, [rows, weight.reshape(len(weight), -1), *bias]).transpose(0, 2, 1)
-
-
-def _layer_norm(op: Op, operands: list[Array]) -> Array:
-    x, weight, bias = (value.astype(np.float64) for value in operands)
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = np.square(centred).mean(axis=-1, keepdims=True)
-    eps = float(str(op.attribute("eps")))
-    return (centred / np.sqrt(variance + eps) * weight + bias).astype(np.float32)
-
-
-def _gelu(_op: Op, operands: list[Array]) -> Array:
-    x = operands[0].astype(np.float64)
-    erf = np.vectorize(math.erf, otypes=[np.float64])(x / math.sqrt(2))
-    return (x / 2 * (1 + erf)).astype(np.float32)
-
-
-def _attention(op: Op, operands: list[Array]) -> Array:
-    q, k, v = (value.astype(np.float64) for value in operands)
-    scores = q @ np.swapaxes(k, -1, -2) * float(str(op.attribute("scale")))
-    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return (weights / weights.sum(axis=-1, keepdims=True) @ v).astype(np.float32)
-
-
-def _joined(op: Op, operands: list[Array]) -> Array:
-    return np.concatenate(operands, axis=op.integer("axis"))
-
-
-_FLOAT = {
-    "transpose": lambda op, xs: xs[0].transpose([int(str(a)) for a in op.attribute("order")]),
-    "embedding": lambda _op, xs: xs[1][xs[0]],
-    "linear": _linear,
-    "conv1d": _conv1d,
-    "layer_norm": _layer_norm,
-    "gelu": _gelu,
-    "add": lambda _op, xs: xs[0] + xs[1],
-    "attention": _attention,
-    "concat": _joined,
-    "cache_append": _joined,
 }

@@ -49,15 +49,14 @@ def test_a_pattern_sees_what_the_kernels_keep(kind, values, causal, rows, keys):
     causal=st.booleans(),
 )
 @settings(max_examples=40, deadline=None)
-def test_stored_keys_are_those_of_the_blocks_that_the_kernels_store(
-    rows, keys, window, block, causal
-):
-    pattern, stored = both("local", rows, keys, window=window, block=block, causal=causal)
-    counts = []
-    for first, stop in zip(stored.pointers, stored.pointers[1:], strict=False):
-        columns = stored.columns[first:stop] * block
-        counts.append(int((np.minimum(columns + block, keys) - columns).sum()))
-    assert pattern.stored_keys(rows, keys) == tuple(counts)
+def test_stored_blocks_are_those_that_the_kernels_store(rows, keys, window, block, causal):
+    pattern, wanted = both("local", rows, keys, window=window, block=block, causal=causal)
+    stored = pattern.stored(rows, keys)
+    assert stored.shape == (-(-rows // block), -(-keys // block))
+    for row, first, stop in zip(stored, wanted.pointers, wanted.pointers[1:], strict=False):
+        assert np.flatnonzero(row).tolist() == wanted.columns[first:stop].tolist()
+    assert [sum(pattern.sizes(length)) for length in (rows, keys)] == [rows, keys]
+    assert max(pattern.sizes(rows)) <= block
 
 
 def test_custom_blocks_are_seen_whole_and_for_shorter_lengths_too():

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cosim import expr
 from cosim.expr import Dim
 from cosim.ir import Attribute, Op, TensorType
+from cosim.patterns import from_text
 
 Types = Sequence[TensorType]
 
@@ -40,9 +41,7 @@ def broadcast(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 def reshape(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the operand with the attribute `shape`, of as many elements."""
-    shape = op.attribute("shape")
-    if not isinstance(shape, tuple):
-        raise TypeError(f"reshape {op.outputs[0]}: shape is not a list")
+    shape = _shape(op)
     if expr.product(shape) != types[0].elements:
         raise ValueError(f"reshape {op.outputs[0]}: {types[0]} has not the elements of {shape}")
     return (TensorType(shape, types[0].dtype),)
@@ -59,7 +58,7 @@ def transpose(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 
 def take(types: Types, op: Op) -> tuple[TensorType, ...]:
-    """Return rows [start, stop) of the attribute `axis`."""
+    """Return rows [start, stop) of the attribute `axis`, every `step`-th of them."""
     axis = _axis(types[0], op)
     shape = list(types[0].shape)
     size = shape[axis]
@@ -67,7 +66,8 @@ def take(types: Types, op: Op) -> tuple[TensorType, ...]:
     numbers = [value for value in (0, start, stop, size) if isinstance(value, int)]
     if numbers != sorted(numbers):
         raise ValueError(f"slice {op.outputs[0]}: [{start}:{stop}] is not inside axis of {size}")
-    shape[axis] = expr.simplify(expr.as_expr(stop) - start)
+    step = _at_least(1, "step", op, default=1)
+    shape[axis] = expr.simplify((expr.as_expr(stop) - start + (step - 1)) // step)
     return (TensorType(tuple(shape), types[0].dtype),)
 
 
@@ -88,22 +88,46 @@ def linear(types: Types, op: Op) -> tuple[TensorType, ...]:
     return (TensorType((*types[0].shape[:-1], weight.shape[0]), "f32"),)
 
 
-def conv1d(types: Types, op: Op) -> tuple[TensorType, ...]:
-    """Return the convolution of x [batch, k, length] with W [n, k, taps], b [n]."""
+def convolution(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the convolution of x [batch, k, size, ...] with W [n, k / groups, taps, ...], b [n].
+
+    One or two axes, as the op's name says; stride and padding are those of every axis.
+    """
     weight = types[weight_position(op)]
     for kind in (types[0], weight):
-        _rank(kind, 3, op, exactly=True)
-    batch, channels, length = types[0].shape
-    filters, weight_channels, taps = weight.shape
-    _contracts(channels, weight_channels, op)
+        _rank(kind, 4 if op.kind.endswith("2d") else 3, op, exactly=True)
+    batch, channels, *sizes = types[0].shape
+    filters, depth, *taps = weight.shape
+    groups = _at_least(1, "groups", op, default=1)
+    _contracts(channels, expr.simplify(expr.as_expr(depth) * groups), op)
+    if not isinstance(filters, int) or filters % groups:
+        raise ValueError(f"{op.kind} {op.outputs[0]}: {filters} filters in {groups} groups")
     _product_sides(types, op, (filters,))
-    padded = expr.as_expr(length) + 2 * op.integer("padding") - taps
-    frames = expr.simplify(padded // op.integer("stride") + 1)
-    return (TensorType((batch, filters, frames), "f32"),)
+    padding, stride = op.integer("padding"), op.integer("stride")
+    results = [
+        expr.simplify((expr.as_expr(size) + 2 * padding - tap) // stride + 1)
+        for size, tap in zip(sizes, taps, strict=True)
+    ]
+    return (TensorType((batch, filters, *results), "f32"),)
+
+
+def matmul(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return a b for a [..., m, k] and b [..., k, n] of the same leading axes, or b [k, n]."""
+    a, b = types
+    for kind in types:
+        _rank(kind, 2, op)
+    if b.shape[:-2] not in (a.shape[:-2], ()):
+        raise ValueError(f"{op.kind} {op.outputs[0]}: leading axes of {a} and {b} differ")
+    _contracts(a.shape[-1], b.shape[-2], op)
+    return (TensorType((*a.shape[:-1], b.shape[-1]), "f32"),)
 
 
 def attention(types: Types, op: Op) -> tuple[TensorType, ...]:
-    """Return softmax(scale q k^T) v for q [..., t, d], k [..., s, d], v [..., s, e]."""
+    """Return softmax(scale q k^T + bias) v for q [..., t, d], k [..., s, d], v [..., s, e].
+
+    `bias` [..., t, s] may lack leading axes, or have them as 1. The attribute `pattern` is the text
+    of an AttentionPattern, and excludes a bias.
+    """
     is_quantized = op.kind.startswith("quantized_")
     query, key, value = (types[i] for i in ((0, 2, 4) if is_quantized else (0, 1, 2)))
     for kind in (query, key, value):
@@ -116,7 +140,25 @@ def attention(types: Types, op: Op) -> tuple[TensorType, ...]:
     if is_quantized:
         for codes, scales in ((query, types[1]), (key, types[3]), (value, types[5])):
             _scales(codes, scales, op)
+    biases = () if is_quantized else types[3:]
+    for bias in biases:
+        _bias_of_scores(bias, (*query.shape[:-1], key.shape[-2]), op)
+    if pattern := str(op.get("pattern", "")):
+        from_text(pattern)
+        if biases:
+            raise ValueError(f"{op.kind} {op.outputs[0]}: a pattern and a bias exclude each other")
     return (TensorType((*query.shape[:-1], value.shape[-1]), "f32"),)
+
+
+def _bias_of_scores(bias: TensorType, scores: tuple[Dim, ...], op: Op) -> None:
+    _rank(bias, 2, op)
+    leading = scores[: len(scores) - 2][max(0, len(scores) - len(bias.shape)) :]
+    fits = len(bias.shape) <= len(scores) and all(
+        size in (wanted, 1) for size, wanted in zip(bias.shape[:-2], leading, strict=True)
+    )
+    if not fits or bias.shape[-2:] != scores[-2:]:
+        wanted = ", ".join(map(str, scores))
+        raise ValueError(f"{op.kind} {op.outputs[0]}: bias {bias} does not fit <{wanted}>")
 
 
 def concat(types: Types, op: Op) -> tuple[TensorType, ...]:
@@ -151,6 +193,94 @@ def dynamic_binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
     return (TensorType(types[0].shape, "i1"), TensorType(types[0].shape[:-1], "f32"))
 
 
+def glu(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the first half of the attribute `axis` times the sigmoid of the second."""
+    axis = _axis(types[0], op)
+    shape = list(types[0].shape)
+    half = expr.simplify(expr.as_expr(shape[axis]) // 2)
+    if expr.simplify(expr.as_expr(half) * 2) != shape[axis]:
+        raise ValueError(f"{op.kind} {op.outputs[0]}: {types[0]} has no two halves on axis {axis}")
+    shape[axis] = half
+    return (TensorType(tuple(shape), types[0].dtype),)
+
+
+def channel_norm(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the type of x [batch, channels, ...]; every other operand has one value a channel."""
+    _rank(types[0], 2, op)
+    channels = types[0].shape[1]
+    for kind in types[1:]:
+        _expect(kind, (channels,), op)
+    groups = _at_least(1, "groups", op, default=1)
+    if not isinstance(channels, int) or channels % groups:
+        raise ValueError(f"{op.kind} {op.outputs[0]}: {channels} channels in {groups} groups")
+    return (types[0],)
+
+
+def pad(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the operand with `before` and `after` zeros at the ends of the attribute `axis`."""
+    axis = _axis(types[0], op)
+    more = _at_least(0, "before", op) + _at_least(0, "after", op)
+    return (_resized(types[0], axis, expr.as_expr(types[0].shape[axis]) + more),)
+
+
+def repeat(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the operand with each element of the attribute `axis` `times` times in a row."""
+    axis = _axis(types[0], op)
+    times = _at_least(1, "times", op)
+    return (_resized(types[0], axis, expr.as_expr(types[0].shape[axis]) * times),)
+
+
+def total(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the sum over the last axis, which goes."""
+    _rank(types[0], 1, op)
+    return (TensorType(types[0].shape[:-1], types[0].dtype),)
+
+
+def expand(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the operand as the attribute `shape`: axes of one are repeated, new ones first."""
+    shape = _shape(op)
+    own = (1,) * (len(shape) - len(types[0].shape)) + types[0].shape
+    fits = len(own) == len(shape) and all(a in (b, 1) for a, b in zip(own, shape, strict=True))
+    if not fits:
+        raise ValueError(f"{op.kind} {op.outputs[0]}: {types[0]} is no part of {shape}")
+    return (TensorType(shape, types[0].dtype),)
+
+
+def rel_shift(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return scores by key [..., t, s] of scores by relative position [..., t, t + s - 1]."""
+    _rank(types[0], 2, op)
+    rows, columns = types[0].shape[-2:]
+    keys = expr.simplify(expr.as_expr(columns) - rows + 1)
+    if isinstance(keys, int) and keys < 1:
+        raise ValueError(f"{op.kind} {op.outputs[0]}: {types[0]}: fewer positions than rows")
+    return (TensorType((*types[0].shape[:-1], keys), types[0].dtype),)
+
+
+def positions(_types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the attribute `shape` [1, rows, width]; `kind` is relative or absolute."""
+    shape, kind = _shape(op), op.attribute("kind")
+    if kind not in ("relative", "absolute"):
+        raise ValueError(f"{op.kind} {op.outputs[0]}: kind is {kind!r}, not relative or absolute")
+    if len(shape) != 3 or shape[0] != 1 or not isinstance(shape[2], int) or shape[2] % 2:
+        raise ValueError(
+            f"{op.kind} {op.outputs[0]}: shape {shape}: expected [1, rows, an even width]"
+        )
+    if kind == "absolute":
+        _dim(op.attribute("start"))
+    return (TensorType(shape, "f32"),)
+
+
+def relative_buckets(_types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the attribute `shape` [2 t - 1] of ids below `buckets`."""
+    shape, exact = _shape(op), _at_least(4, "buckets", op) // 4
+    if len(shape) != 1 or op.integer("furthest") <= exact:
+        raise ValueError(
+            f"{op.kind} {op.outputs[0]}: shape {shape}, furthest {op.integer('furthest')}: "
+            f"expected one axis and more than {exact}"
+        )
+    return (TensorType(shape, "i64"),)
+
+
 def weight_position(op: Op) -> int:
     """Return which operand of a product is its weight: codes come with their scale before it."""
     return 2 if op.kind.startswith("quantized_") else 1
@@ -160,6 +290,28 @@ def _dim(value: Attribute) -> Dim:
     if isinstance(value, int | expr.Expr):
         return value
     raise TypeError(f"{value!r} is not an integer expression")
+
+
+def _shape(op: Op) -> tuple[Dim, ...]:
+    shape = op.attribute("shape")
+    if not isinstance(shape, tuple):
+        raise TypeError(f"{op.kind} {op.outputs[0]}: shape is not a list")
+    return shape
+
+
+def _resized(kind: TensorType, axis: int, size: Dim) -> TensorType:
+    shape = (*kind.shape[:axis], expr.simplify(size), *kind.shape[axis + 1 :])
+    return TensorType(shape, kind.dtype)
+
+
+def _at_least(least: int, name: str, op: Op, *, default: int | None = None) -> int:
+    """Return an integer attribute, `default` where the op has none of that name."""
+    value = op.integer(name) if default is None else op.get(name, default)
+    if not isinstance(value, int) or value < least:
+        raise ValueError(
+            f"{op.kind} {op.outputs[0]}: {name} is {value}, expected an integer >= {least}"
+        )
+    return value
 
 
 def _axis(kind: TensorType, op: Op) -> int:

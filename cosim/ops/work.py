@@ -1,12 +1,13 @@
-"""Work rules: what one op costs, as GEMMs, vector ops and transfers on named tensors."""
+"""Work rules: what one op costs, as GEMMs, vector ops and transfers on named tensors.
 
-from collections.abc import Sequence
+Those of products stand in `work_products`, that of attention in `work_attention`.
+"""
+
 from math import prod
 from typing import Protocol
 
 from cosim.ir import Op, is_constant
-from cosim.ops.shapes import weight_position
-from hwmodels.workload import Gemm, Nonzero, Number, TensorRef, Transfer, VectorOp, WorkItem
+from hwmodels.workload import Nonzero, Number, TensorRef, Transfer, VectorOp, WorkItem
 
 
 class WorkContext(Protocol):
@@ -33,6 +34,9 @@ class WorkContext(Protocol):
     def temporary(self, op: Op, suffix: str, shape: tuple[int, ...], number: Number) -> TensorRef:
         """Return a tensor that lives inside one op, e.g. attention scores."""
 
+    def table(self, name: str, shape: tuple[int, ...], number: Number) -> TensorRef:
+        """Return a tensor that memory holds beside the constants, e.g. sinusoids."""
+
     def row_bytes(self, name: str) -> int:
         """Return the stored bytes of one row of a constant or state."""
 
@@ -42,20 +46,18 @@ def nothing(_context: WorkContext, _op: Op) -> list[WorkItem]:
     return []
 
 
-def _vector(context: WorkContext, op: Op, kind: str, function: str, source: str) -> VectorOp:
+def _vector(
+    context: WorkContext, op: Op, kind: str, function: str, source: str, *, row_length: int = 0
+) -> VectorOp:
+    """Return a function over all elements of `source`, in rows of its last axis by default."""
     shape = context.shape(source)
-    reads: list[TensorRef] = []
-    for name in op.inputs:
-        ref = context.ref(name)
-        if ref not in reads:
-            reads.append(ref)
     return VectorOp(
         context.label(op),
         kind,
         function,
         prod(shape),
-        shape[-1],
-        tuple(reads),
+        row_length or shape[-1],
+        tuple(dict.fromkeys(context.ref(name) for name in op.inputs)),
         tuple(context.ref(name) for name in op.outputs),
     )
 
@@ -63,6 +65,24 @@ def _vector(context: WorkContext, op: Op, kind: str, function: str, source: str)
 def pointwise(context: WorkContext, op: Op) -> list[WorkItem]:
     """Charge a function over every element of the result."""
     return [_vector(context, op, op.kind, op.kind, op.outputs[0])]
+
+
+def affine(context: WorkContext, op: Op) -> list[WorkItem]:
+    """Charge a multiplication by a number, and the addition of one unless it is 0."""
+    function = "affine" if op.attribute("shift") else "scale"
+    return [_vector(context, op, "affine", function, op.outputs[0])]
+
+
+def group_norm(context: WorkContext, op: Op) -> list[WorkItem]:
+    """Charge a normalisation whose rows are groups of channels with all that follows them."""
+    batch = context.shape(op.inputs[0])[0]
+    row = prod(context.shape(op.inputs[0])) // (batch * op.integer("groups"))
+    return [_vector(context, op, op.kind, op.kind, op.outputs[0], row_length=row)]
+
+
+def total(context: WorkContext, op: Op) -> list[WorkItem]:
+    """Charge a sum over every element of the operand."""
+    return [_vector(context, op, op.kind, op.kind, op.inputs[0])]
 
 
 def quantize(context: WorkContext, op: Op) -> list[WorkItem]:
@@ -74,130 +94,6 @@ def quantize(context: WorkContext, op: Op) -> list[WorkItem]:
 def binarize(context: WorkContext, op: Op) -> list[WorkItem]:
     """Charge sign and mean magnitude over every element of the operand."""
     return [_vector(context, op, "quantize", "dynamic_binarize", op.inputs[0])]
-
-
-def _epilogue(context: WorkContext, gemm: Gemm, function: str, extra: Sequence[str]) -> VectorOp:
-    return VectorOp(
-        f"{gemm.name}.{function}",
-        gemm.kind,
-        function,
-        gemm.count * gemm.m * gemm.n,
-        gemm.n,
-        (gemm.result, *(context.ref(name) for name in extra)),
-        (gemm.result,),
-        is_fused=True,
-    )
-
-
-def _product(
-    context: WorkContext, op: Op, kind: str, *, mnk: tuple[int, int, int]
-) -> list[WorkItem]:
-    is_quantized = op.kind.startswith("quantized_")
-    at = weight_position(op)
-    weight = op.inputs[at]
-    gemm = Gemm(
-        context.label(op),
-        kind,
-        *mnk,
-        context.ref(op.inputs[0]),
-        context.ref(weight),
-        context.ref(op.outputs[0]),
-        context.number(op.inputs[0]),
-        context.number(weight),
-        "i32" if is_quantized else "f32",
-        nonzero=context.nonzero(weight),
-        scale_group=context.scale_group(weight),
-    )
-    items: list[WorkItem] = [gemm]
-    if is_quantized:
-        items.append(_epilogue(context, gemm, "dequantize", (op.inputs[1],)))
-    if len(op.inputs) > at + 1:
-        items.append(_epilogue(context, gemm, "bias", (op.inputs[at + 1],)))
-    return items
-
-
-def linear(context: WorkContext, op: Op) -> list[WorkItem]:
-    """Charge one product with its epilogues."""
-    *rows, k = context.shape(op.inputs[0])
-    return _product(context, op, "linear", mnk=(prod(rows), context.shape(op.outputs[0])[-1], k))
-
-
-def conv1d(context: WorkContext, op: Op) -> list[WorkItem]:
-    """Charge one product over frames, whose k is channels times taps."""
-    batch, filters, frames = context.shape(op.outputs[0])
-    _, channels, taps = context.shape(op.inputs[weight_position(op)])
-    return _product(context, op, "conv", mnk=(batch * frames, filters, channels * taps))
-
-
-def attention(context: WorkContext, op: Op) -> list[WorkItem]:
-    """Charge both products with the softmax between them, per head."""
-    is_quantized = op.kind == "quantized_attention"
-    query, key, value = (op.inputs[i] for i in ((0, 2, 4) if is_quantized else (0, 1, 2)))
-    *heads, rows, depth = context.shape(query)
-    count = prod(heads)
-    memory = context.shape(key)[-2]
-    label = context.label(op)
-    accumulator: Number = "i32" if is_quantized else "f32"
-    shape = (count, rows, memory)
-    scores = context.temporary(op, "scores", shape, "f32")
-    weights = context.temporary(op, "probabilities", shape, "u8" if is_quantized else "f32")
-    scored = Gemm(
-        f"{label}.scores",
-        "attention",
-        rows,
-        memory,
-        depth,
-        context.ref(query),
-        context.ref(key),
-        scores,
-        context.number(query),
-        context.number(key),
-        accumulator,
-        count=count,
-    )
-    mixed = Gemm(
-        f"{label}.context",
-        "attention",
-        rows,
-        context.shape(value)[-1],
-        memory,
-        weights,
-        context.ref(value),
-        context.ref(op.outputs[0]),
-        "u8" if is_quantized else "f32",
-        context.number(value),
-        accumulator,
-        count=count,
-    )
-    softmax = VectorOp(
-        f"{label}.softmax",
-        "attention",
-        "softmax",
-        count * rows * memory,
-        memory,
-        (scores,),
-        (weights,),
-    )
-    if not is_quantized:
-        return [scored, softmax, mixed]
-    coded = VectorOp(
-        f"{label}.quantize",
-        "attention",
-        "quantize_carrying",
-        softmax.elements,
-        memory,
-        (weights,),
-        (weights,),
-        is_fused=True,
-    )
-    return [
-        scored,
-        _epilogue(context, scored, "dequantize", (op.inputs[1], op.inputs[3])),
-        softmax,
-        coded,
-        mixed,
-        _epilogue(context, mixed, "dequantize", (op.inputs[5],)),
-    ]
 
 
 def embedding(context: WorkContext, op: Op) -> list[WorkItem]:
@@ -233,12 +129,28 @@ def take(context: WorkContext, op: Op) -> list[WorkItem]:
     source = op.inputs[0]
     if not is_constant(source) or context.shape(source) == context.shape(op.outputs[0]):
         return []
-    result = context.ref(op.outputs[0])
+    result, ref = context.ref(op.outputs[0]), context.ref(source)
     moved = context.shape(op.outputs[0])[0] * context.row_bytes(source)
-    name = context.label(op)
-    return [
-        Transfer(name, "embedding", (context.ref(source),), (result,), moved, result.size_bytes)
-    ]
+    if op.integer("axis") != 0:
+        moved = -(-ref.size_bytes * result.elements // ref.elements)
+    return [Transfer(context.label(op), "embedding", (ref,), (result,), moved, result.size_bytes)]
+
+
+def copy(context: WorkContext, op: Op) -> list[WorkItem]:
+    """Charge a copy of the operand into a result of another size: zeros around it, or repeats."""
+    source, result = context.ref(op.inputs[0]), context.ref(op.outputs[0])
+    moved = source.size_bytes
+    return [Transfer(context.label(op), "copy", (source,), (result,), moved, result.size_bytes)]
+
+
+def table(context: WorkContext, op: Op) -> list[WorkItem]:
+    """Charge the reading of rows that memory holds: sinusoids, or ids of buckets."""
+    result, shape = context.ref(op.outputs[0]), context.shape(op.outputs[0])
+    kind = op.get("kind", f"buckets{op.get('buckets', 0)}/{op.get('furthest', 0)}")
+    name = f"{op.kind}/{kind}/{'x'.join(map(str, shape))}"
+    source = context.table(name, shape, context.number(op.outputs[0]))
+    moved = source.size_bytes
+    return [Transfer(context.label(op), op.kind, (source,), (result,), moved, moved)]
 
 
 def append(context: WorkContext, op: Op) -> list[WorkItem]:
@@ -259,7 +171,7 @@ def append(context: WorkContext, op: Op) -> list[WorkItem]:
 
 def concat(context: WorkContext, op: Op) -> list[WorkItem]:
     """Charge a copy of all operands."""
-    reads = tuple(context.ref(name) for name in op.inputs)
+    reads = tuple(dict.fromkeys(context.ref(name) for name in op.inputs))
     result = context.ref(op.outputs[0])
     moved = sum(ref.size_bytes for ref in reads)
     return [Transfer(context.label(op), "copy", reads, (result,), moved, result.size_bytes)]
