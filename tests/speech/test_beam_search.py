@@ -203,14 +203,13 @@ def test_the_search_ends_when_nothing_that_runs_can_win():
 
 
 def test_the_search_ends_after_three_lengths_far_below_the_best():
-    # A reward of 6 a token keeps hope alive to the limit; texts end at every length, and one
-    # more token costs more than 6 (1e-4: -9.2), so each length is 3.2 below the one before.
+    # A reward of 6 a token keeps hope alive to the limit; a token more costs 9.2 (1e-4) and earns
+    # 6, so the text that ends at each length is 3.2 below the one before.
     table = {(1,) * n: {1: 1e-4, 3: 1.0 - 1e-4 - 2e-9} for n in range(200)}
     network = Scripted(table=table, positions=300)
     found = decode(network, FEATURES, rules(beam=2, penalty=6.0))
     assert found.tokens == ()
-    # lengths with 1, 2, ... tokens more score 3.2 less each; three that are 10 below: 4, 5, 6 more
-    assert len(found.widths) == 7
+    assert len(found.widths) == 7  # those of 4, 5 and 6 tokens are 12.8 and more below
 
 
 def test_a_text_that_fills_the_limit_is_cut_and_says_so():
@@ -250,6 +249,24 @@ def test_the_end_is_tried_though_attention_ranks_it_low():
     network = Silent(table=table, vocabulary=30)
     found = decode(network, FEATURES, rules(beam=2, ctc_weight=0.5, start=29, end=29))
     assert found.tokens == ()
+
+
+@pytest.mark.parametrize(("rank", "is_tried"), [(0, True), (2, True), (3, False), (4, False)])
+def test_attention_hands_one_and_a_half_beams_of_tokens_to_ctc(rank, is_tried):
+    # attention ranks 10, 11, 12, 13, 14, ...; CTC hears one of them, and a beam of 2 tries 3
+    class Sure(Scripted):
+        def encode(self, features):
+            heads = super().encode(features)
+            heads["ctc_logits"] = np.zeros((1, self.positions, 30), np.float32)
+            heads["ctc_logits"][:, 0, 10 + rank] = 9.0
+            heads["ctc_logits"][:, 1:, BLANK] = 9.0
+            return heads
+
+    ends = {(token,): {29: 0.99} for token in range(10, 15)}
+    table = {(): {10: 0.3, 11: 0.2, 12: 0.15, 13: 0.1, 14: 0.05, 29: 1e-9}, **ends}
+    network = Sure(table=table, vocabulary=30)
+    wanted = rules(beam=2, ctc_weight=0.5, start=29, end=29)
+    assert (decode(network, FEATURES, wanted).tokens == (10 + rank,)) == is_tried
 
 
 @pytest.mark.parametrize("ctc_weight", [0.0, 0.3])

@@ -78,8 +78,8 @@ def test_espnet_log_mel_is_log_of_librosas_bands_of_torchs_stft(count, fft, hop,
 def test_the_frames_of_long_audio_are_those_of_its_parts():
     samples = speech(2100 * 160)  # more than one block of frames
     whole = features(samples, ESPNET)
-    part = features(samples[2040 * 160 :], ESPNET)
-    np.testing.assert_allclose(whole[2050:2090], part[10:50], atol=1e-6)
+    part = features(samples[2000 * 160 :], ESPNET)
+    np.testing.assert_allclose(whole[2010:2090], part[10:90], atol=1e-6)
 
 
 def kaldi(samples, hop):
