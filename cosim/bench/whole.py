@@ -137,8 +137,12 @@ def whisper_rows(
     loaded = load_model(config)
     facts = facts_of(loaded)
 
+    rules = loaded.decoding
+    if not isinstance(rules, DecodingValues):
+        raise TypeError(f"{loaded.name}: found {type(rules).__name__}, expected Whisper's rules")
+
     def tokens(engine: Any) -> Engine:
-        return lambda features: greedy(engine, features, loaded.decoding).tokens
+        return lambda features: greedy(engine, features, rules).tokens
 
     engines: dict[str, Engine] = {ANCHOR: tokens(torch_engine(loaded))}
     ours = list(recipes)
@@ -149,7 +153,7 @@ def whisper_rows(
     notes = []
     for kind in ("float32", "int8"):
         try:
-            engines[f"ctranslate2_{kind}"] = _ctranslate2(config, loaded.decoding, kind)
+            engines[f"ctranslate2_{kind}"] = _ctranslate2(config, rules, kind)
         except AbsentError as error:
             notes.append(f"ctranslate2_{kind}: {error}")
     inputs = [log_mel(load_utterance(item)) for item in utterances]

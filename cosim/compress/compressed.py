@@ -132,7 +132,7 @@ def zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
 
 
 def _zipped(array: NDArray[Any]) -> int:
-    return len(zlib.compress(np.ascontiguousarray(array).view(np.uint8).reshape(-1), ZLIB_LEVEL))
+    return len(zlib.compress(np.ascontiguousarray(array).data, ZLIB_LEVEL))
 
 
 def _size(name: str, encoding: Encoding) -> TensorSize:

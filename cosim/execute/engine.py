@@ -104,8 +104,10 @@ class ProgramEngine:
         step = self.decoder
         return Saved(past, {name: step.rows(name, past).copy() for name, _ in step.graph.states})
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: object) -> None:
         """Make the caches those that were saved."""
+        if not isinstance(saved, Saved):
+            raise TypeError(f"restore: found {type(saved).__name__}, expected what saved returns")
         step = self.decoder
         for name, rows in saved.caches.items():
             np.copyto(step.rows(name, saved.past), rows)

@@ -85,6 +85,8 @@ class TorchEngine:
         """Return the caches of the `past` tokens so far."""
         return Saved(past, dict(self._caches))
 
-    def restore(self, saved: Saved) -> None:
+    def restore(self, saved: object) -> None:
         """Go on after the tokens that were saved."""
+        if not isinstance(saved, Saved):
+            raise TypeError(f"restore: found {type(saved).__name__}, expected what saved returns")
         self._caches, self._past = dict(saved.caches), saved.past
