@@ -92,19 +92,50 @@ def run_command(
 @click.argument("model", type=_PATH)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Audio length.")
 @click.option("--frames", type=click.IntRange(min=1), help="Feature frames instead of seconds.")
+@click.option("--steps", type=click.IntRange(min=1), default=1, help="Decoding steps.")
+@click.option("--no-zip", is_flag=True, help="Leave out zipped bytes (a minute for 400 M).")
 @_JSON
-def profile_command(model: Path, seconds: float | None, frames: int | None, as_json: bool) -> None:
+def profile_command(
+    model: Path,
+    seconds: float | None,
+    frames: int | None,
+    steps: int,
+    no_zip: bool,
+    as_json: bool,
+) -> None:
     """Count parameters, bytes, MACs and BOPs per module group."""
     from cosim.profile import profile_model  # noqa: PLC0415
-    from cosim.report.terminal import print_profile  # noqa: PLC0415
+    from cosim.report.accounts import print_profile  # noqa: PLC0415
 
     if seconds is not None and frames is not None:
         raise CosimError("--seconds and --frames: found both, expected one")
-    counted = profile_model(model, seconds=seconds, frames=frames)
+    counted = profile_model(
+        model, seconds=seconds, frames=frames, steps=steps, is_zipped=not no_zip
+    )
     if as_json:
-        _echo_table([group.row() for group in counted.rows], counted.total_row())
+        _echo_table(counted.rows(), counted.total_row())
     else:
         print_profile(counted)
+
+
+@main.command("reproduce")
+@click.argument("paper")
+@click.option("--table", help="Only this table of the paper (its own name, or `text`).")
+@click.option("--zipped", is_flag=True, help="Measure zipped sizes of drawn weights (minutes).")
+@_JSON
+def reproduce_command(paper: str, table: str | None, zipped: bool, as_json: bool) -> None:
+    """Print figures of PAPER (000, 001, 002, 003 or 004) beside ours, with a verdict for each."""
+    from cosim.report.accounts import print_reproduction  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
+    from cosim.reproduce import Request, counts, reproduce  # noqa: PLC0415
+
+    with TerminalProgress() as progress:
+        found = reproduce(paper, table=table, request=Request(zipped, progress.note))
+    rows = [row.row() for row in found]
+    if as_json:
+        _echo_table(rows, counts(found))
+    else:
+        print_reproduction(paper, rows, counts(found))
 
 
 @main.command("compress")

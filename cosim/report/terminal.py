@@ -13,7 +13,6 @@ from rich.table import Table
 import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.artefact import Artefact
 from cosim.dispatch import Dispatch
-from cosim.profile import Profile
 from kernels import COMPILE_LISTENERS
 
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""), (1e-3, "m"), (1e-6, "u"))
@@ -105,14 +104,16 @@ class TerminalProgress:
         self.console.print(text, soft_wrap=True)
 
 
-def _console() -> Console:
+def open_console() -> Console:
+    """Return the console of results."""
     # tables keep their natural width; a narrower terminal wraps lines by itself
     return Console(highlight=False, width=400)
 
 
-def _print_table(
+def print_table(
     console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]
 ) -> None:
+    """Print a table under its title: the first column to the left, the others to the right."""
     table = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
@@ -131,7 +132,7 @@ def _points(interval: Sequence[float] | None) -> str:
 
 def print_run(document: Mapping[str, Any], folder: Path) -> None:
     """Print the table of a run: accuracy by engine, then cycles, energy and bandwidth."""
-    console = _console()
+    console = open_console()
     accuracy, totals, model = document["accuracy"], document["totals"], document["model"]
     compression, hardware = document["compression"], document["hardware"]
     console.print(
@@ -142,7 +143,7 @@ def print_run(document: Mapping[str, Any], folder: Path) -> None:
         soft_wrap=True,
     )
     _print_accuracy(console, document["speech"]["name"], accuracy)
-    _print_table(
+    print_table(
         console,
         f"\n{hardware['name']} at {scaled(hardware['clock_hz'], 'Hz')}, all utterances",
         ("layer kind", "cycles", "share", "MACs", "utilisation", "energy", "DRAM"),
@@ -175,7 +176,7 @@ def _print_accuracy(console: Console, speech: str, accuracy: Mapping[str, Any]) 
             soft_wrap=True,
         )
         return
-    _print_table(
+    print_table(
         console,
         f"\n{speech}: WER on {accuracy['utterances']} utterances, "
         f"{accuracy['words']} words "
@@ -241,31 +242,10 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         console.print(line, soft_wrap=True)
 
 
-def print_profile(counted: Profile) -> None:
-    """Print parameters, bytes and work per module group."""
-    console = _console()
-    rows = [group.row() for group in (*counted.rows, counted.total)]
-    _print_table(
-        console,
-        f"one encoder call and one decoding step at {dict(counted.lengths)}",
-        ("module", "parameters", "bytes", "zipped", "MACs", "BOPs (bits x bits)"),
-        (
-            (
-                str(row["module"]),
-                *(scaled(float(str(row[key]))) for key in _PROFILE_KEYS),
-            )
-            for row in rows
-        ),
-    )
-
-
-_PROFILE_KEYS = ("parameters", "size_bytes", "zipped_bytes", "macs", "bops_bayesian_bits")
-
-
 def print_artefact(artefact: Artefact, folder: Path) -> None:
     """Print what a recipe made of a model."""
     done = artefact.compression
-    _console().print(
+    open_console().print(
         f"{artefact.model.name}: {scaled(artefact.model.size_bytes, 'B')} -> "
         f"{scaled(done.size_bytes, 'B')} ({_zipped(done.zipped_bytes)}), "
         f"{done.mean_bits:.2f} bits a weight, {percent(done.sparsity)} zeros\n"
@@ -282,7 +262,7 @@ def _zipped(size: int | None) -> str:
 def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
     """Print the WER of an artefact."""
     worst = sorted(rows, key=lambda row: -int(row["errors"] or 0))[:5]
-    console = _console()
+    console = open_console()
     console.print(
         f"{total['speech']}: "
         f"WER {percent(total['wer'])} on {total['utterances']} utterances, {total['words']} words "
@@ -298,9 +278,9 @@ def print_evaluation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 
 def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
     """Print cycles per layer and the totals; fused work that costs no cycle is only in `--json`."""
-    console = _console()
+    console = open_console()
     shown = [row for row in rows if row["cycles"] or row["dram_read_bytes"]]
-    _print_table(
+    print_table(
         console,
         f"{total['hardware']}: {total['work']}",
         ("layer", "unit", "cycles", "bound", "MACs", "utilisation", "DRAM"),
@@ -322,8 +302,8 @@ def print_simulation(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]
 
 def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print runs side by side, as ratios to the first."""
-    _print_table(
-        _console(),
+    print_table(
+        open_console(),
         "against the first run: ratios below 1 are cheaper",
         ("run", "WER", "difference (95 % interval)", "cycles", "energy", "DRAM", "size"),
         (
@@ -343,7 +323,7 @@ def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
     """Print speed ratios, above 1 ours is faster; then peers, and what was not measured."""
-    console = _console()
+    console = open_console()
     load = ", ".join(f"{value:.2f}" for value in total["load_average"])
     console.print(f"{total['cpu']}, load {load}, {total['rounds']} rounds", soft_wrap=True)
     if "peaks" in total:
@@ -353,7 +333,7 @@ def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> 
             soft_wrap=True,
         )
     clock = "CPU time" if total["threads"] == 1 else "wall time"
-    _print_table(
+    print_table(
         console,
         f"{total['threads']} thread(s), {clock}, sides alternating; above 1 ours is faster",
         (
@@ -389,7 +369,7 @@ def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> 
     ]
     if peers:
         columns = ("case", "peer", "peer vs torch", "ours vs peer", "error")
-        _print_table(console, "\npeers", columns, peers)
+        print_table(console, "\npeers", columns, peers)
     for note in notes_of(rows, total):
         console.print(note, soft_wrap=True)
 
@@ -426,8 +406,8 @@ def interval(found: Sequence[float] | None) -> str:
 def print_dispatch(found: Dispatch, path: Path) -> None:
     """Print how many times each stored form is as fast as dense float weights, by density."""
     densities = sorted({density for row in found.table for density in row.densities})
-    _print_table(
-        _console(),
+    print_table(
+        open_console(),
         f"{found.cpu}: speed relative to dense float weights, by share of weights kept",
         ("form", "activations", "rows", *(f"{density:g}" for density in densities)),
         (
@@ -443,4 +423,4 @@ def print_dispatch(found: Dispatch, path: Path) -> None:
             for row in found.table
         ),
     )
-    _console().print(f"kept in {path}", soft_wrap=True)
+    open_console().print(f"kept in {path}", soft_wrap=True)
