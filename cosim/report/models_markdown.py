@@ -20,36 +20,30 @@ _HEAD = (
 )
 
 
+_PAGE = """# Models
+
+Written by `cosim bench --models --rounds {rounds} --markdown docs/models.md`.
+
+Each model file of `configs/models` at its true size: captured once with a symbolic length,
+verified, executed in fp32 by the kernels on {seconds:g} s of recorded speech, and simulated.
+
+- *difference*: largest difference of any output from torch over torch's largest value; with a
+  decoder its first steps count too.
+- *ratio to torch*: CPU time of torch fp32 over ours for the encoder, one thread, the sides in
+  turns, median of {rounds} rounds; above 1 ours is faster.
+- *cycles*, *utilisation*, *energy*: {seconds:g} s of audio (Whisper: its 30 s window) under recipe
+  `{recipe}` on `{chip}`, {steps} decoding steps where there is a decoder (assumed).
+
+Drawn weights: WER not measured.
+
+{machine}
+"""
+
+
 def models_markdown(rows: Iterable[Row], total: Row) -> str:
     """Return the page as Markdown, a table per family."""
     listed = list(rows)
-    lines = [
-        "# Models",
-        "",
-        f"Written by `cosim bench --models --rounds {total['rounds']} --markdown docs/models.md`.",
-        "",
-        (
-            f"Each model file of `configs/models` at its true size: captured once with a symbolic "
-            f"length, verified, executed in fp32 by the kernels on {total['seconds']:g} s of recorded "
-            "speech, and simulated."
-        ),
-        "",
-        (
-            "- *difference*: largest difference of any output from torch over torch's largest value; "
-            "with a decoder its first steps count too."
-        ),
-        (
-            "- *ratio to torch*: CPU time of torch fp32 over ours for the encoder, one thread, the "
-            f"sides in turns, median of {total['rounds']} rounds; above 1 ours is faster."
-        ),
-        (
-            f"- *cycles*, *utilisation*, *energy*: {total['seconds']:g} s of audio (Whisper: its 30 s "
-            f"window) under recipe `{total['recipe']}` on `{total['chip']}`, {total['steps']} decoding "
-            "steps where there is a decoder (assumed). Drawn weights: WER not measured."
-        ),
-        "",
-        _machine_line(total),
-    ]
+    lines = [_PAGE.format(machine=_machine_line(total), **total).rstrip()]
     for family in dict.fromkeys(str(row.get("family", "")) for row in listed):
         chosen = [row for row in listed if row.get("family", "") == family]
         lines += ["", f"## {family or 'failed'}", "", *_table(chosen)]
