@@ -1,164 +1,16 @@
-from collections.abc import Callable
-
 import pytest
 import small_whisper
 import torch
-import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from op_cases import CASES
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cosim.ir import Op, TensorType, attributes, from_text
-from cosim.ops import ATEN, OPS, AtenCall, UnsupportedCallError, infer, row
+from cosim.ops import ATEN, CUTS, OPS, AtenCall, UnsupportedCallError, infer, row
 from cosim.schedule import schedule
 from hwmodels.workload import Gemm, Transfer, VectorOp
-
-SIZES = st.integers(1, 7)
-Case = tuple[list[tuple[int, ...]], dict[str, object], list[tuple[int, ...]]]
-
-
-def shape_of(function: Callable[..., torch.Tensor], *shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape that torch gives, without computing."""
-    return tuple(function(*(torch.empty(shape, device="meta") for shape in shapes)).shape)
-
-
-# Each case draws operand shapes, attributes, and the result shapes that torch gives.
-
-
-def reshape(draw) -> Case:
-    a, b, c, d = (draw(SIZES) for _ in range(4))
-    source = (a * b, c * d)
-    shape = draw(st.permutations([a, b, c, d]))
-    return [source], {"shape": tuple(shape)}, [shape_of(lambda x: x.reshape(shape), source)]
-
-
-def transpose(draw) -> Case:
-    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
-    order = tuple(draw(st.permutations(range(len(source)))))
-    return [source], {"order": order}, [shape_of(lambda x: x.permute(order), source)]
-
-
-def take(draw) -> Case:
-    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
-    axis = draw(st.integers(0, len(source) - 1))
-    start, stop = sorted(draw(st.tuples(*[st.integers(0, source[axis])] * 2)))
-    result = shape_of(lambda x: torch.ops.aten.slice(x, axis, start, stop), source)
-    return [source], {"axis": axis, "start": start, "stop": stop}, [result]
-
-
-def embedding(draw) -> Case:
-    ids = tuple(draw(st.lists(SIZES, min_size=1, max_size=3)))
-    table = (draw(SIZES), draw(SIZES))
-    return [ids, table], {}, [shape_of(lambda i, w: F.embedding(i.long(), w), ids, table)]
-
-
-def linear(draw) -> Case:
-    rows = draw(st.lists(SIZES, max_size=3))
-    k, n = draw(SIZES), draw(SIZES)
-    shapes = [(*rows, k), (n, k), (n,)][: draw(st.integers(2, 3))]
-    return shapes, {}, [shape_of(F.linear, *shapes)]
-
-
-def conv1d(draw) -> Case:
-    taps = draw(SIZES)
-    stride, padding = draw(st.integers(1, 3)), draw(st.integers(0, 3))
-    x = (draw(SIZES), draw(SIZES), draw(st.integers(max(taps - 2 * padding, 1), 30)))
-    n = draw(SIZES)
-    shapes = [x, (n, x[1], taps), (n,)][: draw(st.integers(2, 3))]
-    result = shape_of(lambda *t: F.conv1d(*t, stride=stride, padding=padding), *shapes)
-    return shapes, {"stride": stride, "padding": padding}, [result]
-
-
-def gelu(draw) -> Case:
-    source = tuple(draw(st.lists(SIZES, max_size=4)))
-    return [source], {}, [shape_of(F.gelu, source)]
-
-
-def layer_norm(draw) -> Case:
-    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
-    last = source[-1:]
-    result = shape_of(lambda x, w, b: F.layer_norm(x, last, w, b), source, last, last)
-    return [source, last, last], {"eps": 1e-5}, [result]
-
-
-def add(draw) -> Case:
-    full = draw(st.lists(SIZES, min_size=1, max_size=4))
-    left = tuple(1 if draw(st.booleans()) else size for size in full)
-    right = tuple(1 if draw(st.booleans()) else size for size in full)
-    right = right[draw(st.integers(0, len(full))) :]
-    shapes = [left, right] if draw(st.booleans()) else [right, left]
-    return shapes, {}, [shape_of(torch.add, *shapes)]
-
-
-def attention(draw) -> Case:
-    heads = tuple(draw(st.lists(SIZES, min_size=1, max_size=2)))
-    t, s, d, e = (draw(SIZES) for _ in range(4))
-    shapes = [(*heads, t, d), (*heads, s, d), (*heads, s, e)]
-    return shapes, {"scale": 0.5}, [shape_of(F.scaled_dot_product_attention, *shapes)]
-
-
-def joined(draw, count: st.SearchStrategy[int]) -> Case:
-    base = draw(st.lists(SIZES, min_size=1, max_size=4))
-    axis = draw(st.integers(0, len(base) - 1))
-    shapes = [(*base[:axis], draw(SIZES), *base[axis + 1 :]) for _ in range(draw(count))]
-    return shapes, {"axis": axis}, [shape_of(lambda *t: torch.cat(t, axis), *shapes)]
-
-
-def concat(draw) -> Case:
-    return joined(draw, st.integers(2, 8))
-
-
-def cache_append(draw) -> Case:
-    return joined(draw, st.just(2))
-
-
-def dynamic_quantize(draw) -> Case:
-    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
-    per = draw(st.sampled_from(["row", "tensor"]))
-    scales = shape_of(lambda x: x.amax(-1), source) if per == "row" else (1,)
-    return [source], {"per": per}, [source, scales]
-
-
-def dynamic_binarize(draw) -> Case:
-    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
-    return [source], {}, [source, shape_of(lambda x: x.amax(-1), source)]
-
-
-def quantized_linear(draw) -> Case:
-    (x, *rest), values, results = linear(draw)
-    return [x, draw(st.sampled_from([x[:-1], (1,)])), *rest], values, results
-
-
-def quantized_conv1d(draw) -> Case:
-    (x, *rest), values, results = conv1d(draw)
-    return [x, (1,), *rest], values, results
-
-
-def quantized_attention(draw) -> Case:
-    (q, k, v), values, results = attention(draw)
-    return [q, q[:-1], k, k[:-1], v, (1,)], values, results
-
-
-CASES = {
-    "reshape": reshape,
-    "transpose": transpose,
-    "slice": take,
-    "embedding": embedding,
-    "linear": linear,
-    "conv1d": conv1d,
-    "gelu": gelu,
-    "layer_norm": layer_norm,
-    "add": add,
-    "attention": attention,
-    "concat": concat,
-    "cache_append": cache_append,
-    "dynamic_quantize": dynamic_quantize,
-    "dynamic_binarize": dynamic_binarize,
-    "quantized_linear": quantized_linear,
-    "quantized_conv1d": quantized_conv1d,
-    "quantized_attention": quantized_attention,
-}
 
 
 @pytest.mark.parametrize("kind", OPS)
@@ -204,6 +56,38 @@ def test_an_unknown_kind_is_refused_with_the_known_ones():
         ("conv1d", [(5, 9), (4, 5, 3)], {"stride": 1, "padding": 0}, "expected 3 axes"),
         ("layer_norm", [(2, 3), (2,), (3,)], {"eps": 1e-5}, "expected shape <3>"),
         ("add", [(2, 3), (2,)], {}, "do not fit"),
+        ("slice", [(4, 3)], {"axis": 1, "start": 0, "stop": 3, "step": 0}, "step is 0"),
+        (
+            "conv1d",
+            [(1, 6, 9), (4, 3, 3)],
+            {"stride": 1, "padding": 0, "groups": 3},
+            "contracts 6 with 9",
+        ),
+        (
+            "conv1d",
+            [(1, 6, 9), (4, 2, 3)],
+            {"stride": 1, "padding": 0, "groups": 3},
+            "4 filters in 3 groups",
+        ),
+        ("conv2d", [(1, 5, 9), (4, 5, 3, 3)], {"stride": 1, "padding": 0}, "expected 4 axes"),
+        ("matmul", [(2, 4, 8), (3, 8, 5)], {}, "leading axes"),
+        ("matmul", [(2, 4, 8), (2, 7, 5)], {}, "contracts 8 with 7"),
+        ("glu", [(4, 3)], {"axis": 1}, "no two halves on axis 1"),
+        ("batch_norm", [(1, 3, 5), (3,), (3,), (5,), (3,)], {"eps": 1e-5}, "expected shape <3>"),
+        ("group_norm", [(1, 4, 5), (4,), (4,)], {"eps": 1e-5, "groups": 3}, "4 channels in 3"),
+        ("pad", [(4,)], {"axis": 0, "before": -1, "after": 0}, "before is -1"),
+        ("repeat", [(4,)], {"axis": 0, "times": 0}, "times is 0"),
+        ("expand", [(4, 3)], {"shape": (4, 5)}, "is no part of"),
+        ("expand", [(4, 3)], {"shape": (3,)}, "is no part of"),
+        ("rel_shift", [(2, 7, 6)], {}, "fewer positions than rows"),
+        ("attention", [(2, 4, 8), (2, 5, 8), (2, 5, 8), (2, 5, 4)], {}, "does not fit <2, 4, 5>"),
+        ("attention", [(2, 4, 8), (2, 5, 8), (2, 5, 8), (3, 4, 5)], {}, "does not fit <2, 4, 5>"),
+        (
+            "attention",
+            [(2, 4, 8), (2, 5, 8), (2, 5, 8), (2, 4, 5)],
+            {"pattern": "local window=1 block=16"},
+            "a pattern and a bias exclude each other",
+        ),
         ("attention", [(2, 4, 8), (3, 5, 8), (3, 5, 8)], {}, "batch and heads differ"),
         ("attention", [(2, 4, 8), (2, 5, 7), (2, 5, 8)], {}, "contracts 8 with 7"),
         ("attention", [(2, 4, 8), (2, 5, 8), (2, 6, 8)], {}, "contracts 5 with 6"),
@@ -231,25 +115,26 @@ def test_operands_that_do_not_fit_are_refused_with_the_op(kind, shapes, values, 
     assert str(caught.value).startswith(f"{kind} %y: ")
 
 
-@pytest.mark.parametrize("target", ATEN)
+@pytest.mark.parametrize("target", [*ATEN, *CUTS])
 def test_aten_target_exists_in_torch(target):
-    name, overload = target.split(".")
-    assert isinstance(getattr(getattr(torch.ops.aten, name), overload), torch._ops.OpOverload)
+    *space, name, overload = target.split(".")
+    packet = getattr(getattr(torch.ops, space[0] if space else "aten"), name)
+    assert isinstance(getattr(packet, overload), torch._ops.OpOverload)
 
 
 @pytest.mark.parametrize(
     ("target", "arguments", "why"),
     [
-        ("conv1d.default", ("%x", "%w", None, [2], [1], [2], 1), "dilation and groups"),
-        ("conv1d.default", ("%x", "%w", None, [2], [1], [1], 3), "dilation and groups"),
-        ("conv1d.default", ("%x", "%w", None, [2, 3]), "expected one integer"),
+        ("conv1d.default", ("%x", "%w", None, [2], [1], [2], 1), "dilation other than 1"),
+        ("conv2d.default", ("%x", "%w", None, [2, 3]), "expected one integer for all axes"),
         ("gelu.default", ("%x", "tanh"), "tanh approximation"),
-        ("slice.Tensor", ("%x", 0, 0, 9, 2), "step 2"),
-        ("add.Tensor", ("%x", 1.5), "operand 1.5 is not a tensor"),
+        ("div.Tensor", ("%x", 0), "division by zero"),
+        ("mul.Tensor", ("%x", None), "operand None is not a tensor"),
         ("add.Tensor", ("%x", "%w", 2), "alpha 2"),
         ("layer_norm.default", ("%x", [8], None, None), "expected weight, bias"),
         ("layer_norm.default", ("%x", [4, 8], "%w", "%b"), "the last axis alone"),
-        ("scaled_dot_product_attention.default", ("%x", "%x", "%x", "%m"), "a mask: not"),
+        ("scaled_dot_product_attention.default", ("%x", "%x", "%x", "%i"), "a mask that is not"),
+        ("cosim.block_attention.default", ("%x", "%x", "%x", "near window=1"), "unknown kind"),
         ("scaled_dot_product_attention.default", ("%x", "%x", "%x", None, 0.1), "dropout: not"),
         ("scaled_dot_product_attention.default", ("%x",) * 3 + (None, 0.0, True), "is_causal"),
         (
@@ -263,7 +148,8 @@ def test_aten_target_exists_in_torch(target):
 )
 def test_arguments_that_no_op_expresses_are_refused_by_name(target, arguments, why):
     kind = TensorType((4, 8), "f32")
-    types = {"%x": kind, "%w": kind, "%b": kind, "%m": kind, "@w": kind}
+    types = {"%x": kind, "%w": kind, "%b": kind, "@w": kind}
+    types["%i"] = TensorType((4, 8), "i64")
     _, read = ATEN[target]
     with pytest.raises(UnsupportedCallError, match=why) as caught:
         read(AtenCall(target, arguments, types, kind))
@@ -280,7 +166,7 @@ def test_a_slice_is_imported_with_the_rows_that_torch_takes(start):
         {"%x": TensorType((7, 2), "f32")},
         TensorType(tuple(taken.shape), "f32"),
     )
-    inputs, values = ATEN["slice.Tensor"][1](call)
+    inputs, values, _ = ATEN["slice.Tensor"][1](call)
     assert inputs == ("%x",)
     assert torch.equal(x[values["start"] : values["stop"]], taken)
 
