@@ -2,21 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-import cosim.guard  # noqa: F401 (stops at a foreign kernels package)
 from cosim.execute.fusion import Tail, tails
-from cosim.ir import Graph, Op, Program, is_constant
-from kernels import panels
-from kernels.encodings import Encoding, decode
-from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
+from cosim.execute.layout import Array, memory_order, rows_in
+from cosim.execute.weights import Weights
+from cosim.expr import Dim
+from cosim.ir import Graph, Op, is_constant
 
-Array = NDArray[Any]  # the verifier settles dtypes, per value
 Call = Callable[[list[Array], int], object]
 
+VIEWS = ("reshape", "transpose", "slice", "expand", "rel_shift")
+"""Ops whose result may lie in the memory of their operand."""
 _DTYPES = {
     "f32": np.float32,
     "i8": np.int8,
@@ -43,49 +41,6 @@ class KernelChoice:
 
 
 @dataclass
-class Weights:
-    """Constants of a program as their kernels read them; shared by all plans and threads.
-
-    `speeds` say when a sparse kernel pays. Encoded payloads are read when a constant is first
-    prepared and not kept.
-    """
-
-    program: Program
-    encodings: Mapping[str, Encoding]
-    speeds: Sequence[Speed] = DEFAULT_BREAK_EVEN
-    prepared: dict[tuple[str, str, int], panels.LinearPanel] = field(default_factory=dict)
-    decoded: dict[str, Array] = field(default_factory=dict)
-
-    def panel(self, name: str, *, rows: int, activation: str, taps: int = 1) -> panels.LinearPanel:
-        """Return constant `name` laid out for products with `rows` activation rows."""
-        key = (name, activation, rows)
-        if key not in self.prepared:
-            made = [panel for (other, _, _), panel in self.prepared.items() if other == name]
-            self.prepared[key] = panels.prepare_linear(
-                self.encodings[name],
-                rows=rows,
-                activation=activation,
-                kernel_size=taps,
-                share=made,
-                table=self.speeds,
-            )
-        return self.prepared[key]
-
-    def table(self, name: str) -> panels.LinearPanel:
-        """Return a panel of `name` for gathering rows: one that a product uses, if there is."""
-        for (constant, _, _), panel in self.prepared.items():
-            if constant == name:
-                return panel
-        return self.panel(name, rows=1, activation="f32")
-
-    def array(self, name: str) -> Array:
-        """Return a constant as plain float32, for vectors and position tables."""
-        if name not in self.decoded:
-            self.decoded[name] = np.ascontiguousarray(decode(self.encodings[name]))
-        return self.decoded[name]
-
-
-@dataclass
 class Builder:
     """What is known while a plan is made."""
 
@@ -99,11 +54,13 @@ class Builder:
     kernels: list[KernelChoice] = field(default_factory=list)
     open: set[str] = field(default_factory=set)  # values whose shape depends on the open length
     free: dict[int, list[Array]] = field(default_factory=dict)
-    owned: dict[str, Array] = field(default_factory=dict)
-    roots: dict[str, str] = field(default_factory=dict)
+    ending: dict[int, list[Array]] = field(default_factory=dict)  # by the op that reads them last
+    position: int = 0  # of the op that is being planned
     last_use: dict[str, int] = field(default_factory=dict)
     tails: Mapping[str, Tail] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)  # results that an earlier call writes too
+    copies: dict[tuple[str, tuple[int, ...]], Array] = field(default_factory=dict)
+    sizes: dict[int, int] = field(default_factory=dict)  # of the expressions met, by identity
 
     def __post_init__(self) -> None:
         self.tails = tails(self.graph)
@@ -111,9 +68,7 @@ class Builder:
         self.capacity = min(rooms) if rooms else 0
         grown = [name for name in self.graph.symbols if name not in self.bindings]
         self.symbol = grown[0] if grown else ""
-        for position, op in enumerate(self.graph.ops):
-            for name in op.inputs:
-                self.last_use[name] = position
+        self.last_use = _last_uses(self.graph)
         for name in self.graph.inputs:
             kind = self.graph.types[name]
             given = self.given.get(name[1:])
@@ -133,32 +88,36 @@ class Builder:
         rest = tuple(size for i, size in enumerate(one) if i != axis)
         return np.moveaxis(np.zeros((capacity, *rest), _DTYPES[kind.dtype]), 0, axis)
 
-    def put(self, name: str, value: Array, source: str | None = None) -> int:
-        """Give a value its array; `source` names the value whose memory it shares."""
+    def put(self, name: str, value: Array) -> int:
+        """Give a value its array and return its slot."""
         self.slots[name] = len(self.values)
         self.values.append(value)
-        root = self.roots.get(source, source) if source is not None else name
-        self.roots[name] = root
-        self.last_use[root] = max(self.last_use.get(root, -1), self.last_use.get(name, -1))
-        if source in self.open:
-            self.open.add(name)
         return self.slots[name]
 
     def get(self, name: str) -> Array:
         """Return a value or a plain constant."""
         return self.weights.array(name) if is_constant(name) else self.values[self.slots[name]]
 
+    def fixed(self, name: str) -> Array:
+        """Return a value that stays where it is; ValueError for one of open length."""
+        if name in self.open:
+            raise ValueError(f"{self.graph.name}: {name}: the open length {self.symbol} ends here")
+        return self.get(name)
+
+    def size(self, dim: Dim) -> int:
+        """Return a length; the open one counts as its largest."""
+        if isinstance(dim, int):
+            return dim
+        if id(dim) not in self.sizes:
+            bindings = {**self.bindings, self.symbol: self.capacity - 1}
+            self.sizes[id(dim)] = dim.evaluate(bindings)
+        return self.sizes[id(dim)]
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the bound shape; an open length counts as its largest."""
-        bindings = self.bindings
-        if self.symbol:
-            bindings = {**bindings, self.symbol: self.capacity - 1}
-        kind = (
-            self.weights.program.constants[name].type
-            if is_constant(name)
-            else (self.graph.types[name])
-        )
-        return kind.bind(bindings)
+        if is_constant(name):
+            return tuple(map(self.size, self.weights.program.constants[name].type.shape))
+        return tuple(map(self.size, self.graph.types[name].shape))
 
     def held(self, name: str) -> tuple[int, ...]:
         """Return the shape in memory: as bound, but rows of signs are packed in bytes."""
@@ -166,72 +125,79 @@ class Builder:
         is_packed = not is_constant(name) and self.graph.types[name].dtype == "i1"
         return (*shape[:-1], -(-shape[-1] // 8)) if is_packed else shape
 
-    def new(self, name: str, memory: tuple[int, ...] | None = None) -> Array:
-        """Return a buffer for a value, shaped `memory` if its memory order is another one."""
-        dtype = np.dtype(_DTYPES[self.graph.types[name].dtype])
-        shape = self.held(name) if memory is None else memory
-        size = int(np.prod(shape)) * dtype.itemsize
+    def buffer(self, shape: Sequence[int], dtype: str = "f32", *, until: int = -1) -> Array:
+        """Return memory that is free again behind op `until`, or behind the one being planned."""
+        kind = np.dtype(_DTYPES[dtype])
+        size = int(np.prod(shape)) * kind.itemsize
         pool = self.free.get(size)
         raw = pool.pop() if pool else np.empty(size, np.uint8)
-        self.owned[name] = raw
-        return raw.view(dtype).reshape(shape)
+        self.ending.setdefault(max(until, self.position), []).append(raw)
+        return raw.view(kind).reshape(shape)
 
-    def new_like(self, name: str, model: Array) -> Array:
-        """Return a buffer for a value in the memory order of `model`, of the same shape."""
-        order = memory_order(model)
-        memory = self.new(name, tuple(model.shape[axis] for axis in order))
-        return memory.transpose(np.argsort(order))
+    def new(self, name: str, order: Sequence[int] | None = None) -> Array:
+        """Return a buffer for a value, its axes in memory in `order` (else as they are)."""
+        shape = self.held(name)
+        axes = tuple(range(len(shape))) if order is None else tuple(order)
+        memory = self.buffer(
+            [shape[axis] for axis in axes],
+            self.graph.types[name].dtype,
+            until=self.last_use.get(name, -1),
+        )
+        return memory.transpose(np.argsort(axes))
 
-    def release_after(self, position: int, op: Op) -> None:
-        """Give back the buffers that nobody reads after `position`."""
-        kept = {self.roots[value] for _, value in self.graph.outputs if value in self.roots}
-        for name in (*op.inputs, *op.outputs):
-            root = self.roots.get(name, "")
-            if root in self.owned and root not in kept and self.last_use[root] <= position:
-                ahead = max(self._view_uses(root), default=-1)
-                if ahead <= position:
-                    raw = self.owned.pop(root)
-                    self.free.setdefault(raw.nbytes, []).append(raw)
+    def rows(self, name: str, order: Sequence[int] | None = None) -> Array:
+        """Return a fixed value, its axes in `order`, as [rows, last axis]; copied where it must be.
 
-    def _view_uses(self, root: str) -> list[int]:
-        """Return last uses of all values, planned or not yet, that share the memory of `root`."""
-        shared = {root}
-        uses = [self.last_use.get(root, -1)]
-        for op in self.graph.ops:
-            if op.kind in ("reshape", "transpose", "slice") and op.inputs[0] in shared:
-                shared.add(op.outputs[0])
-                uses.append(self.last_use.get(op.outputs[0], -1))
-        kept = {value for _, value in self.graph.outputs}
-        return [*uses, len(self.graph.ops)] if shared & kept else uses
+        A copy is made once for all readers.
+        """
+        value = self.fixed(name)
+        axes = tuple(range(value.ndim)) if order is None else tuple(order)
+        found = rows_in(value, axes)
+        return self.copied(name, axes) if found is None else found
+
+    def packed(self, name: str, last: int = -1) -> Array:
+        """Return a fixed value with a unit stride along axis `last`, copied where it must be."""
+        value = self.fixed(name)
+        axis = last % value.ndim
+        if value.shape[axis] == 1 or value.strides[axis] == value.itemsize:
+            return value
+        axes = (*(i for i in range(value.ndim) if i != axis), axis)
+        copy = self.copied(name, axes).reshape([value.shape[i] for i in axes])
+        return copy.transpose(np.argsort(axes))
+
+    def copied(self, name: str, axes: tuple[int, ...]) -> Array:
+        """Return rows of a value with its axes in that order, which a call fills."""
+        if (name, axes) not in self.copies:
+            source = self.get(name).transpose(axes)
+            dtype = "f32" if is_constant(name) else self.graph.types[name].dtype
+            copy = self.buffer(source.shape, dtype, until=self.last_use.get(name, -1))
+            self.calls.append(lambda _values, _past: np.copyto(copy, source))
+            self.copies[name, axes] = copy.reshape(-1, copy.shape[-1])
+        return self.copies[name, axes]
+
+    def release(self) -> None:
+        """Give back the buffers that nobody reads behind the op that was planned."""
+        for raw in self.ending.pop(self.position, ()):
+            self.free.setdefault(raw.nbytes, []).append(raw)
+        self.position += 1
 
     def choose(self, op: Op, kernel: str, reason: str, *, is_fallback: bool = False) -> None:
         """Record which kernel an op runs on."""
         name = self.graph.name
         self.kernels.append(KernelChoice(name, op.scope, op.kind, kernel, reason, is_fallback))
 
-    def rows(self, name: str) -> Array:
-        """Return a fixed value as [rows, last axis]; a call copies it where no view can."""
-        value = self.get(name)
-        shape = (-1, value.shape[-1])
-        flat = value.reshape(shape)
-        if not np.shares_memory(flat, value):
-            self.calls.append(lambda _values, _past: np.copyto(flat, value.reshape(shape)))
-        return flat
+
+def _last_uses(graph: Graph) -> dict[str, int]:
+    """Return the op that reads each value last, itself or through views; outputs outlast all."""
+    found = {value: len(graph.ops) for _, value in graph.outputs}
+    for position in range(len(graph.ops) - 1, -1, -1):
+        op = graph.ops[position]
+        for name in op.inputs:
+            found[name] = max(found.get(name, -1), position)
+        if op.kind in VIEWS:
+            source = op.inputs[0]
+            found[source] = max(found[source], found.get(op.outputs[0], -1))
+    return found
 
 
-def memory_order(value: Array) -> tuple[int, ...]:
-    """Return the axes from the outermost in memory to the innermost; those of length 1 first."""
-
-    def place(axis: int) -> tuple[int, int]:
-        return (-value.strides[axis] if value.shape[axis] > 1 else -(1 << 62), axis)
-
-    return tuple(sorted(range(value.ndim), key=place))
-
-
-def memory_rows(value: Array) -> Array:
-    """Return a 2-D view in memory order; ValueError when the memory has gaps."""
-    ordered = value.transpose(memory_order(value))
-    rows = ordered.reshape(-1, ordered.shape[-1])
-    if rows.size and not np.shares_memory(rows, value):
-        raise ValueError(f"memory with gaps: shape {value.shape}, strides {value.strides}")
-    return rows
+__all__ = ["VIEWS", "Array", "Builder", "Call", "KernelChoice", "Weights", "memory_order"]

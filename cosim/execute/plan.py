@@ -67,10 +67,10 @@ def plan(
     """
     graph = weights.program.graph(graph_name)
     builder = Builder(weights, graph, dict(bindings), dict(inputs or {}))
-    for position, op in enumerate(graph.ops):
+    for op in graph.ops:
         if op.outputs[0] not in builder.done:
             EMITTERS[op.kind](builder, op)
-        builder.release_after(position, op)
+        builder.release()
     return Plan(
         graph, builder.slots, builder.values, builder.calls, tuple(builder.kernels), builder.symbol
     )
