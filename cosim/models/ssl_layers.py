@@ -148,7 +148,7 @@ class GatedAttention(SelfAttention):
         projected = self.gru_rel_pos_linear(self.split(x))
         sums = projected.view(1, self.heads, x.shape[1], 2, GATES // 2).sum(-1)
         gates = torch.sigmoid(sums)
-        update, reset = gates[:, :, :, :1], gates[:, :, :, 1:]
+        update, reset = gates[..., :1], gates[..., 1:]
         return update * (reset * self.gru_rel_pos_const - 1.0) + 2.0
 
 
