@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -12,12 +12,15 @@ from cosim import dispatch
 from cosim.artefact import Artefact
 from cosim.artefact import load as load_artefact
 from cosim.errors import CosimError
-from cosim.execute import ProgramEngine, Weights, fallbacks
-from cosim.speech.decoding import Engine, Tokenizer, greedy
-from cosim.speech.features import WINDOW_S, log_mel
+from cosim.execute import KernelChoice, ProgramEngine, Weights, fallbacks
+from cosim.models import AttentionRules, Decoding
+from cosim.speech.decoding import decode
+from cosim.speech.engine import Engine
+from cosim.speech.features import WINDOW_S, features
 from cosim.speech.manifest import FORMATS, SpeechConfig, Utterance
 from cosim.speech.normalize import normalizer
 from cosim.speech.selection import Speech, load_utterance, select
+from cosim.speech.tokens import text_of
 from cosim.speech.wer import (
     UtteranceErrors,
     WerResult,
@@ -28,8 +31,14 @@ from cosim.speech.wer import (
 )
 
 EngineMaker = Callable[[], Engine]
-# Which normaliser a family's published figures use.
+# Which normaliser a family's published figures use; `basic` where none is named.
 NORMALIZERS: Mapping[str, str] = {"whisper": "whisper_english"}
+DRAWN_TOKENS_PER_SECOND = 4
+"""Decoding steps of drawn weights, which never end by themselves: `assumed`, about the pieces of
+a 5,000-piece vocabulary in a second of read English."""
+REPORTED_S = 10.0
+"""Length of the utterance for which results say which kernels were chosen."""
+UNMEASURED = "not measured: "
 # The longest audio of families with a window, known before a model is loaded.
 WINDOWS_S: Mapping[str, float] = {"whisper": WINDOW_S}
 
@@ -51,7 +60,8 @@ class Progress(Protocol):
 class Transcript:
     """What one engine heard in one utterance.
 
-    `steps` counts calls of the decoder; `hit_limit` says that decoding stopped for lack of room.
+    `steps` counts calls of the decoder, `widths` those at each position from 0 (a beam takes
+    several); `hit_limit` says that decoding stopped for lack of room.
     """
 
     id: str
@@ -62,12 +72,14 @@ class Transcript:
     tokens: tuple[int, ...]
     steps: int
     hit_limit: bool
+    widths: tuple[int, ...] = ()
 
     @classmethod
     def from_row(cls, row: Mapping[str, object]) -> "Transcript":
         """Return the transcript that `row` kept."""
         values = {field.name: row[field.name] for field in fields(cls)}
-        values["tokens"] = tuple(row["tokens"])  # type: ignore[arg-type]
+        for key in ("tokens", "widths"):
+            values[key] = tuple(row[key])  # type: ignore[arg-type]
         return cls(**values)  # type: ignore[arg-type]
 
     def row(self) -> dict[str, object]:
@@ -90,10 +102,39 @@ def speech_at(path: Path, *, limit: int | None = None) -> SpeechConfig:
     raise CosimError(f"--speech {path}: {found}, expected {FORMATS}")
 
 
+def normalizer_of(family: str) -> str:
+    """Return the name of the normaliser that a family's figures use."""
+    return NORMALIZERS.get(family, "basic")
+
+
+def unmeasured(artefact: Artefact) -> str:
+    """Return why the WER of an artefact cannot be measured; empty where it can."""
+    if artefact.model.is_random:
+        return f"{UNMEASURED}the weights are drawn, not trained"
+    if artefact.tokens is None:
+        return f"{UNMEASURED}the model has no token list, so it writes no text"
+    return ""
+
+
+def _rules(artefact: Artefact, seconds: float) -> Decoding:
+    """Return the model's decoding; greedy with a fixed number of steps for drawn weights."""
+    rules = artefact.model.decoding
+    if artefact.model.is_random and isinstance(rules, AttentionRules):
+        steps = max(1, round(DRAWN_TOKENS_PER_SECOND * seconds))
+        return replace(rules, beam=1, ctc_weight=0.0, max_tokens=min(rules.max_tokens, steps))
+    return rules
+
+
 def program_engines(artefact: Artefact) -> Callable[[], ProgramEngine]:
     """Return a maker of engines that execute the program; they share prepared weights."""
     weights = Weights(artefact.program, artefact.encodings, dispatch.speeds())
-    return lambda: ProgramEngine(weights, frames=artefact.model.frames)
+    return lambda: ProgramEngine(weights)
+
+
+def kernels_of(artefact: Artefact, engine: ProgramEngine) -> tuple[KernelChoice, ...]:
+    """Return which kernel executes each op of an utterance as long as `REPORTED_S`."""
+    engine.prepare(artefact.model.length(REPORTED_S))
+    return engine.kernels
 
 
 def transcribe(
@@ -114,23 +155,25 @@ def transcribe(
     waiting = [utterance for utterance in speech.utterances if utterance.id not in found]
     local = threading.local()
     lock = threading.Lock()
-    tokenizer = Tokenizer(artefact.tokenizer)
+    write = text_of(artefact.tokens) if artefact.tokens is not None else None
 
     def work(utterance: Utterance) -> None:
         if not hasattr(local, "engine"):
             with lock:  # weights are prepared once
                 local.engine = make_engine()
         audio = load_utterance(utterance)
-        heard = greedy(local.engine, log_mel(audio, artefact.model.mels), artefact.model.decoding)
+        rules = _rules(artefact, utterance.duration_s or 0.0)
+        heard = decode(local.engine, features(audio, artefact.model.front), rules)
         transcript = Transcript(
             utterance.id,
-            tokenizer.decode(heard.tokens),
+            write(heard.tokens) if write is not None else "",
             utterance.text,
             utterance.speaker,
             utterance.duration_s or 0.0,
             heard.tokens,
             heard.steps,
             heard.hit_limit,
+            heard.widths or (1,) * heard.steps,
         )
         with lock:
             found[utterance.id] = transcript
@@ -215,11 +258,13 @@ def evaluate_artefact(
     if normalizer_name is not None:
         normalizer(normalizer_name)  # an unknown name is told before any work
     artefact = load_artefact(artefact_folder)
-    name = normalizer_name or NORMALIZERS[artefact.model.family]
+    name = normalizer_name or normalizer_of(artefact.model.family)
+    if reason := unmeasured(artefact):
+        raise CosimError(f"{artefact_folder}: WER {reason}")
     checked = select(
         speech_at(speech, limit=limit),
         keep_going=keep_going,
-        max_seconds=artefact.model.window_s,
+        max_seconds=artefact.model.max_seconds,
         progress=progress.note,
     )
     progress.stage("transcribing", len(checked.utterances))
@@ -249,6 +294,6 @@ def evaluate_artefact(
         "hit_limit": sum(item.hit_limit for item in heard),
         "skipped": len(checked.skipped),
         "program_hash": artefact.program.hash,
-        "warnings": [*checked.warnings, *fallbacks(make_engine().kernels)],
+        "warnings": [*checked.warnings, *fallbacks(kernels_of(artefact, make_engine()))],
     }
     return rows, summary

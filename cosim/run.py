@@ -15,20 +15,23 @@ from cosim.artefact import Artefact, ModelFacts, build, facts_of
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe
 from cosim.evaluate import (
-    NORMALIZERS,
+    DRAWN_TOKENS_PER_SECOND,
     WINDOWS_S,
     EngineMaker,
     Measured,
     Progress,
     Transcript,
     difference_interval,
+    kernels_of,
     measure,
+    normalizer_of,
     program_engines,
     transcribe,
+    unmeasured,
 )
 from cosim.execute import KernelChoice, ProgramEngine, fallbacks
 from cosim.experiment import Experiment
-from cosim.models import LoadedModel, load
+from cosim.models import AttentionRules, LoadedModel, load
 from cosim.results import SCHEMA, RunFolder, config_hash, now, read_rows, versions, write_rows
 from cosim.simulate import SpeechRun, check_chip, simulate_speech
 from cosim.speech.normalize import normalizer
@@ -49,7 +52,7 @@ class Engines:
     def kernels(self) -> tuple[KernelChoice, ...]:
         """Which kernel executes each op of the recipe's program."""
         make = list(self.makers.values())[-1]
-        return cast("ProgramEngine", make()).kernels
+        return kernels_of(self.artefact, cast("ProgramEngine", make()))
 
 
 def default_folder(experiment: Experiment) -> Path:
@@ -107,7 +110,8 @@ def run(
     document = _document(experiment, engines, speech, heard, simulated, seconds)
     write_rows(folder / "layers.jsonl", simulated.layer_rows())
     write_rows(folder / "utterances.jsonl", _utterance_rows(heard, simulated))
-    _write_trn(folder, heard, NORMALIZERS[engines.artefact.model.family])
+    if not unmeasured(engines.artefact):
+        _write_trn(folder, heard, normalizer_of(engines.artefact.model.family))
     place.close(document)
     return document
 
@@ -178,10 +182,14 @@ def _document(
 ) -> dict[str, object]:
     """Return `run.json` (schema in DESIGN: keys are added, never renamed)."""
     artefact, kernels = engines.artefact, engines.kernels
-    name = NORMALIZERS[artefact.model.family]
-    measured = {engine: measure(items, name) for engine, items in heard.items()}
-    final = list(measured)[-1]
-    accuracy = _accuracy(measured, heard, final, experiment.seed)
+    name = normalizer_of(artefact.model.family)
+    final = list(heard)[-1]
+    reason = unmeasured(artefact)
+    if reason:
+        accuracy = _no_accuracy(heard, final, reason)
+    else:
+        measured = {engine: measure(items, name) for engine, items in heard.items()}
+        accuracy = _accuracy(measured, heard, final, experiment.seed)
     accuracy["normalizer_name"] = name
     accuracy["skipped"] = list(speech.skipped)
     model = artefact.model
@@ -205,7 +213,7 @@ def _document(
             "size_bytes": model.size_bytes,
             "zipped_bytes": model.zipped_bytes,
             "macs_per_second_of_audio": simulated.macs_per_second_of_audio,
-            "window": f"{model.window_s:g} s: shorter audio is padded with silence to it",
+            "window": _window(model),
         },
         "compression": {
             "recipe": artefact.compression.recipe,
@@ -219,6 +227,7 @@ def _document(
         "not_simulated": list(simulated.not_simulated),
         "warnings": [
             *speech.warnings,
+            *_model_warnings(model),
             *artefact.compression.notes,
             *fallbacks(kernels),
             *simulated.warnings,
@@ -228,6 +237,59 @@ def _document(
         "wall_seconds": {
             key: round(seconds[key], 3) for key in ("compress", "lower", "execute", "simulate")
         },
+    }
+
+
+def _window(model: ModelFacts) -> str:
+    seconds = model.front.window_s
+    if seconds is None:
+        return "none: every utterance is encoded at its own length"
+    return f"{seconds:g} s: shorter audio is padded with silence to it"
+
+
+def _model_warnings(model: ModelFacts) -> list[str]:
+    """Say what of the model is assumed."""
+    found = []
+    if model.is_random:
+        found.append(f"{model.name}: weights are drawn from a distribution; WER is not measured")
+    if model.is_random and isinstance(model.decoding, AttentionRules):
+        found.append(
+            f"decoding steps of drawn weights are assumed: {DRAWN_TOKENS_PER_SECOND} per second"
+        )
+    if model.front.zeros:
+        found.append(f"{model.front.zeros} pitch dimensions of the input are zero (assumed)")
+    return found
+
+
+def _no_accuracy(
+    heard: Mapping[str, Sequence[Transcript]], final: str, reason: str
+) -> dict[str, object]:
+    """Return the keys of `_accuracy` where there is nothing to compare with a reference."""
+    absent = dict.fromkeys(
+        ("wer", "cer", "substitutions", "insertions", "deletions", "words", "normalizer")
+    )
+    same = {
+        name: sum(a.tokens == b.tokens for a, b in zip(items, heard[BASELINE], strict=True))
+        for name, items in heard.items()
+    }
+    return {
+        **absent,
+        "utterances": len(heard[final]),
+        "note": reason,
+        "hit_limit": sum(item.hit_limit for item in heard[final]),
+        "baseline": {"wer": None, "engine": BASELINE},
+        "wer_difference_interval": None,
+        "engines": [
+            {
+                "engine": name,
+                "wer": None,
+                "substitutions": None,
+                "insertions": None,
+                "deletions": None,
+                "same_text_as_baseline": same[name] / len(heard[name]),
+            }
+            for name in heard
+        ],
     }
 
 

@@ -11,7 +11,7 @@ from cosim.artefact import load as load_artefact
 from cosim.chip import Chip, load_chip
 from cosim.config import resolve
 from cosim.errors import CosimError
-from cosim.evaluate import Transcript
+from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.gemm_list import gemms_from_csv
@@ -26,27 +26,33 @@ class Caller:
     """The calls of one artefact as workloads; each distinct call is scheduled once."""
 
     artefact: Artefact
-    workloads: dict[tuple[str, int], Workload] = field(default_factory=dict)
+    workloads: dict[tuple[str, int, int], Workload] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.patterns = zero_patterns(self.artefact.encodings)
 
-    def workload(self, graph: str, past: int) -> Workload:
-        """Return the work of one call over the model's window."""
-        if (graph, past) not in self.workloads:
-            artefact = self.artefact
-            lengths = graph_lengths(artefact.program, artefact.model.frames, past)
-            self.workloads[graph, past] = schedule(
-                artefact.program, graph, bindings=lengths[graph], patterns=self.patterns
+    def workload(self, graph: str, length: int, past: int) -> Workload:
+        """Return the work of one call for an encoder input of `length`."""
+        if (graph, length, past) not in self.workloads:
+            program = self.artefact.program
+            lengths = graph_lengths(program, length, past)
+            self.workloads[graph, length, past] = schedule(
+                program, graph, bindings=lengths[graph], patterns=self.patterns
             )
-        return self.workloads[graph, past]
+        return self.workloads[graph, length, past]
 
-    def utterance(self, steps: int) -> list[Workload]:
-        """Return one encoder call and `steps` calls of the decoder."""
-        return [
-            self.workload("encoder", 0),
-            *(self.workload("step", past) for past in range(steps)),
+    def utterance(self, seconds: float, widths: Sequence[int]) -> list[Workload]:
+        """Return one encoder call over that much audio, and calls of the decoder.
+
+        `widths` says how many calls there are at each position from 0.
+        """
+        length = self.artefact.model.length(seconds)
+        steps = [
+            self.workload("step", length, past)
+            for past, width in enumerate(widths)
+            for _ in range(width)
         ]
+        return [self.workload("encoder", length, 0), *steps]
 
 
 @dataclass(frozen=True)
@@ -167,10 +173,15 @@ def _by_kind(stats: RunStats) -> list[dict[str, object]]:
     return sorted(rows, key=lambda item: -int(str(item["cycles"])))
 
 
+def has_decoder(artefact: Artefact) -> bool:
+    """Return whether the program decodes token by token."""
+    return "step" in artefact.program.graph_names
+
+
 def check_chip(artefact: Artefact, chip: Chip) -> None:
     """Raise CosimError listing every op of the program that the chip supports nowhere."""
     problems: list[str] = []
-    for workload in Caller(artefact).utterance(1):
+    for workload in Caller(artefact).utterance(1.0, [1] if has_decoder(artefact) else []):
         try:
             require_supported(workload, chip.architecture)
         except ValueError as error:
@@ -189,7 +200,8 @@ def simulate_speech(
     caller, reuse = Caller(artefact), Reuse()
     found: list[RunStats] = []
     for transcript in transcripts:
-        found.append(_simulate(caller.utterance(transcript.steps), chip, transcript.id, reuse))
+        calls = caller.utterance(transcript.duration_s, transcript.widths)
+        found.append(simulate_workloads(calls, chip, transcript.id, reuse))
         advance()
     return SpeechRun(
         chip,
@@ -201,7 +213,9 @@ def simulate_speech(
     )
 
 
-def _simulate(calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None) -> RunStats:
+def simulate_workloads(
+    calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None = None
+) -> RunStats:
     """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do."""
     try:
         found = simulate_calls(
@@ -228,22 +242,29 @@ def simulate_any(
 ) -> tuple[list[Mapping[str, object]], dict[str, object]]:
     """Return rows per layer and totals of an artefact folder, a model file or a GEMM list.
 
-    A model with a decoder takes `steps` decoding steps. `seconds` says how much of the window is
-    speech (for the real-time factor); work is that of the whole window.
+    A model with a decoder takes `steps` decoding steps. `seconds` of audio (default: the window,
+    or 10 s without one) are padded to the model's window where it has one, so that there they
+    count for the real-time factor alone.
     """
     chip = load_chip(hardware, energy)
     if what.suffix == ".csv":
         calls, name = [_gemm_list(what)], what.name
     else:
-        artefact = load_artefact(what) if what.is_dir() else build_from(resolve(str(what)), recipe)
-        window_s = artefact.model.window_s
-        if seconds is not None and seconds > window_s:
+        artefact = (
+            load_artefact(what)
+            if what.is_dir()
+            else build_from(resolve(str(what)), recipe, is_zipped=False)
+        )
+        window_s = artefact.model.max_seconds
+        if seconds is not None and window_s is not None and seconds > window_s:
             raise CosimError(f"--seconds: found {seconds:g}, expected at most {window_s:g}")
-        seconds = seconds or window_s
+        seconds = seconds or window_s or REPORTED_S
         check_chip(artefact, chip)
-        calls = Caller(artefact).utterance(steps)
-        name = f"{artefact.model.name} ({artefact.compression.recipe}), {steps} decoding steps"
-    stats = _simulate(calls, chip, name, Reuse() if reuse else None)
+        taken = steps if has_decoder(artefact) else 0
+        calls = Caller(artefact).utterance(seconds, [1] * taken)
+        name = f"{artefact.model.name} ({artefact.compression.recipe}), {seconds:g} s"
+        name += f", {taken} decoding steps" if taken else ""
+    stats = simulate_workloads(calls, chip, name, Reuse() if reuse else None)
     total = totals_of(stats) | {
         "hardware": chip.name,
         "work": name,

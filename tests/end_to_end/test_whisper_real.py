@@ -107,7 +107,7 @@ def test_encoder_and_first_logits_agree_with_torch(prompts, loaded, artefacts):
         theirs.encode(features)
         ours.encode(features)
         for name, _ in ours.encoder.graph.outputs:
-            expected = theirs.cross[name].numpy()
+            expected = theirs.handed[name].numpy()
             assert np.abs(ours.encoder.output(name) - expected).max() <= 1e-3, name
         for past, token in enumerate((*loaded.decoding.prompt, *tokens)[:20]):
             difference = np.abs(ours.step(token, past) - theirs.step(token, past)).max()
@@ -127,7 +127,7 @@ def test_an_engine_hears_the_same_twice(prompts, loaded, artefacts, name):
 def test_array_cycles_of_every_product_are_the_closed_form(artefacts, name):
     chip = load_chip(configs_root() / "hardware" / f"{name}.yaml")
     array = chip.architecture.array
-    calls = Caller(artefacts["w8a8"]).utterance(3)
+    calls = Caller(artefacts["w8a8"]).utterance(30.0, [1, 1, 1])
     found = simulate_calls(calls, chip.architecture, technology=chip.technology, energy=chip.energy)
     checked = 0
     for call, stats in zip(calls, found, strict=True):
