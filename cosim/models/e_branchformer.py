@@ -1,10 +1,45 @@
 """E-Branchformer encoder (Kim et al. 2023) as ESPnet has it."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
+from cosim.models import LoadedModel, ModelConfig, model
+from cosim.models.branchformer import GatedEncoderDimensions
 from cosim.models.espnet_attention import RelativeAttention
+from cosim.models.espnet_dimensions import Dimensions, Size, odd
+from cosim.models.espnet_encoder import Encoder, RelativeEncoder
+from cosim.models.espnet_family import Family, load_espnet
 from cosim.models.espnet_layers import FeedForward, GatingMlp, depthwise, layer_norm
+from cosim.models.espnet_settings import (
+    LEGACY,
+    NO_INNER_CTC,
+    SHARED_SIZES,
+    WITHOUT_EFFECT,
+    Key,
+    Settings,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EBranchformerEncoderDimensions(GatedEncoderDimensions):
+    """Sizes of an E-Branchformer encoder; `merge_taps` is the kernel behind the branches."""
+
+    hidden: Size
+    merge_taps: Size = 3
+    is_macaron: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        odd("merge_taps", self.merge_taps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EBranchformerDimensions(Dimensions):
+    """Sizes of a network with an E-Branchformer encoder."""
+
+    encoder: EBranchformerEncoderDimensions
 
 
 class EBranchformerLayer(nn.Module):
@@ -51,3 +86,62 @@ class EBranchformerLayer(nn.Module):
         y = self.feed_forward(self.norm_ff(x))
         result: Tensor = self.norm_final(x + (y * 0.5 if self.is_macaron else y))
         return result
+
+
+def build_encoder(dimensions: EBranchformerDimensions) -> Encoder:
+    """Return the encoder with weights as torch initialises them."""
+    d = dimensions.encoder
+    layers = (
+        EBranchformerLayer(
+            d.width,
+            d.heads,
+            d.hidden,
+            gate_hidden=d.gate_hidden,
+            taps=d.taps,
+            merge_taps=d.merge_taps,
+            is_macaron=d.is_macaron,
+            is_legacy=d.is_legacy,
+        )
+        for _ in range(d.layers)
+    )
+    width = dimensions.features.width
+    return RelativeEncoder(width, d.width, d.subsampling, layers, is_legacy=d.is_legacy)
+
+
+# espnet2/asr/encoder/e_branchformer_encoder.py
+FAMILY = Family(
+    dimensions=EBranchformerDimensions,
+    build=build_encoder,
+    encoder="e_branchformer",
+    settings=Settings(
+        sizes={
+            **SHARED_SIZES,
+            "layers": Key("num_blocks", 12),
+            "gate_hidden": Key("cgmlp_linear_units", 2048),
+            "taps": Key("cgmlp_conv_kernel", 31),
+            "hidden": Key("linear_units", 2048),
+            "merge_taps": Key("merge_conv_kernel", 3),
+            "is_macaron": Key("macaron_ffn", default=False),
+            "is_legacy": Key("rel_pos_type", "latest", LEGACY),
+        },
+        fixed={
+            "use_ffn": (True,),
+            "ffn_activation_type": ("swish",),
+            "positionwise_layer_type": ("linear",),
+            "attention_layer_type": ("rel_selfattn",),
+            "pos_enc_layer_type": ("rel_pos",),
+            "use_linear_after_conv": (False,),
+            "gate_activation": ("identity",),
+            "zero_triu": (False,),
+            **NO_INNER_CTC,
+        },
+        training=WITHOUT_EFFECT,
+        needed=frozenset({"use_ffn"}),
+    ),
+)
+
+
+@model("e_branchformer")
+def load_e_branchformer(config: ModelConfig) -> LoadedModel:
+    """Return a model with an E-Branchformer encoder; see `load_espnet`."""
+    return load_espnet(config, FAMILY)
