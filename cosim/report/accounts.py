@@ -86,7 +86,7 @@ def _figure(row: Mapping[str, Any]) -> list[str]:
     difference = row["difference"]
     return [
         str(row["quantity"]),
-        text(row["paper"]),
+        str(row["printed"]),
         text(row["ours"]),
         "" if difference is None else f"{difference:+.3g}",
         str(row["unit"]),

@@ -64,6 +64,7 @@ class Row:
             "quantity": self.quantity,
             "unit": self.unit,
             "paper": self.paper or None if printed is None or self.paper[0] in "<>~" else printed,
+            "printed": self.paper,
             "ours": self.ours,
             "difference": self.difference,
             "verdict": self.verdict,
