@@ -88,6 +88,8 @@ class Expr:
             rest = {m: c for m, c in self.terms if c % value}
             if set(rest) <= {()}:  # the constant is all that does not divide
                 return _normal(whole) + rest.get((), 0) // value
+            if (once := _divided_once(rest, value)) is not None:
+                return _normal(whole) + once
             return _normal(whole) + _normal({(FloorDivision(_normal(rest), divisor),): 1})
         return _normal({(FloorDivision(self, divisor),): 1})
 
@@ -150,6 +152,28 @@ Dim = int | Expr
 def _normal(sums: Mapping[Monomial, int]) -> Expr:
     kept = ((monomial, value) for monomial, value in sums.items() if value)
     return Expr(tuple(sorted(kept, key=lambda term: [str(atom) for atom in term[0]])))
+
+
+def _divided_once(sums: Mapping[Monomial, int], divisor: int) -> Expr | None:
+    """Return (a // b + c) // divisor as (a + b c) // (b divisor), None where there is no such a.
+
+    Both are equal for all a and c while the number b and the divisor are positive.
+    """
+    found = [
+        (monomial, atom)
+        for monomial, value in sums.items()
+        for atom in monomial[:1]
+        if value == len(monomial) == 1
+        and isinstance(atom, FloorDivision)
+        and atom.denominator.is_constant
+        and atom.denominator.constant > 0
+    ]
+    if divisor < 1 or len(found) != 1:
+        return None
+    monomial, inner = found[0]
+    rest = _normal({other: value for other, value in sums.items() if other != monomial})
+    b = inner.denominator.constant
+    return (inner.numerator + rest * b) // (b * divisor)
 
 
 def as_expr(value: Dim) -> Expr:

@@ -75,6 +75,12 @@ def test_exact_multiples_leave_a_floor_division(text, number):
     assert (a * number + (number - 1)) // number == a
 
 
+@given(st.tuples(*[st.integers(-9, 9)] * 3), st.integers(1, 9), st.integers(1, 9))
+def test_dividing_twice_is_dividing_once(numbers, first, second):
+    a = parse("frames") * numbers[0] + parse("past") * numbers[1] + numbers[2]
+    assert a // first // second == a // (first * second)
+
+
 @given(TEXTS, LENGTHS)
 def test_renamed_expression_has_the_value_under_the_new_names(text, bindings):
     names = {"frames": "memory", "past": "x_1", "x_1": "past"}
@@ -94,6 +100,7 @@ def test_renamed_expression_has_the_value_under_the_new_names(text, bindings):
         ("-7 // 2", "-4"),
         ("7 // past", "(7//(past))"),
         ("past // past", "1"),
+        ("((frames - 3) // 2 - 2) // 2 + 1", "((frames - 3)//4)"),
         ("(past + frames) // (past - 1)", "((frames + past)//(past - 1))"),
     ],
 )
