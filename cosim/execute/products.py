@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from cosim.execute.builder import Builder
 from cosim.execute.fusion import Tail
@@ -255,6 +256,6 @@ def image_of(builder: Builder, name: str) -> Array:
     _, width, channels = image.shape
     pixel = channels * image.itemsize
     flat = channels == 1 or image.strides[2] == image.itemsize
-    if flat and (width == 1 or image.strides[1] == pixel):
-        return image
+    if flat and (width == 1 or image.strides[1] == pixel):  # axes of one have any stride
+        return as_strided(image, image.shape, (image.strides[0], pixel, image.itemsize))
     return builder.copied(name, (0, 2, 3, 1)).reshape(image.shape)
