@@ -245,7 +245,7 @@ def capture(source: GraphSpec, parameters: Mapping[str, str] | None = None) -> G
             dynamic_shapes=dict(source.dynamic_shapes),
             strict=False,
         )
-    except UserError as error:  # a length that the module cannot leave open, above all
+    except (UserError, NotImplementedError) as error:  # a length that torch cannot leave open
         raise CosimError(f"graph {source.name}: {error}") from error
     importer = _Importer(source, parameters or {})
     signature = exported.graph_signature

@@ -107,6 +107,25 @@ def _(like: Tensor, buckets: int, furthest: int) -> Tensor:  # noqa: ARG001
     return like.new_empty((2 * like.shape[1] - 1,), dtype=torch.int64)
 
 
+@torch.library.custom_op("cosim::first", mutates_args=())
+def first(x: Tensor, axis: int, length: int) -> Tensor:
+    """Return the first `length` positions of an axis, where torch cannot prove that there are any.
+
+    After halving and doubling a length, torch.export cannot compare the two. ValueError when there
+    are fewer.
+    """
+    if x.shape[axis] < length:
+        raise ValueError(f"first: found {tuple(x.shape)}, expected {length} on axis {axis}")
+    return x.narrow(axis, 0, length).clone()
+
+
+@first.register_fake
+def _(x: Tensor, axis: int, length: int) -> Tensor:
+    shape = list(x.shape)
+    shape[axis] = length
+    return x.new_empty(shape)
+
+
 @torch.library.custom_op("cosim::block_attention", mutates_args=())
 def block_attention(q: Tensor, k: Tensor, v: Tensor, pattern: str) -> Tensor:
     """Return attention over the keys that a pattern keeps: [..., T, E] of q, k, v [..., T or S, D].

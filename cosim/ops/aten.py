@@ -207,6 +207,12 @@ def read_slice(call: AtenCall) -> Imported:
     return Imported((call.name(0),), {**values, "step": step})
 
 
+def read_first(call: AtenCall) -> Imported:
+    """Import the mark `first`."""
+    axis = call.axis(1, 0)
+    return Imported((call.name(0),), {"axis": axis, "start": 0, "stop": call.result.shape[axis]})
+
+
 def read_parts(call: AtenCall) -> Cut:
     """Import chunks and splits: runs one after the other along an axis."""
     return Cut(call.name(0), call.axis(2, 0), 0, keeps_axis=True)

@@ -57,7 +57,7 @@ VIEWS = (
         1,
         shapes.take,
         work.take,
-        {"slice.Tensor": aten.read_slice},
+        {"slice.Tensor": aten.read_slice, "cosim.first.default": aten.read_first},
         _SAME,
         is_view=True,
     ),

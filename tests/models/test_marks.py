@@ -10,6 +10,7 @@ from torch import nn
 
 from cosim.models.marks import (
     block_attention,
+    first,
     positions,
     rel_shift,
     relative_buckets,
@@ -19,7 +20,7 @@ from kernels.relative import rel_shift as rel_shift_of_kernels
 
 
 class Marks(nn.Module):
-    """All five marks on one input [1, T, 32]."""
+    """All marks on one input [1, T, 32]."""
 
     def forward(self, x):
         q = x.view(1, -1, 2, 16).transpose(1, 2)
@@ -29,24 +30,26 @@ class Marks(nn.Module):
         sparse = block_attention(q, q, q, "local window=3 block=16")
         table = positions(x, 2, x.shape[1], 32)
         later = positions(x, x.shape[1], 1, 32)
-        return scores, buckets, sparse, table, later
+        doubled = x[:, ::2].repeat_interleave(2, dim=1)
+        return scores, buckets, sparse, table, later, first(doubled, 1, x.shape[1])
 
 
 def test_an_export_keeps_each_mark_as_one_call_for_every_length():
-    frames = torch.export.Dim("frames", min=2)
+    frames = torch.export.Dim("frames", min=3)
     exported = torch.export.export(
         Marks(), (torch.randn(1, 9, 32),), dynamic_shapes=({1: frames},), strict=False
     )
     calls = [str(n.target) for n in exported.graph.nodes if str(n.target).startswith("cosim.")]
     assert sorted(calls) == [
         "cosim.block_attention.default",
+        "cosim.first.default",
         "cosim.positions.default",
         "cosim.positions.default",
         "cosim.rel_shift.default",
         "cosim.relative_buckets.default",
         "cosim.relative_positions.default",
     ]
-    for length in (2, 50):
+    for length in (3, 50):
         x = torch.randn(1, length, 32)
         for ours, eager in zip(exported.module()(x), Marks()(x), strict=True):
             assert torch.equal(ours, eager)
@@ -104,3 +107,10 @@ def test_a_query_that_sees_no_key_gets_zeros():
     result = block_attention(q, k, v, "custom seen_blocks=10/00 block=16")
     assert bool((result[..., 16:, :] == 0).all())
     assert bool((result[..., :16, :] != 0).all())
+
+
+def test_first_takes_what_is_there_and_refuses_what_is_not():
+    x = torch.arange(12).view(1, 6, 2)
+    assert torch.equal(first(x, 1, 4), x[:, :4])
+    with pytest.raises(ValueError, match=r"first: found \(1, 6, 2\), expected 7 on axis 1"):
+        first(x, 1, 7)
