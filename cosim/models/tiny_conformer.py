@@ -16,7 +16,7 @@ from torch.export import Dim
 from cosim.errors import CosimError
 from cosim.models import CtcRules, FrontEnd, GraphSpec, LoadedModel, ModelConfig, model
 from cosim.models.conformer import ConformerLayer
-from cosim.models.espnet import LONGEST, CtcHead
+from cosim.models.espnet import CtcHead
 from cosim.models.espnet_encoder import RelativeEncoder
 from cosim.models.own_folder import open_own
 from cosim.models.sharing import BLOCK, share, sharing_problems
@@ -139,7 +139,7 @@ class TinyConformer(nn.Module):
             outputs=("logits",),
             examples=(torch.zeros(1, self.encoder.least(_EXAMPLE_POSITIONS), bands),),
             shapes=((1, "frames", bands),),
-            dynamic_shapes={"features": {1: Dim.DYNAMIC(min=self.encoder.least(2), max=LONGEST)}},
+            dynamic_shapes={"features": {1: Dim.DYNAMIC(min=self.encoder.least(2))}},
             states=(),
         )
         return (spec,)
