@@ -26,12 +26,18 @@ class Remark:
     """What is known about a printed cell (`TABLE/QUANTITY`) that plain agreement does not tell.
 
     `ambiguous` names the assumption on which our value rests; `misprint` and `not reproducible`
-    give the reason.
+    give the reason. `correct` is what a misprint should have been, where that is not simply our
+    value; ours must agree with it.
     """
 
     cell: str
     verdict: Literal["misprint", "ambiguous", "not reproducible"]
     why: str
+    correct: str = ""
+
+    def allows(self, ours: float | None, *, within: float = 0.0) -> bool:
+        """Return whether our value does not contradict the corrected one."""
+        return ours is None or not self.correct or agrees(self.correct, ours, within=within)
 
 
 @dataclass(frozen=True)
@@ -154,10 +160,10 @@ class Judge:
         if ours is not None and agrees(printed, ours, within=within):
             is_ambiguous = remark is not None and remark.verdict == "ambiguous"
             verdict = "ambiguous" if is_ambiguous else "reproduced"
-        elif remark is not None:
+        elif remark is not None and remark.allows(ours, within=within):
             verdict = remark.verdict
-            if verdict == "misprint" and ours is not None:
-                reasons.insert(0, f"{shown(ours, printed)}")
+            if verdict == "misprint" and (remark.correct or ours is not None):
+                reasons.insert(0, remark.correct or shown(ours or 0.0, printed))
         else:
             verdict = "not reproducible"
             reasons = reasons if ours is None and reasons else [*reasons, UNEXPLAINED]
