@@ -98,6 +98,10 @@ class HeadedNetwork(nn.Module):
         """The network below the heads."""
         return cast("Upstream", self.get_submodule(self.dimensions.layout.family))
 
+    def states(self, samples: Tensor) -> tuple[Tensor, ...]:
+        """Return what the upstream's `states` does."""
+        return self.upstream.states(samples)
+
     def forward(self, samples: Tensor) -> Tensor:
         """Return hidden vectors [1, positions, width] of samples [1, samples]."""
         result: Tensor = self.upstream(samples)
@@ -125,15 +129,25 @@ class CtcNetwork(HeadedNetwork):
         return (encoder_graph(self, self.dimensions, "logits"),)
 
 
-def encoder_graph(module: nn.Module, dimensions: UpstreamDimensions, *outputs: str) -> GraphSpec:
-    """Return the graph `encoder` of a module that takes samples of any length."""
+def encoder_graph(
+    module: nn.Module,
+    dimensions: UpstreamDimensions,
+    *outputs: str,
+    least: int = 2,
+    example: int = EXAMPLE_POSITIONS,
+) -> GraphSpec:
+    """Return the graph `encoder` of a module that takes samples of any length.
+
+    `least` is the number of positions that the shortest input must give, `example` that of the one
+    with which the module is exported.
+    """
     return GraphSpec(
         name="encoder",
         module=module,
-        examples=(torch.zeros(1, dimensions.samples(EXAMPLE_POSITIONS)),),
+        examples=(torch.zeros(1, dimensions.samples(example)),),
         inputs=("samples",),
         shapes=((1, "samples"),),
         outputs=outputs,
-        dynamic_shapes={"samples": {1: Dim.DYNAMIC(min=dimensions.samples(2))}},
+        dynamic_shapes={"samples": {1: Dim.DYNAMIC(min=dimensions.samples(least))}},
         states=(),
     )
