@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cosim.models import LoadedModel, ModelConfig, model
-from cosim.models.espnet_attention import RelativeAttention
+from cosim.models.espnet_attention import LEGACY_TABLE, RelativeAttention
 from cosim.models.espnet_dimensions import Dimensions, EncoderDimensions, Size, odd
 from cosim.models.espnet_encoder import Encoder, RelativeEncoder
 from cosim.models.espnet_family import Family, load_espnet
@@ -126,6 +126,7 @@ FAMILY = Family(
             "concat_after": (False,),
             "positionwise_layer_type": ("linear",),
             "zero_triu": (False,),
+            "max_pos_emb_len": (LEGACY_TABLE,),
             "ctc_trim": (False,),
             **NO_INNER_CTC,
         },

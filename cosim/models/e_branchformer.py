@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cosim.models import LoadedModel, ModelConfig, model
 from cosim.models.branchformer import GatedEncoderDimensions
-from cosim.models.espnet_attention import RelativeAttention
+from cosim.models.espnet_attention import LEGACY_TABLE, RelativeAttention
 from cosim.models.espnet_dimensions import Dimensions, Size, odd
 from cosim.models.espnet_encoder import Encoder, RelativeEncoder
 from cosim.models.espnet_family import Family, load_espnet
@@ -133,6 +133,7 @@ FAMILY = Family(
             "use_linear_after_conv": (False,),
             "gate_activation": ("identity",),
             "zero_triu": (False,),
+            "max_pos_emb_len": (LEGACY_TABLE,),
             **NO_INNER_CTC,
         },
         training=WITHOUT_EFFECT,

@@ -15,8 +15,6 @@ from cosim.models import GraphSpec
 from cosim.models.espnet_decoder import Decoder, cache_names, step_graph
 from cosim.models.espnet_encoder import Encoder
 
-LONGEST = 1 << 16
-"""Frames that a graph takes at most: ten minutes at a hop of 10 ms."""
 _EXAMPLE_MEMORY = 20  # torch.export would specialise 0 and 1
 
 
@@ -71,6 +69,8 @@ class Espnet(nn.Module):
     def graphs(self) -> tuple[GraphSpec, ...]:
         """Return `encoder` and, with a decoder, `step`, ready for torch.export."""
         features = self.encoder.features
+        # Two positions, because torch.export treats one as a length of its own.
+        frames = Dim.DYNAMIC(min=self.encoder.least(2), max=self.encoder.least(self.encoder.most))
         encoder = GraphSpec(
             name="encoder",
             module=EncoderGraph(self.encoder, self.ctc, self.decoder),
@@ -78,7 +78,7 @@ class Espnet(nn.Module):
             outputs=encoder_outputs(self.decoder),
             examples=(torch.zeros(1, self.encoder.least(_EXAMPLE_MEMORY), features),),
             shapes=((1, "frames", features),),
-            dynamic_shapes={"features": {1: Dim.DYNAMIC(min=self.encoder.least(2), max=LONGEST)}},
+            dynamic_shapes={"features": {1: frames}},
             states=(),
         )
         return (encoder,) if self.decoder is None else (encoder, step_graph(self.decoder))

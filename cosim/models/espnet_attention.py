@@ -1,10 +1,13 @@
 """Attention of ESPnet's encoders and decoders: plain, and with relative positions."""
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from cosim.models.attention import Heads
-from cosim.models.marks import rel_shift, relative_positions
+from cosim.models.marks import positions, rel_shift, relative_positions
+
+LEGACY_TABLE = 5000  # rows, max_len of espnet/nets/pytorch_backend/transformer/embedding.py
 
 
 class _Projections(Heads):
@@ -68,10 +71,22 @@ def distances_of(x: Tensor, *, is_legacy: bool = False) -> Tensor:
     """Return the sinusoids of all distances in x [1, T, width]: [1, 2 T - 1, width].
 
     The first row is distance T - 1, of the last query to the first key. Legacy attention has the
-    first T rows alone.
+    first T rows alone, and counts distances from LEGACY_TABLE - T on: ESPnet cuts the beginning
+    off a table that runs backwards from its end. T is at most LEGACY_TABLE there.
     """
-    table: Tensor = relative_positions(x, x.shape[2])
-    return table[:, : x.shape[1]] if is_legacy else table
+    length, width = x.shape[1:]
+    table: Tensor = relative_positions(x, width)
+    if not is_legacy:
+        return table
+    pairs = table[:, :length].reshape(1, length, width // 2, 2)
+    start = positions(x, LEGACY_TABLE - length, 1, width).reshape(1, 1, width // 2, 2)
+    sine, cosine = pairs[:, :, :, :1], pairs[:, :, :, 1:]
+    start_sine, start_cosine = start[:, :, :, :1], start[:, :, :, 1:]
+    moved = (  # the sine and cosine of a sum
+        sine * start_cosine + cosine * start_sine,
+        cosine * start_cosine - sine * start_sine,
+    )
+    return torch.cat(moved, dim=-1).reshape(1, length, width)
 
 
 def _legacy_shift(scores: Tensor) -> Tensor:

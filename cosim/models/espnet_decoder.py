@@ -11,10 +11,10 @@ from torch.export import Dim
 
 from cosim.models import GraphSpec, StateSpec
 from cosim.models.espnet_attention import MultiHeadAttention
+from cosim.models.espnet_encoder import LONGEST
 from cosim.models.espnet_layers import FeedForward, layer_norm
 from cosim.models.marks import positions
 
-LONGEST_MEMORY = 1 << 16
 _EXAMPLE_MEMORY, _EXAMPLE_PAST = 20, 7  # torch.export would specialise 0 and 1
 
 
@@ -119,7 +119,7 @@ def step_graph(decoder: Decoder) -> GraphSpec:
     own = cache_names(decoder)
     past = tuple(f"past_{name}" for name in own)
     cross = tuple(f"cross_{name}" for name in own)
-    memory_dim = Dim("memory", min=1, max=LONGEST_MEMORY)
+    memory_dim = Dim("memory", min=1, max=LONGEST)
     past_dim = Dim("past", min=0, max=d.positions - 1)
     rows = min(_EXAMPLE_PAST, d.positions - 1)
     head = decoder.width // d.heads

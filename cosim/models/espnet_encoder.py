@@ -4,9 +4,12 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from cosim.models.espnet_attention import distances_of
+from cosim.models.espnet_attention import LEGACY_TABLE, distances_of
 from cosim.models.espnet_layers import Subsampling, SubsamplingKind, layer_norm
 from cosim.models.marks import positions
+
+LONGEST = 1 << 16
+"""Positions that an encoder is captured for; a choice, there is no table that ends."""
 
 
 class Encoder(nn.Module):
@@ -21,6 +24,11 @@ class Encoder(nn.Module):
         self.embed = Subsampling(features, width, subsampling)
         self.encoders = nn.ModuleList(layers)
         self.after_norm = layer_norm(width)
+
+    @property
+    def most(self) -> int:
+        """The most positions that it takes."""
+        return LONGEST
 
     def least(self, memory: int) -> int:
         """Return the fewest frames that give so many positions."""
@@ -54,6 +62,11 @@ class RelativeEncoder(Encoder):
     ) -> None:
         super().__init__(features, width, subsampling, layers)
         self.is_legacy = is_legacy
+
+    @property
+    def most(self) -> int:
+        """The most positions that it takes."""
+        return LEGACY_TABLE if self.is_legacy else LONGEST
 
     def forward(self, features: Tensor) -> Tensor:
         """Return [1, memory, width] of features [1, frames, features]."""

@@ -92,10 +92,8 @@ _DROPOUTS = frozenset(
         "attn_branch_drop_rate",
     }
 )
-# Besides training: sizes of tables that ESPnet extends when they are short, choices of kernels, and
-# parameters of layers that the fixed keys exclude.
+# Besides training: choices of kernels, and parameters of layers that the fixed keys exclude.
 WITHOUT_EFFECT = _DROPOUTS | {
-    "max_pos_emb_len",
     "use_flash_attn",
     "gradient_checkpoint_layers",
     "padding_idx",
