@@ -135,6 +135,13 @@ class _Importer:
         except UnsupportedCallError as error:
             where = _scope(node) or "top"
             self.unsupported.append(f"graph {self.source.name}: {where}: {error}")
+            self.note(node)
+
+    def note(self, node: torch.fx.Node) -> None:
+        """Note the type of a result that nothing makes, so that what reads it is imported too."""
+        meta = node.meta.get("val")
+        if isinstance(meta, torch.Tensor) and meta.dtype in _DTYPES:
+            self.types[f"%{node.name}"] = self.type_of(meta)
 
     def keep(self, node: torch.fx.Node, target: str) -> None:
         """Add the one op that a call becomes."""
@@ -173,6 +180,8 @@ class _Importer:
         source, index = node.args
         if isinstance(source, torch.fx.Node) and source.name in self.parts:
             self.names[node.name] = self.parts[source.name][int(str(index))]
+        else:
+            self.note(node)
 
     def add(self, op: Op, result: TensorType, node: torch.fx.Node) -> None:
         (name,) = op.outputs

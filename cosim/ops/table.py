@@ -17,6 +17,7 @@ _RESHAPES = (
     "unsqueeze.default",
     "squeeze.dim",
     "flatten.using_ints",
+    "unflatten.int",
 )
 
 

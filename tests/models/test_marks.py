@@ -35,7 +35,7 @@ class Marks(nn.Module):
 
 
 def test_an_export_keeps_each_mark_as_one_call_for_every_length():
-    frames = torch.export.Dim("frames", min=3)
+    frames = torch.export.Dim.DYNAMIC(min=3)
     exported = torch.export.export(
         Marks(), (torch.randn(1, 9, 32),), dynamic_shapes=({1: frames},), strict=False
     )
