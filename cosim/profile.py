@@ -9,7 +9,6 @@ from typing import cast
 import numpy as np
 
 from cosim.artefact import stored_zipped_bytes
-from cosim.compress.compressed import encode
 from cosim.compress.network import scan
 from cosim.config import load as load_config
 from cosim.config import resolve
@@ -19,7 +18,7 @@ from cosim.models import FrontEnd, LoadedModel, ModelConfig, Network
 from cosim.models import load as load_model
 from cosim.schedule import schedule
 from hwmodels.workload import NUMBER_BITS, Gemm, Number, Transfer, WorkItem
-from kernels.encodings import Encoding, size_bits
+from kernels.encodings import Encoding, encode_dense, size_bits
 
 RATE_HZ = 16000
 DEFAULT_SECONDS = 10.0
@@ -195,7 +194,7 @@ def profile(
     from cosim.lower import lower  # noqa: PLC0415, imports torch, which binding lengths needs not
 
     weights = scan(loaded.module).weights
-    encodings = {name: encode(weight) for name, weight in weights.items()}
+    encodings = {name: encode_dense(weight.values) for name, weight in weights.items()}
     graphs = cast("Network", loaded.module).graphs()
     program = lower(loaded.name, graphs, encodings=encodings)
     groups: dict[str, Group] = {}
@@ -209,6 +208,9 @@ def profile(
             if past == 0 or "past" in bindings:
                 lengths[graph] = bindings
                 _count_work(groups, schedule(program, graph, bindings=bindings).items)
+    if is_zipped:
+        for group in groups.values():
+            group.zipped_bytes = group.zipped_bytes or 0
     marked = _marked(loaded.folded_parameters, "folded")
     marked += _marked(loaded.assumed_parameters, "assumed")
     total = Group("total")
@@ -302,20 +304,22 @@ def _count_stored(
 def _count_work(groups: dict[str, Group], items: Iterable[WorkItem]) -> None:
     written: set[str] = set()
     for item in items:
-        group = _group(groups, item.name.partition("/")[2])
-        if isinstance(item, Gemm):
-            numbers = (item.a_number, item.w_number)
-            group.macs += item.macs
-            group.bops_bayesian_bits += (
-                item.macs * NUMBER_BITS[numbers[0]] * NUMBER_BITS[numbers[1]]
-            )
-            group.bops_003_gi = _sum(group.bops_003_gi, bops_003(item.macs, item.kind, numbers))
+        moved = 0
         for ref in item.writes:
             if isinstance(item, Transfer) and ref.kind == "state":
-                group.activation_bytes += item.write_bytes
+                moved += item.write_bytes
             elif ref.id not in written:
-                group.activation_bytes += ref.size_bytes
+                moved += ref.size_bytes
             written.add(ref.id)
+        if isinstance(item, Gemm):
+            group = _group(groups, item.name.partition("/")[2])
+            numbers = (item.a_number, item.w_number)
+            bits = NUMBER_BITS[numbers[0]] * NUMBER_BITS[numbers[1]]
+            group.macs += item.macs
+            group.bops_bayesian_bits += item.macs * bits
+            group.bops_003_gi = _sum(group.bops_003_gi, bops_003(item.macs, item.kind, numbers))
+        if moved:  # an epilogue works on what its product has written
+            _group(groups, item.name.partition("/")[2]).activation_bytes += moved
 
 
 def _marked(parameters: Mapping[str, int], mark: str) -> list[Group]:
