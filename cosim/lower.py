@@ -1,7 +1,7 @@
 """Lower a compressed model: capture its graphs, attach its encoded weights, run the passes."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 import cosim.guard  # noqa: F401 (the check is the import)
@@ -44,10 +44,17 @@ def lower(
     )
     program = remove_identities(program)
     program = replace(program, graphs=tuple(merge_equal(graph) for graph in program.graphs))
-    program = carry_out_policies(write_policies(program, policies))
+    executed = [policy for policy in policies if not _is_idle(policy, encodings, used)]
+    program = carry_out_policies(write_policies(program, executed))
     program = quantize_at_source(program)
     program = replace(program, graphs=tuple(quantize_caches(graph) for graph in program.graphs))
     return verify(program)
+
+
+def _is_idle(policy: Policy, encodings: Mapping[str, Encoding], used: Container[str]) -> bool:
+    """Return whether a policy is for a layer that no graph calls, such as a pretraining head."""
+    weight = f"{policy.target}.weight"
+    return weight in encodings and f"@{weight}" not in used
 
 
 def _constant(encoding: Encoding) -> Constant:

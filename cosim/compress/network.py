@@ -24,7 +24,7 @@ class Layer:
 
     Two layers with a tied weight name the same parameter. `takes_codes` says whether a kernel
     multiplies integer activations: none does for grouped, depthwise and 2-D convolutions and for
-    attention with a bias.
+    attention with a bias or a pattern.
     """
 
     name: str

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class Heads(nn.Module):
     """A block that calls attention in its own forward; compression finds it by this class.
 
-    `takes_codes` is False where the scores have a bias: the integer kernel knows none.
+    `takes_codes` is False where scores have a bias or a pattern, which codes are not kept for.
     """
 
     takes_codes = True

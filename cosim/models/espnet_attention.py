@@ -46,6 +46,8 @@ class RelativeAttention(_Projections):
     whose scores the shift fills with a zero and with those of the next query.
     """
 
+    takes_codes = False
+
     def __init__(self, width: int, heads: int, *, is_legacy: bool = False) -> None:
         super().__init__(width, heads)
         self.is_legacy = is_legacy

@@ -108,6 +108,8 @@ class VariantDimensions(UpstreamDimensions):
 class PatternAttention(SelfAttention):
     """Self-attention over the keys that a pattern keeps (Child et al. 2019)."""
 
+    takes_codes = False
+
     def __init__(self, dimensions: UpstreamDimensions, pattern: str) -> None:
         super().__init__(dimensions)
         self.pattern = pattern
