@@ -58,6 +58,19 @@ class _Importer:
     ops: list[Op] = field(default_factory=list)
     parts: dict[str, list[str]] = field(default_factory=dict)
     unsupported: list[str] = field(default_factory=list)
+    scopes: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Note the first path of every module: one that is used under several is one layer."""
+        first: dict[int, str] = {}
+        paths = self.source.module.named_modules(remove_duplicate=False)
+        self.scopes = {path: first.setdefault(id(module), path) for path, module in paths}
+
+    def scope(self, node: torch.fx.Node) -> str:
+        """Return the first path of the module whose forward made the call."""
+        stack = node.meta.get("nn_module_stack") or {}
+        paths = [path for path, _ in stack.values()]
+        return self.scopes.get(str(paths[-1]), str(paths[-1])) if paths else ""
 
     def dim(self, value: object) -> Dim:
         """Return a size of the export as a number or expression in our symbols."""
@@ -133,7 +146,7 @@ class _Importer:
             else:
                 _refuse(node, target)
         except UnsupportedCallError as error:
-            where = _scope(node) or "top"
+            where = self.scope(node) or "top"
             self.unsupported.append(f"graph {self.source.name}: {where}: {error}")
             self.note(node)
 
@@ -186,7 +199,7 @@ class _Importer:
     def add(self, op: Op, result: TensorType, node: torch.fx.Node) -> None:
         (name,) = op.outputs
         self.types[name] = result
-        self.ops.append(replace(op, scope=_scope(node)))
+        self.ops.append(replace(op, scope=self.scope(node)))
 
     def aten_call(self, node: torch.fx.Node, target: str, result: TensorType) -> AtenCall:
         """Return the call with its arguments in the order of the schema."""
@@ -213,13 +226,6 @@ def _holds_tensor(meta: object) -> bool:
     if isinstance(meta, list | tuple):
         return any(map(_holds_tensor, meta))
     return isinstance(meta, torch.Tensor)
-
-
-def _scope(node: torch.fx.Node) -> str:
-    """Return the path of the module whose forward made the call."""
-    stack = node.meta.get("nn_module_stack") or {}
-    paths = [path for path, _ in stack.values()]
-    return str(paths[-1]) if paths else ""
 
 
 def parameter_names(module: torch.nn.Module, known: Container[str]) -> dict[str, str]:

@@ -295,3 +295,18 @@ def test_whisper_quantises_each_activation_once():
         ("%past_k_0.scales", 8),
         ("%past_v_0", 8),
     )
+
+
+def test_products_without_an_integer_kernel_are_refused_by_name():
+    text = SELF_ATTENTION.replace("attention(%q, %k, %v)", "attention(%q, %k, %v, %b)")
+    text = text.replace("  %q =", "  input %b : f32<1, rows, rows>\n  %q =", 1)
+    text = text.replace("f32<6, 6, 3>", "f32<6, 3, 3>").replace(
+        "{padding=1", "{groups=2, padding=1"
+    )
+    policies = [*ATTENTION, Policy("conv", "input", per="tensor")]
+    with pytest.raises(CosimError) as caught:
+        carry_out_policies(write_policies(program(text), policies))
+    assert caught.value.problems == [
+        "attn (attention): scores with a bias: there is no integer kernel for them",
+        "conv (conv1d): 2 groups: there is no integer kernel for them",
+    ]

@@ -144,12 +144,16 @@ def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[
         missing = [name for name in _OPERANDS["attention"] if name not in granularity]
         if missing:
             found.append(f"{where}: operands {', '.join(missing)} stay float while others do not")
+        if len(op.inputs) > 3:
+            found.append(f"{where}: scores with a bias: there is no integer kernel for them")
         if granularity.get("v", "").split("/")[1:2] == ["row"]:
             found.append(f"{where}: v per row: its rows are summed over, expected per tensor")
         return found
     weight = program.constants[op.inputs[1]]
     if weight.encoding == "dense" or '"bits": 32' in weight.storage:
         found.append(f"{where}: integer activations need integer weights; {op.inputs[1]} is float")
+    if op.get("groups", 1) != 1:
+        found.append(f"{where}: {op.get('groups', 1)} groups: there is no integer kernel for them")
     if op.kind == "conv1d" and granularity["input"].split("/")[1] == "row":
         found.append(f"{where}: a window spans several rows, expected activations per tensor")
     return found
