@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 
@@ -128,7 +129,7 @@ class Builder:
     def buffer(self, shape: Sequence[int], dtype: str = "f32", *, until: int = -1) -> Array:
         """Return memory that is free again behind op `until`, or behind the one being planned."""
         kind = np.dtype(_DTYPES[dtype])
-        size = int(np.prod(shape)) * kind.itemsize
+        size = prod(shape) * kind.itemsize
         pool = self.free.get(size)
         raw = pool.pop() if pool else np.empty(size, np.uint8)
         self.ending.setdefault(max(until, self.position), []).append(raw)

@@ -1,8 +1,10 @@
 """Constants of a program in the forms that kernels read, made once for all plans and threads."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,13 @@ from cosim.execute.layout import Array
 from cosim.ir import Program
 from cosim.patterns import from_text
 from kernels import attention_blocks, depthwise, encodings, panels
+from kernels.choice import is_grouped
 from kernels.encodings import Binary, BitPacked, Dense, Encoding
 from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 PanelKey = tuple[str, str, int, int]
 """Constant, activations, rows that the choice of a kernel was made for, group of filters."""
+_WIDENED = "codes with group scales or zero points in a convolution, widened to float beforehand"
 
 
 @dataclass
@@ -39,6 +43,11 @@ class Weights:
         default_factory=dict
     )
 
+    @cached_property
+    def measured_rows(self) -> list[int]:
+        """Numbers of rows for which speeds were measured, ascending."""
+        return sorted({speed.rows for speed in self.speeds})
+
     def panel(
         self,
         name: str,
@@ -54,9 +63,8 @@ class Weights:
         group of a convolution. A kernel is chosen by the measured number of rows that `rows` falls
         under, so lengths that fall under the same one share the panel.
         """
-        measured = sorted({speed.rows for speed in self.speeds if speed.rows >= rows})
-        counted = measured[0] if measured else max(speed.rows for speed in self.speeds)
-        key = (name, activation, counted, part[0])
+        steps = self.measured_rows
+        key = (name, activation, steps[min(bisect_left(steps, rows), len(steps) - 1)], part[0])
         if key not in self.prepared:
             self._prepare(key, taps, part[1])
         return self.prepared[key]
@@ -71,14 +79,18 @@ class Weights:
                 for (other, _, _, group), panel in self.prepared.items()
                 if (other, group) == (name, i)
             ]
-            self.prepared[name, activation, rows, i] = panels.prepare_linear(
-                encoding,
+            widened = taps > 1 and activation == "f32" and is_grouped(encoding)
+            panel = panels.prepare_linear(
+                encodings.encode_dense(encodings.decode(encoding)) if widened else encoding,
                 rows=rows,
                 activation=activation,
                 kernel_size=taps,
                 share=made,
                 table=self.speeds,
             )
+            if widened:  # windows order columns by taps, which tears groups of codes apart
+                panel = replace(panel, reason=_WIDENED, is_fallback=True)
+            self.prepared[name, activation, rows, i] = panel
 
     def table(self, name: str) -> panels.LinearPanel:
         """Return a panel of `name` for gathering rows: one that a product uses, if there is."""
