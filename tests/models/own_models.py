@@ -6,13 +6,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from ir_interpreter import run
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe
 from cosim.config import configs_root
 from cosim.config import load as read_config
+from cosim.execute import ProgramEngine
+from cosim.execute import Weights as Constants
 from cosim.lower import lower
 from cosim.models import LoadedModel, ModelConfig, RandomWeights, Weights, load
+from cosim.schedule import schedule
+from hwmodels.workload import Gemm
+from kernels.encodings import encode_dense
 
 BLOCKS = {
     "dense": {"kind": "transformer"},
@@ -83,9 +90,35 @@ def compute(loaded: LoadedModel, given: np.ndarray) -> np.ndarray:
         return loaded.module(torch.from_numpy(given)).numpy()
 
 
+def executed(loaded: LoadedModel, given: np.ndarray) -> np.ndarray:
+    """What the kernels compute of one utterance [1, ...]."""
+    program, constants = lowered(loaded)
+    encodings = {name: encode_dense(values) for name, values in constants.items()}
+    engine = ProgramEngine(Constants(program, encodings))
+    return next(iter(engine.encode(given[0]).values()))
+
+
+def macs(loaded: LoadedModel, **bindings: int) -> int:
+    program, _ = lowered(loaded)
+    workload = schedule(program, "encoder", bindings=bindings)
+    return sum(item.macs for item in workload.items if isinstance(item, Gemm))
+
+
+def counted_macs(loaded: LoadedModel, given: np.ndarray) -> int:
+    """Multiplications that torch counts; block-sparse attention is a call it does not know."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        compute(loaded, given)
+    return counter.get_total_flops() // 2
+
+
 def lowered(loaded: LoadedModel):
     """The program, and its constants as arrays."""
-    plain = compress(loaded.module, Recipe("fp32"))
+    return _lowered(loaded.module)
+
+
+@lru_cache
+def _lowered(module: torch.nn.Module):
+    plain = compress(module, Recipe("fp32"))
     program = lower("small", plain.module.graphs(), encodings=plain.encodings)
     state = dict(plain.module.named_parameters()) | dict(plain.module.named_buffers())
     return program, {f"@{name}": state[name].numpy() for name in plain.encodings}

@@ -8,7 +8,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from own_models import TINY, compute, config, files, interpret, lowered, noise, shipped, tiny
+from own_models import (
+    TINY,
+    compute,
+    config,
+    counted_macs,
+    executed,
+    files,
+    interpret,
+    lowered,
+    macs,
+    noise,
+    shipped,
+    tiny,
+)
 
 from cosim.errors import CosimError
 from cosim.models import load
@@ -143,38 +156,50 @@ def test_an_even_filter_sees_one_position_more_behind_than_before():
     assert torch.allclose(convolution(x)[0], wanted, atol=1e-6)
 
 
-def test_one_capture_means_what_torch_computes_at_every_length():
-    loaded = tiny(rank=3, sharing={"block": [1, 1], "conv_module": [1, 2]})
-    program, constants = lowered(loaded)
+@pytest.fixture(scope="module")
+def small():
+    return tiny(rank=3, sharing={"block": [1, 1], "conv_module": [1, 2]})
+
+
+def test_one_capture_means_what_torch_computes_at_every_length(small):
+    program, constants = lowered(small)
     for frames in (200, 1000, 1730):
         given = noise(1, frames, 9)
         found = interpret(program, constants, "features", given)
         assert found.shape == (1, ((frames - 1) // 2 - 1) // 2, 5)
-        assert np.allclose(found, compute(loaded, given), atol=2e-4)
+        assert np.allclose(found, compute(small, given), atol=2e-4)
 
 
-def test_a_shared_tensor_is_one_constant_that_every_virtual_layer_reads():
-    loaded = tiny(sharing={"block": [1, 1, 2], "self_attn.linear_q.weight": [1, 2, 2]})
-    program, _ = lowered(loaded)
+def test_kernels_compute_what_torch_computes(small):
+    for frames in (200, 1003):
+        given = noise(1, frames, 9)
+        found = executed(small, given)
+        assert np.abs(found - compute(small, given)).max() < 1e-4 * np.abs(found).max()
+
+
+def test_products_of_the_program_are_those_that_torch_counts(small):
+    assert macs(small, frames=203) == counted_macs(small, noise(1, 203, 9)) > 0
+
+
+def test_a_shared_tensor_is_one_constant_that_every_virtual_layer_reads(small):
+    program, _ = lowered(small)
     reads: dict[str, list[str]] = {}
     for op in program.graph("encoder").ops:
         for name in op.inputs:
             if name.startswith("@"):
                 reads.setdefault(name, []).append(op.scope)
     prefix, layer = "@encoder.encoders", "encoder.encoders"
-    assert reads[f"{prefix}.0.feed_forward.w_1.weight"] == [
-        f"{layer}.0.feed_forward.w_1",
-        f"{layer}.1.feed_forward.w_1",
-    ]
-    assert reads[f"{prefix}.2.feed_forward.w_1.weight"] == [f"{layer}.2.feed_forward.w_1"]
-    assert reads[f"{prefix}.1.self_attn.linear_q.weight"] == [
+    assert reads[f"{prefix}.0.self_attn.linear_q.weight"] == [
+        f"{layer}.0.self_attn.linear_q",
         f"{layer}.1.self_attn.linear_q",
-        f"{layer}.2.self_attn.linear_q",
     ]
+    for i in range(2):  # not shared
+        assert reads[f"{prefix}.{i}.conv_module.pointwise_conv1.weight"] == [
+            f"{layer}.{i}.conv_module.pointwise_conv1"
+        ]
     assert set(reads) == set(program.constants)
-    assert [name for name in reads if name.startswith(f"{prefix}.1.")] == [
-        f"{prefix}.1.self_attn.linear_q.weight"
-    ]
+    second = [name for name in reads if name.startswith(f"{prefix}.1.")]
+    assert second == [name for name in second if ".conv_module." in name]
 
 
 def test_biases_are_there_when_they_are_asked_for():
