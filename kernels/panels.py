@@ -355,6 +355,8 @@ def compile_all() -> float:
         binarize,  # noqa: F401
         conv,  # noqa: F401
         depthwise,  # noqa: F401
+        elementwise,  # noqa: F401
+        matmul,  # noqa: F401
         norms,  # noqa: F401
         pointwise,  # noqa: F401
     )

@@ -319,3 +319,33 @@ def linear_bits_u1(
     """Packed bits (T, ceil(N / 8)) of ``linear_u1`` >= threshold (N)."""
     y = linear_u1(x, w, x_scale, w_scale, bias)
     return np.packbits(y >= threshold, axis=1, bitorder="little")
+
+
+def subtract(a: F32, b: F32) -> F32:
+    """Difference of two arrays that are broadcast together."""
+    return a - b
+
+
+def multiply(a: F32, b: F32) -> F32:
+    """Product of two arrays that are broadcast together."""
+    return a * b
+
+
+def add_scaled(a: F32, b: F32, factor: float) -> F32:
+    """Sum ``a + factor * b``, the product rounded before the sum."""
+    return a + np.float32(factor) * b
+
+
+def affine(x: F32, scale: float, shift: float) -> F32:
+    """``x * scale + shift``, the product rounded before the sum."""
+    return x * np.float32(scale) + np.float32(shift)
+
+
+def row_sums(x: F32) -> F32:
+    """Sum over the last axis in float64, rounded once."""
+    return x.sum(axis=-1, dtype=np.float64).astype(np.float32)
+
+
+def matmul(a: F32, b: F32, scale: float) -> F32:
+    """Product ``a @ b`` summed in float64, times ``scale``, rounded once."""
+    return (a.astype(np.float64) @ b.astype(np.float64) * np.float32(scale)).astype(np.float32)

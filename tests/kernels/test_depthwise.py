@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernels import depthwise, pointwise, reference
+from kernels import depthwise, norms, pointwise, reference
 
 EPSILON = 2.0**-24
 
@@ -70,6 +70,21 @@ def _panels(channels: int, size: int) -> np.ndarray:
     return depthwise.pack_depthwise(np.ones((channels, size), np.float32))
 
 
+@pytest.mark.parametrize("channels", [1, 15, 16, 40])
+@pytest.mark.parametrize("activation", ["none", "silu", "relu"])
+def test_a_norm_in_the_tile_gives_the_bits_of_a_norm_behind_it(channels, activation):
+    rng = np.random.default_rng(channels)
+    x = rng.standard_normal((300, channels)).astype(np.float32)
+    mean, factor, shift = rng.standard_normal((3, channels)).astype(np.float32)
+    fused, apart = np.empty_like(x), np.empty_like(x)
+    panels, norm = _panels(channels, 3), (mean, factor, shift)
+    depthwise.depthwise_conv1d(x, panels, fused, padding=1, norm=norm, activation=activation)
+    depthwise.depthwise_conv1d(x, panels, apart, padding=1)
+    norms.batch_norm(apart, mean, factor, shift, apart, activation=activation)
+    np.testing.assert_array_equal(fused, apart)
+
+
+ONES = np.ones(20, np.float32)
 GOOD = {
     "x": np.ones((9, 20), np.float32),
     "panels": _panels(20, 3),
@@ -95,6 +110,10 @@ WRONG = [
     ("stride", 0),
     ("padding", -1),
     ("activation", "glu"),
+    ("norm", (ONES, ONES, ONES[:19])),
+    ("norm", (ONES[:19], ONES[:19], ONES[:19])),
+    ("norm", (ONES, ONES, np.ones(40, np.float32)[::2])),
+    ("norm", (ONES, ONES.astype(np.float64), ONES)),
 ]
 
 
