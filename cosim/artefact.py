@@ -19,7 +19,7 @@ from cosim.compress.recipe import Recipe, load_recipe
 from cosim.config import load as load_config
 from cosim.config import resolve
 from cosim.errors import CosimError, collect
-from cosim.ir import Program, from_text, to_text
+from cosim.ir import Graph, Program, from_text, to_text
 from cosim.models import Decoding, FrontEnd, LoadedModel, ModelConfig, Network, Tokens
 from cosim.models import load as load_model
 from cosim.results import SCHEMA, config_hash, versions, write_json, write_rows, write_text
@@ -122,18 +122,31 @@ def facts_of(loaded: LoadedModel, *, is_zipped: bool = True) -> ModelFacts:
     )
 
 
-def build(loaded: LoadedModel, compressed: CompressedModel, facts: ModelFacts) -> Artefact:
-    """Return the artefact of a compressed model: captured, lowered and verified.
+def captured(loaded: LoadedModel) -> tuple[Graph, ...]:
+    """Return the graphs of a model as captured: those of every recipe that keeps its structure.
 
-    Raises CosimError for what cannot be captured and for policies that match nothing.
+    Raises CosimError for what cannot be captured.
     """
-    from cosim.lower import lower  # noqa: PLC0415, imports torch, which a saved artefact needs not
+    from cosim.lower import capture_all  # noqa: PLC0415, imports torch
 
-    program = lower(
-        loaded.name,
-        cast("Network", compressed.module).graphs(),
-        encodings=compressed.encodings,
-        policies=compressed.policies,
+    plain = {name: encode(weight) for name, weight in scan(loaded.module).weights.items()}
+    return capture_all(cast("Network", loaded.module).graphs(), encodings=plain)
+
+
+def build(
+    loaded: LoadedModel,
+    compressed: CompressedModel,
+    facts: ModelFacts,
+    graphs: tuple[Graph, ...],
+) -> Artefact:
+    """Return the artefact of a compressed model: its `captured` graphs lowered and verified.
+
+    Raises CosimError for policies that match nothing.
+    """
+    from cosim.lower import assemble  # noqa: PLC0415, imports torch, which a saved artefact needs not
+
+    program = assemble(
+        loaded.name, graphs, encodings=compressed.encodings, policies=compressed.policies
     )
     compression = CompressionFacts(
         compressed.recipe.name,
@@ -167,7 +180,7 @@ def build_from(model: Path, recipe: Path | None, *, is_zipped: bool = True) -> A
         raise CosimError(problems)
     loaded = load_model(config)
     compressed = compress(loaded.module, chosen, source=str(recipe or ""))
-    return build(loaded, compressed, facts_of(loaded, is_zipped=is_zipped))
+    return build(loaded, compressed, facts_of(loaded, is_zipped=is_zipped), captured(loaded))
 
 
 def compress_to(model: Path, recipe: Path, out: Path) -> Artefact:

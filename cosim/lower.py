@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.capture import capture, parameter_names
-from cosim.ir import Constant, Program, TensorType
+from cosim.ir import Constant, Graph, Program, TensorType
 from cosim.models import GraphSpec
 from cosim.passes.caches import append_caches
 from cosim.passes.clean import merge_equal, remove_identities
@@ -21,6 +21,22 @@ from cosim.verify import verify
 from kernels.encodings import Encoding, attributes, digest, index_bits, kind, size_bits
 
 
+def capture_all(
+    graphs: Iterable[GraphSpec], *, encodings: Mapping[str, Encoding]
+) -> tuple[Graph, ...]:
+    """Return the graphs of a network as captured, with caches as states; no values are read.
+
+    Networks that differ in values and encodings alone have equal graphs, so that one capture
+    serves all recipes that keep the structure. `encodings` give the names of parameters. Raises
+    CosimError for calls that cannot be captured.
+    """
+    captured = []
+    for spec in graphs:
+        graph = capture(spec, parameter_names(spec.module, encodings))
+        captured.append(append_caches(graph, spec.states))
+    return tuple(captured)
+
+
 def lower(
     name: str,
     graphs: Iterable[GraphSpec],
@@ -28,19 +44,27 @@ def lower(
     encodings: Mapping[str, Encoding],
     policies: Iterable[Policy] = (),
 ) -> Program:
-    """Return the verified program of a model.
+    """Return the verified program of a model: `assemble` what `capture_all` captures."""
+    captured = capture_all(graphs, encodings=encodings)
+    return assemble(name, captured, encodings=encodings, policies=policies)
+
+
+def assemble(
+    name: str,
+    captured: tuple[Graph, ...],
+    *,
+    encodings: Mapping[str, Encoding],
+    policies: Iterable[Policy] = (),
+) -> Program:
+    """Return the verified program of captured graphs with their encoded weights.
 
     `encodings` are keyed by parameter name; the constant of parameter `p` is `@p`. Raises
-    CosimError for calls that cannot be captured and policies that match nothing.
+    CosimError for policies that match nothing.
     """
-    captured = []
-    for spec in graphs:
-        graph = capture(spec, parameter_names(spec.module, encodings))
-        captured.append(append_caches(graph, spec.states))
     used = {name for graph in captured for op in graph.ops for name in op.inputs if name[0] == "@"}
     constants = {f"@{key}": _constant(value) for key, value in encodings.items()}
     program = Program(
-        name, tuple(captured), {key: value for key, value in constants.items() if key in used}
+        name, captured, {key: value for key, value in constants.items() if key in used}
     )
     program = remove_identities(program)
     program = replace(program, graphs=tuple(merge_equal(graph) for graph in program.graphs))

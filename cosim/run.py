@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import cast
 
-from cosim.artefact import Artefact, ModelFacts, build, facts_of
+from cosim.artefact import Artefact, ModelFacts, build, captured, facts_of
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe
 from cosim.evaluate import (
@@ -131,18 +131,15 @@ def _engines(
     started = perf_counter()
     plain = Recipe("fp32")
     makers: dict[str, EngineMaker] = {BASELINE: lambda: torch_engine(loaded)}
-    reference = _lowered(loaded, plain, facts)
+    graphs = captured(loaded)
+    reference = build(loaded, compress(loaded.module, plain), facts, graphs)
     makers["cosim fp32"] = program_engines(reference)
     artefact = reference
     if experiment.recipe.methods:
-        artefact = build(loaded, compressed, facts)
+        artefact = build(loaded, compressed, facts, graphs)
         makers[f"cosim {experiment.recipe.name}"] = program_engines(artefact)
     seconds["lower"] = perf_counter() - started
     return Engines(makers, artefact)
-
-
-def _lowered(loaded: LoadedModel, recipe: Recipe, facts: ModelFacts) -> Artefact:
-    return build(loaded, compress(loaded.module, recipe), facts)
 
 
 def _hear(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.artefact import build, facts_of
+from cosim.artefact import build, captured, facts_of
 from cosim.bench.cases import AbsentError
 from cosim.bench.measure import Row
 from cosim.bench.peers import load as load_peer
@@ -135,7 +135,7 @@ def whisper_rows(
 
     config = load(configs_root() / "models" / "whisper_tiny_en.yaml", ModelConfig)
     loaded = load_model(config)
-    facts = facts_of(loaded)
+    facts, graphs = facts_of(loaded), captured(loaded)
 
     rules = loaded.decoding
     if not isinstance(rules, DecodingValues):
@@ -148,7 +148,7 @@ def whisper_rows(
     ours = list(recipes)
     for name in ours:
         recipe = load_recipe(configs_root() / "recipes" / f"{name}.yaml")
-        artefact = build(loaded, compress(loaded.module, recipe), facts)
+        artefact = build(loaded, compress(loaded.module, recipe), facts, graphs)
         engines[name] = tokens(program_engines(artefact)())
     notes = []
     for kind in ("float32", "int8"):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.artefact import Artefact, build, facts_of
+from cosim.artefact import Artefact, build, captured, facts_of
 from cosim.bench.measure import Row
 from cosim.chip import Chip, load_chip
 from cosim.compress.compressed import compress
@@ -75,8 +75,9 @@ def model_row(path: Path, chip: Chip, speech: F32, *, rounds: int) -> Row:
     loaded = load_model(load(path, ModelConfig))
     facts = facts_of(loaded, is_zipped=False)
     started = perf_counter()
-    plain = build(loaded, compress(loaded.module, Recipe("fp32")), facts)
+    graphs = captured(loaded)
     capture_s = perf_counter() - started
+    plain = build(loaded, compress(loaded.module, Recipe("fp32")), facts, graphs)
     row: dict[str, Any] = {
         "model": path.stem,
         "family": loaded.family,
@@ -89,7 +90,7 @@ def model_row(path: Path, chip: Chip, speech: F32, *, rounds: int) -> Row:
     recipe = load_recipe(configs_root() / "recipes" / f"{RECIPE}.yaml")
     del plain
     gc.collect()
-    row |= _simulated(build(loaded, compress(loaded.module, recipe), facts), chip)
+    row |= _simulated(build(loaded, compress(loaded.module, recipe), facts, graphs), chip)
     return row
 
 

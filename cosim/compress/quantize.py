@@ -69,7 +69,8 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
     if floats:
         notes.append(
             f"quantize: operands of {len(floats)} layers stay fp32 ({floats[0].name}, ...): "
-            "grouped, depthwise and 2-D convolutions and attention with a bias or pattern multiply floats"
+            "grouped, depthwise and 2-D convolutions, and attention with a bias or a pattern, "
+            "multiply floats"
         )
     if config.activations.per == "row" and any(
         layer.kind == "conv" and layer.takes_codes for layer in selected

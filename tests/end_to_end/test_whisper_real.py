@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cosim.artefact import build, facts_of
+from cosim.artefact import build, captured, facts_of
 from cosim.chip import load_chip
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import load_recipe
@@ -43,7 +43,8 @@ def loaded():
 def artefacts(loaded):
     facts = facts_of(loaded)
     recipes = {n: load_recipe(configs_root() / "recipes" / f"{n}.yaml") for n in ("fp32", "w8a8")}
-    return {n: build(loaded, compress(loaded.module, r), facts) for n, r in recipes.items()}
+    graphs = captured(loaded)
+    return {n: build(loaded, compress(loaded.module, r), facts, graphs) for n, r in recipes.items()}
 
 
 @pytest.fixture(scope="module")
