@@ -6,8 +6,9 @@ program that is executed; residency, tiling and addresses are decided by the har
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,13 @@ def schedule(
     return Workload(f"{graph_name}({lengths})", tuple(items))
 
 
+def _part(ref: TensorRef, elements: int) -> TensorRef:
+    """Return `elements` elements of a tensor that is not encoded."""
+    bits = ref.stored_bits // ref.elements
+    room = max(ref.reserved_bits, ref.stored_bits)
+    return replace(ref, shape=(elements,), stored_bits=bits * elements, reserved_bits=room)
+
+
 @dataclass
 class _Context:
     """Answers the work rules at bound lengths (see `cosim.ops.WorkContext`)."""
@@ -69,6 +77,7 @@ class _Context:
     bindings: Mapping[str, int]
     patterns: Mapping[str, Nonzero]
     roots: dict[str, str] = field(init=False)
+    extents: dict[str, int] = field(default_factory=dict)
     public: dict[str, str] = field(init=False)
     grown: dict[str, str] = field(init=False)
     labels: dict[str, int] = field(default_factory=dict)
@@ -81,7 +90,10 @@ class _Context:
         }
 
     def _find_roots(self) -> dict[str, str]:
-        """Return the tensor each view shares; a partial read of a constant is a tensor."""
+        """Return the tensor each view shares; a partial read of a constant is a tensor.
+
+        Besides, note how many of its elements a view can see.
+        """
         roots: dict[str, str] = {}
         for op in self.graph.ops:
             source = op.inputs[0] if op.inputs else ""
@@ -90,6 +102,9 @@ class _Context:
                 is_view = self.shape(source) == self.shape(op.outputs[0])
             for name in op.outputs:
                 roots[name] = roots.get(source, source) if is_view else name
+                if is_view and op.kind != "cache_append":
+                    behind = self.extents.get(source, prod(self.shape(source)))
+                    self.extents[name] = min(behind, prod(self.shape(name)))
         return roots
 
     def _root(self, name: str) -> str:
@@ -129,7 +144,27 @@ class _Context:
         return "f32" if bits == 32 else "i8" if bits > 4 else "i4"
 
     def ref(self, name: str) -> TensorRef:
-        """Return the tensor behind a value or constant; views share it."""
+        """Return the tensor behind a value or constant; views share it, or a part of it."""
+        whole = self._whole(name)
+        seen = self.extents.get(name, whole.elements)
+        if whole.kind in ("constant", "state") or seen >= whole.elements:
+            return whole
+        return _part(whole, seen)
+
+    def refs(self, names: Iterable[str]) -> tuple[TensorRef, ...]:
+        """Return the tensors behind values, each once; of parts of one, as much as all see."""
+        found: dict[str, TensorRef] = {}
+        for name in dict.fromkeys(names):
+            ref = self.ref(name)
+            known = found.setdefault(ref.id, ref)
+            if known is not ref and ref.is_part and known.is_part and ref.kind != "state":
+                most = known.reserved_bits // (known.stored_bits // known.elements)
+                found[ref.id] = _part(known, min(known.elements + ref.elements, most))
+            elif known.is_part and not ref.is_part:
+                found[ref.id] = ref
+        return tuple(found.values())
+
+    def _whole(self, name: str) -> TensorRef:
         root = self._root(name)
         if is_constant(root):
             constant = self._constant(root)

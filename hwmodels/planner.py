@@ -158,7 +158,7 @@ class Planner:
         after = self.write_of(ref)
         is_constant = ref.kind == "constant"
         is_worth_it = is_constant or is_reused or self._is_read_later(ref)
-        if ref.kind == "state" or not is_worth_it:
+        if ref.kind == "state" or ref.is_part or not is_worth_it:
             return Operand(ref, port, is_here=False, is_kept=False, after=after)
         pool = self._constants if is_constant else self._tensors
         gone = pool.insert(ref.id, ref.size_bytes, use=self.number, pinned=pinned)

@@ -31,7 +31,8 @@ class TensorRef:
 
     Fields: `shape` in elements; `stored_bits` of payload, scales and zero points; `index_bits` of
     sparse indices; `reserved_bits` is the room the layout keeps (a cache is reserved whole while an
-    op reads `past + 1` rows of it; 0 means `size_bits`). An aliased constant is one `id`.
+    op reads `past + 1` rows of it, any tensor while an op reads a part of it; 0 means `size_bits`).
+    An aliased constant is one `id`.
     """
 
     id: str
@@ -56,6 +57,11 @@ class TensorRef:
     def elements(self) -> int:
         """Number of elements."""
         return prod(self.shape)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether memory holds more of the tensor than this."""
+        return self.reserved_bits > self.size_bits
 
 
 @dataclass(frozen=True, eq=False)

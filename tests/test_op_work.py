@@ -169,6 +169,42 @@ def test_views_cost_nothing_and_share_the_tensor_behind_them():
     assert (silu.function, silu.elements) == ("silu", 300)
 
 
+def test_a_part_of_a_value_is_read_as_large_as_it_is():
+    """Of 1 x t x 6 floats: 2 columns of 6; then 2 and 3 of them, and 5 and 4, which are all."""
+    text = "input %x : f32<1, t, 6>\n"
+    cuts = {"a": (0, 2), "b": (3, 6), "c": (0, 5), "d": (2, 6)}
+    for name, (start, stop) in cuts.items():
+        run = f"{{axis=2, start={start}, stop={stop}}}"
+        text += f"%{name} = slice(%x) {run} : f32<1, t, {stop - start}>\n"
+    one, *two = items(
+        text
+        + """%y = silu(%a) : f32<1, t, 2>
+        %z = concat(%a, %b) {axis=2} : f32<1, t, 5>
+        %w = concat(%c, %d) {axis=2} : f32<1, t, 9>
+        %u = concat(%x, %a) {axis=2} : f32<1, t, 8>
+        return y = %y
+        return z = %z
+        return w = %w
+        return u = %u"""
+    )
+    (read,) = one.reads
+    assert (read.id, read.size_bytes, read.reserved_bits // 8) == ("x", 2 * 10 * 4, 6 * 10 * 4)
+    assert read.is_part
+    sizes = [item.reads[0].size_bytes for item in two]
+    assert sizes == [item.read_bytes for item in two] == [5 * 40, 6 * 40, 6 * 40]
+    assert all(len(item.reads) == 1 for item in two)
+
+
+def test_shifted_scores_are_half_of_what_was_computed():
+    (add,) = items(
+        """input %x : f32<2, t, 2*t - 1>
+        %s = rel_shift(%x) : f32<2, t, t>
+        %y = relu(%s) : f32<2, t, t>
+        return y = %y"""
+    )
+    assert [ref.size_bytes for ref in add.reads] == [2 * 10 * 10 * 4]
+
+
 @pytest.mark.parametrize(
     ("op", "function", "elements", "row"),
     [

@@ -155,6 +155,7 @@ def test_only_equal_ops_on_equal_operands_are_merged_and_no_product():
     assert sorted(weights) == ["@one.weight"] * 3 + ["@two.weight"]
 
 
+@lru_cache
 def simulated(times: int, weight_buffer_bytes: int) -> RunStats:
     """Simulate 7 frames on 4 x 4 cells with this weight buffer, and room for all activations."""
     shared = program(Shared(times), is_quantized=True)

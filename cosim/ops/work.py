@@ -3,6 +3,7 @@
 Those of products stand in `work_products`, that of attention in `work_attention`.
 """
 
+from collections.abc import Iterable
 from math import prod
 from typing import Protocol
 
@@ -20,7 +21,10 @@ class WorkContext(Protocol):
         """Return the bound shape of a value or constant."""
 
     def ref(self, name: str) -> TensorRef:
-        """Return the tensor behind a value or constant; views share it."""
+        """Return the tensor behind a value or constant; views share it, or a part of it."""
+
+    def refs(self, names: Iterable[str]) -> tuple[TensorRef, ...]:
+        """Return the tensors behind values, each once; of parts of one, as much as all see."""
 
     def number(self, name: str) -> Number:
         """Return how elements are stored."""
@@ -57,7 +61,7 @@ def _vector(
         function,
         prod(shape),
         row_length or shape[-1],
-        tuple(dict.fromkeys(context.ref(name) for name in op.inputs)),
+        context.refs(op.inputs),
         tuple(context.ref(name) for name in op.outputs),
     )
 
@@ -171,7 +175,7 @@ def append(context: WorkContext, op: Op) -> list[WorkItem]:
 
 def concat(context: WorkContext, op: Op) -> list[WorkItem]:
     """Charge a copy of all operands."""
-    reads = tuple(dict.fromkeys(context.ref(name) for name in op.inputs))
+    reads = context.refs(op.inputs)
     result = context.ref(op.outputs[0])
     moved = sum(ref.size_bytes for ref in reads)
     return [Transfer(context.label(op), "copy", reads, (result,), moved, result.size_bytes)]

@@ -82,17 +82,17 @@ def _in_blocks(context: WorkContext, op: Op, label: str, text: str) -> Iterator[
         distinct = int(sizes[stored[blocks].any(axis=0)].sum())
         moved = (k.size_bytes + v.size_bytes) * distinct // memory
         q_part = q
-        reads, writes = [k, v], [k_part, v_part]
+        reads, writes = context.refs((key, value)), [k_part, v_part]
         if not is_whole:
             q_part = part_of(query, "queries", count, row_count, depth)
-            reads, writes = [q, *reads], [q_part, *writes]
+            reads, writes = context.refs((query, key, value)), [q_part, *writes]
             moved += q_part.size_bytes
         yield Transfer(
             f"{label}.gather{suffix}",
             "attention",
-            tuple(dict.fromkeys(reads)),
+            reads,
             tuple(writes),
-            min(moved, sum(ref.size_bytes for ref in dict.fromkeys(reads))),
+            min(moved, sum(ref.size_bytes for ref in reads)),
             sum(ref.size_bytes for ref in writes),
         )
         made = result
