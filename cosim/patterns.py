@@ -128,15 +128,16 @@ class AttentionPattern:
             first = self.count or 0
             query = np.arange(len(place), dtype=np.int64)[:, None]
             return near | (key < first) | (query < first)
-        blocks = query_block - key_block
+        if self.kind == "custom":
+            return self._custom(np.arange(len(place), dtype=np.int64) // self.block, key_block[0])
+        seen: Bools
         if self.kind == "strided":
-            seen: Bools = np.abs(blocks) <= (self.near or 0)
-            return seen | (blocks % (self.stride or 1) == 0)
-        if self.kind == "fixed":
+            blocks = query_block - key_block
+            seen = (np.abs(blocks) <= (self.near or 0)) | (blocks % (self.stride or 1) == 0)
+        else:
             span, summary = self.span or 1, self.summary or 0
-            seen = np.equal(query_block // span, key_block // span)
-            return seen | (key_block % span >= span - summary)
-        return self._custom(np.arange(len(place), dtype=np.int64) // self.block, key_block[0])
+            seen = (query_block // span == key_block // span) | (key_block % span >= span - summary)
+        return seen
 
     def _custom(self, query_block: NDArray[np.int64], key_block: NDArray[np.int64]) -> Bools:
         rows = self.seen_blocks or ()
