@@ -70,12 +70,7 @@ def load_espnet(config: ModelConfig, family: Family) -> LoadedModel:
     folder = Path(config.weights.folder).expanduser()
     checkpoint = read_checkpoint(folder, encoder=family.encoder, settings=family.settings)
     dimensions = _dimensions(config, family, checkpoint, at=at)
-    bands = {len(values) for values in (checkpoint.mean, checkpoint.scale)} - {0}
-    if bands - {dimensions.features.width}:
-        raise CosimError(
-            f"{folder}: found statistics of {', '.join(map(str, sorted(bands)))} bands, expected "
-            f"{dimensions.features.width}"
-        )
+    _check_features(dimensions, checkpoint, folder)
     module = _empty(family, dimensions)
     assign(module, checkpoint.tensors, source=str(folder))
     tokens = pieces_file(checkpoint.stated.tokens)
@@ -90,6 +85,24 @@ def load_espnet(config: ModelConfig, family: Family) -> LoadedModel:
         tokens=tokens,
         notes=(*_notes(dimensions), *unwritten),
     )
+
+
+def _check_features(dimensions: Dimensions, checkpoint: Checkpoint, folder: Path) -> None:
+    """Raise CosimError where statistics or mel filters belong to other features."""
+    features = dimensions.features
+    problems = []
+    if len(checkpoint.mean) not in (0, features.width):
+        problems.append(
+            f"{folder}: found statistics of {len(checkpoint.mean)} bands, expected {features.width}"
+        )
+    wanted = (features.fft // 2 + 1, features.mels)
+    if checkpoint.filters not in (None, wanted):
+        problems.append(
+            f"{folder}: frontend.logmel.melmat: found shape {list(checkpoint.filters or ())}, "
+            f"expected {list(wanted)}"
+        )
+    if problems:
+        raise CosimError(problems)
 
 
 def _drawn(config: ModelConfig, family: Family, drawn: RandomWeights, *, at: str) -> LoadedModel:

@@ -26,7 +26,7 @@ PREFERRED = "valid.acc.ave.pth"
 _TRAINING_STATE = "checkpoint.pth"  # model, optimiser and reporter of an unfinished training
 # Buffers that say nothing about inference: counts of batches, and sinusoid tables of early ESPnet.
 _DROPPED = re.compile(r".*\.num_batches_tracked|encoder\.embed\.out\.1\.pe|decoder\.embed\.1\.pe")
-_MEL = "frontend.logmel.melmat"  # computed from frontend_conf
+_MEL = "frontend.logmel.melmat"
 _MEAN, _STD = "normalize.mean", "normalize.std"
 _FLOOR = 1e-20  # of the variance, espnet2/layers/global_mvn.py
 _AGREEMENT = 1e-3  # between statistics in fp32 and those of the file, as a share of the deviation
@@ -38,13 +38,15 @@ Floats = NDArray[np.float64]
 class Checkpoint:
     """A folder as read: `tensors` are those of encoder, decoder and CTC head by ESPnet's names.
 
-    (x - mean) * scale normalises each band; both are empty where nothing is normalised.
+    (x - mean) * scale normalises each band; both are empty where nothing is normalised. `filters`
+    is the shape of the front end's mel matrix, which is not kept: it follows from config.yaml.
     """
 
     stated: Stated
     tensors: dict[str, Tensor]
     mean: tuple[float, ...]
     scale: tuple[float, ...]
+    filters: tuple[int, ...] | None
 
 
 def read_checkpoint(folder: Path, *, encoder: str, settings: Settings) -> Checkpoint:
@@ -64,7 +66,8 @@ def read_checkpoint(folder: Path, *, encoder: str, settings: Settings) -> Checkp
         if name not in (_MEL, _MEAN, _STD) and not _DROPPED.fullmatch(name)
     }
     mean, scale = _statistics(stated, stored, path)
-    return Checkpoint(stated, kept, mean, scale)
+    filters = tuple(stored[_MEL].shape) if _MEL in stored else None
+    return Checkpoint(stated, kept, mean, scale, filters)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
