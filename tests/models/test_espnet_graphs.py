@@ -1,6 +1,7 @@
 """Claims about capturing ESPnet's networks: a program means what torch computes, at any length."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from ir_interpreter import run
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cosim.config import load as read
 from cosim.execute import ProgramEngine, Weights
 from cosim.lower import lower
-from cosim.models import FrontEnd
+from cosim.models import FrontEnd, ModelConfig, load
 from cosim.schedule import schedule
 from hwmodels.workload import Gemm
 from kernels.encodings import encode_dense
@@ -132,3 +134,24 @@ def test_a_model_without_decoder_is_one_graph_that_ends_in_logits():
     assert [public for public, _ in graph.outputs] == ["logits"]
     assert graph.symbols == ("frames",)
     assert graph.types[graph.outputs[0][1]].bind({"frames": 1001}) == (1, 249, VOCABULARY)
+
+
+PUBLISHED = ("transformer_000", "conformer_000", "branchformer_000", "e_branchformer_000")
+CONFIGS = Path(__file__).parents[2] / "configs" / "models"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_models_execute_ten_seconds_as_torch_does(name):
+    loaded = load(read(CONFIGS / f"{name}.yaml", ModelConfig))
+    state = {key: encode_dense(value.numpy()) for key, value in loaded.module.state_dict().items()}
+    captured = lower(name, loaded.module.graphs(), encodings=state)
+    runner = ProgramEngine(Weights(captured, {f"@{key}": value for key, value in state.items()}))
+    given = features(loaded.front.length(160_000), 80)
+    found = runner.encode(given[0].numpy())
+    spec = loaded.module.graphs()[0]
+    with torch.no_grad():
+        wanted = dict(zip(spec.outputs, spec.module(given), strict=True))
+    for key, value in wanted.items():
+        scale = float(value.abs().max())
+        np.testing.assert_allclose(found[key] / scale, value / scale, atol=1e-3)
