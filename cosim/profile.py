@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from cosim.artefact import stored_zipped_bytes
+from cosim.artefact import RATE_HZ, stored_zipped_bytes
 from cosim.compress.network import scan
 from cosim.config import load as load_config
 from cosim.config import resolve
@@ -20,7 +20,6 @@ from cosim.schedule import schedule
 from hwmodels.workload import NUMBER_BITS, Gemm, Number, Transfer, WorkItem
 from kernels.encodings import Encoding, encode_dense, size_bits
 
-RATE_HZ = 16000
 DEFAULT_SECONDS = 10.0
 """Audio of a profile where the model has no window and nothing is asked for: the length that
 wav2vec2's costs are usually given for (Peng et al. 2023, footnote 2)."""
@@ -121,19 +120,20 @@ class Profile:
 def group_of(name: str) -> str:
     """Return the group of a module: its path without layer numbers, one part behind the first.
 
-    Without a layer number, two parts.
+    Without a layer number, its parent, but at least two parts.
 
     Example:
         >>> group_of("encoder.layers.3.self_attn.q_proj")
         'encoder.layers.self_attn'
-        >>> group_of("encoder.embed_positions.table"), group_of("lm_head")
-        ('encoder.embed_positions', 'lm_head')
+        >>> group_of("wav2vec2.feature_projection.projection"), group_of("decoder.embed_tokens")
+        ('wav2vec2.feature_projection', 'decoder.embed_tokens')
 
     """
     plain = _TIMES.sub("", name)
     number = _INDEX.search(plain)
     if number is None:
-        return ".".join(plain.split(".")[:2])
+        parts = plain.split(".")
+        return ".".join(parts[: max(2, len(parts) - 1)])
     before, after = plain[: number.start()], _INDEX.sub("", plain[number.end() :])
     return ".".join(part for part in (before, after[1:].partition(".")[0]) if part)
 

@@ -31,6 +31,7 @@ _AGREEING = 0.75
 """Share of a table's cells that must follow a formula before the others are called misprints."""
 _UNIT = Fraction(12, 1000)
 """A cell follows the formula within one unit of its last digit and what cutting takes away."""
+_FIRST = ".feed_forward.w_1.weight"
 _TRAINED = "needs the trained weights and the speech corpus"
 
 
@@ -101,12 +102,12 @@ class Published:
 class Shares:
     """Weights of the pruned layers, and the sum of weight times fall of the rate in percent.
 
-    Units of `encoder`, `decoder` and `attention` cancel; `fall` is in the same unit.
+    The unit of all four cancels; in a model it is one feed-forward matrix.
     """
 
-    encoder: int
-    decoder: int
-    attention: int
+    encoder: Fraction
+    decoder: Fraction
+    attention: Fraction
     fall: Fraction
 
     def sparsity(self, u0: int, v0: int, attention_rate: int) -> Fraction:
@@ -124,7 +125,7 @@ class Assumption:
     why: str
 
 
-_FORTY = Shares(40, 8, 15, Fraction(378))
+_FORTY = Shares(Fraction(40), Fraction(8), Fraction(15), Fraction(378))
 _AS_IF = (
     "assumed shares 40:8:15 (the model has 36:12:15), as if four linear layers of the decoder "
     "followed the encoder's sequence, and falls that sum to 378 (the model: 336)"
@@ -133,7 +134,7 @@ ASSUMED: Mapping[str, Assumption] = {
     "A4": Assumption(_FORTY, 35, _AS_IF),
     "A5": Assumption(_FORTY, 40, _AS_IF),
     "A6": Assumption(
-        Shares(36, 12, 15, Fraction(335)),
+        Shares(Fraction(36), Fraction(12), Fraction(15), Fraction(335)),
         55,
         "assumed an attention rate of 55 % and falls that sum to 335; with the caption's 45 % they "
         "would have to sum to 185, and the model's sum to 336",
@@ -149,13 +150,13 @@ def published() -> Published:
 def shares_of(system: System) -> Shares:
     """Return the shares of a model, counted in its weights, for rates that fall by 1 % a block."""
     model = shapes_of(system.model)
-    sizes = [
+    one = next(p for name, p in model.module.named_parameters() if name.endswith(_FIRST))
+    sizes = (
         elements(model, "encoder.", ".feed_forward.w_", ".weight"),
         elements(model, "decoder.", ".feed_forward.w_", ".weight"),
         elements(model, "attn.linear_", ".weight"),
-    ]
-    unit = math.gcd(*sizes)
-    encoder, decoder, attention = (size // unit for size in sizes)
+    )
+    encoder, decoder, attention = (Fraction(size, one.numel()) for size in sizes)
     means = [
         Fraction(int(blocks) - 1, 2) for blocks in (system.encoder_blocks, system.decoder_blocks)
     ]
@@ -256,18 +257,13 @@ def _architecture(_request: Request) -> Iterator[Row]:
     for name, system in data.systems.items():
         parameters = dict(shapes_of(system.model).module.named_parameters())
         hidden, width = next(
-            tuple(tensor.shape)
-            for key, tensor in parameters.items()
-            if key.endswith(".feed_forward.w_1.weight")
+            tuple(tensor.shape) for key, tensor in parameters.items() if key.endswith(_FIRST)
         )
         for stack, printed in (
             ("encoder", system.encoder_blocks),
             ("decoder", system.decoder_blocks),
         ):
-            ours = sum(
-                key.startswith(f"{stack}.") and key.endswith(".feed_forward.w_1.weight")
-                for key in parameters
-            )
+            ours = sum(key.startswith(f"{stack}.") and key.endswith(_FIRST) for key in parameters)
             yield judge(f"{name} {stack} blocks", printed, ours)
         yield judge(f"{name} feed-forward dimension", system.feed_forward, hidden)
         yield judge(f"{name} attention dimension", system.attention, width)
