@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import is_kernels_available
 
 from cosim.models import LoadedModel, ModelConfig, Weights, load
@@ -66,12 +67,25 @@ def configuration(family, sizes):
     return getattr(transformers, f"{NAMES[family]}Config")(**{**extra, **sizes})
 
 
-def counted(family, sizes, head="ForCTC"):
-    """Return the number of parameters of transformers' network at its true size."""
+def shaped(family, sizes, head="ForCTC"):
+    """Return transformers' network of any size, on the meta device."""
     config = getattr(transformers, f"{NAMES[family]}Config")(**sizes)
     with torch.device("meta"):
-        network = getattr(transformers, f"{NAMES[family]}{head}")(config)
-    return sum(parameter.numel() for parameter in network.parameters())
+        return getattr(transformers, f"{NAMES[family]}{head}")(config).eval()
+
+
+def counted(family, sizes, head="ForCTC"):
+    """Return the number of parameters of transformers' network."""
+    return sum(parameter.numel() for parameter in shaped(family, sizes, head).parameters())
+
+
+def counted_flops(family, sizes, length):
+    """Return what torch's flop counter gives for transformers' network and so many samples."""
+    network = shaped(family, sizes)
+    network.set_attn_implementation("eager")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, length, device="meta"))
+    return counter.get_total_flops()
 
 
 def oracle(folder, family, *, head="ForCTC", **sizes) -> Oracle:

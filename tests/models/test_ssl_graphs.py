@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from ir_interpreter import run
+from ssl_reference import PUBLISHED_BASE, counted_flops
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from cosim import config
 from cosim.execute import ProgramEngine
 from cosim.execute import Weights as Constants
 from cosim.lower import lower
@@ -92,3 +94,22 @@ def test_parameters_of_no_use_in_inference_are_in_no_graph():
     name = "wavlm, layer norm"
     unused = values(name).keys() - {key[1:] for key in program(name).constants}
     assert unused == {"wavlm.masked_spec_embed"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["wav2vec2", "wavlm"])
+def test_ten_seconds_at_true_size_are_computed_and_counted_as_elsewhere(family):
+    """Logits are those of torch; MACs are those that torch counts in transformers' network."""
+    name = f"{family}_base"
+    made = load(config.load(config.configs_root() / "models" / f"{name}.yaml", ModelConfig))
+    encodings = {key: encode_dense(t.numpy()) for key, t in made.module.state_dict().items()}
+    lowered = lower(name, made.module.graphs(), encodings=encodings)
+    given = samples(10.0)
+    workload = schedule(lowered, "encoder", bindings={"samples": given.shape[1]})
+    macs = sum(item.macs for item in workload.items if isinstance(item, Gemm))
+    assert 2 * macs == counted_flops(family, PUBLISHED_BASE, given.shape[1])
+    by_name = {f"@{key}": value for key, value in encodings.items()}
+    found = ProgramEngine(Constants(lowered, by_name)).encode(given[0])["logits"]
+    with torch.no_grad():
+        wanted = made.module(torch.from_numpy(given)).numpy()
+    assert np.abs(found - wanted).max() <= 1e-3 * np.abs(wanted).max()
