@@ -26,6 +26,10 @@ _DTYPES = {
 }
 
 
+_LARGER = 4
+"""A buffer is used again for values down to this part of its size."""
+
+
 @dataclass(frozen=True)
 class KernelChoice:
     """Which kernel executes one op and why.
@@ -130,10 +134,10 @@ class Builder:
         """Return memory that is free again behind op `until`, or behind the one being planned."""
         kind = np.dtype(_DTYPES[dtype])
         size = prod(shape) * kind.itemsize
-        pool = self.free.get(size)
-        raw = pool.pop() if pool else np.empty(size, np.uint8)
+        fits = [held for held, pool in self.free.items() if size <= held <= _LARGER * size and pool]
+        raw = self.free[min(fits)].pop() if fits else np.empty(size, np.uint8)
         self.ending.setdefault(max(until, self.position), []).append(raw)
-        return raw.view(kind).reshape(shape)
+        return raw[:size].view(kind).reshape(shape)
 
     def new(self, name: str, order: Sequence[int] | None = None) -> Array:
         """Return a buffer for a value, its axes in memory in `order` (else as they are)."""
