@@ -27,9 +27,9 @@ SIZES = {"width": 16, "heads": 2, "layers": 2, "hidden": 24, "position_taps": 8}
 SIZES |= {"position_groups": 4, "channels": [8] * 7, "vocabulary": 6}
 SIZES |= {"taps": [10, 3, 3, 3, 3, 2, 2], "strides": [5, 2, 2, 2, 2, 2, 2]}
 LAYER_NORM = {"convolution_norm": "layer", "is_norm_first": True, "convolution_bias": True}
+# HuBERT is the same network as wav2vec2 but for the heads of pretraining.
 NETWORKS = {
     "wav2vec2, group norm": ("wav2vec2", {}),
-    "hubert, layer norm": ("hubert", LAYER_NORM),
     "wavlm, layer norm": ("wavlm", {**LAYER_NORM, "buckets": 32, "furthest": 100}),
 }
 
