@@ -177,26 +177,33 @@ def profile_model(
 
     """
     loaded = load_model(load_config(resolve(str(model)), ModelConfig))
-    length = _length(loaded, seconds, frames)
-    heard = None if frames is not None else seconds or loaded.front.window_s or DEFAULT_SECONDS
-    return profile(loaded, length=length, steps=steps, is_zipped=is_zipped, seconds=heard)
+    _length(loaded, seconds, frames)  # refused before the network is captured
+    program = lowered(loaded)
+    return profile(
+        loaded, program, seconds=seconds, frames=frames, steps=steps, is_zipped=is_zipped
+    )
+
+
+def lowered(loaded: LoadedModel) -> Program:
+    """Return the program of a model in fp32, for `profile` at any length."""
+    from cosim.lower import lower  # noqa: PLC0415, imports torch, which binding lengths needs not
+
+    graphs = cast("Network", loaded.module).graphs()
+    return lower(loaded.name, graphs, encodings=_encodings(loaded))
 
 
 def profile(
     loaded: LoadedModel,
+    program: Program,
     *,
-    length: int,
+    seconds: float | None = None,
+    frames: int | None = None,
     steps: int = 1,
     is_zipped: bool = True,
-    seconds: float | None = None,
 ) -> Profile:
-    """Return the profile of one encoder call over `length` frames or samples, and `steps` steps."""
-    from cosim.lower import lower  # noqa: PLC0415, imports torch, which binding lengths needs not
-
-    weights = scan(loaded.module).weights
-    encodings = {name: encode_dense(weight.values) for name, weight in weights.items()}
-    graphs = cast("Network", loaded.module).graphs()
-    program = lower(loaded.name, graphs, encodings=encodings)
+    """Return the profile of a loaded model and its program (see `profile_model`)."""
+    length = _length(loaded, seconds, frames)
+    encodings = _encodings(loaded)
     groups: dict[str, Group] = {}
     trained = {name for name, _ in loaded.module.named_parameters()}
     _count_stored(groups, encodings, trained, is_zipped=is_zipped)
@@ -218,7 +225,8 @@ def profile(
         total.add(group)
     found = (*groups.values(), *marked)
     has_steps = any("past" in bindings for bindings in lengths.values())
-    return Profile(loaded.name, found, total, lengths, steps if has_steps else 0, seconds)
+    heard = None if frames is not None else seconds or loaded.front.window_s or DEFAULT_SECONDS
+    return Profile(loaded.name, found, total, lengths, steps if has_steps else 0, heard)
 
 
 def graph_lengths(program: Program, length: int, past: int) -> dict[str, dict[str, int]]:
@@ -241,6 +249,11 @@ def graph_lengths(program: Program, length: int, past: int) -> dict[str, dict[st
                         if str(dim) in other.symbols
                     }
     return lengths
+
+
+def _encodings(loaded: LoadedModel) -> dict[str, Encoding]:
+    weights = scan(loaded.module).weights
+    return {name: encode_dense(weight.values) for name, weight in weights.items()}
 
 
 def _length(loaded: LoadedModel, seconds: float | None, frames: int | None) -> int:
