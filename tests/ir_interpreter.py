@@ -137,8 +137,24 @@ def _quantized_linear(_op: Op, operands: list[Array | Codes]) -> Array:
 
 def _quantized_conv1d(op: Op, operands: list[Array | Codes]) -> Array:
     x, scale, weight, *bias = operands
-    rows = windows(op, x, weight.shape[2])
-    return _quantized_linear(op, [rows, scale, weight, *bias]).transpose(0, 2, 1)
+    groups, taps = op.get("groups", 1), weight.shape[2]
+    parts = []
+    for g, part in enumerate(np.split(x, groups, axis=1)):
+        own = slice(g * weight.shape[0] // groups, (g + 1) * weight.shape[0] // groups)
+        filters = Codes(weight.codes[own], weight.scale[own], weight.shape)
+        biases = [values[own] for values in bias]
+        parts.append(_quantized_linear(op, [windows(op, part, taps), scale, filters, *biases]))
+    return np.concatenate(parts, axis=2).transpose(0, 2, 1)
+
+
+def _quantized_conv2d(op: Op, operands: list[Array | Codes]) -> Array:
+    x, scale, weight, *bias = operands
+    padding, stride = op.integer("padding"), op.integer("stride")
+    padded = np.pad(x, ((0, 0), (0, 0), *[(padding, padding)] * 2))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, weight.shape[2:], axis=(2, 3))
+    rows = seen[:, :, ::stride, ::stride].transpose(0, 2, 3, 1, 4, 5)
+    rows = rows.reshape(*rows.shape[:3], -1)
+    return _quantized_linear(op, [rows, scale, weight, *bias]).transpose(0, 3, 1, 2)
 
 
 def _quantized_attention(op: Op, operands: list[Array | Codes]) -> Array:
@@ -161,5 +177,6 @@ def _quantized_attention(op: Op, operands: list[Array | Codes]) -> Array:
 _QUANTIZED = {
     "quantized_linear": _quantized_linear,
     "quantized_conv1d": _quantized_conv1d,
+    "quantized_conv2d": _quantized_conv2d,
     "quantized_attention": _quantized_attention,
 }

@@ -236,6 +236,11 @@ def quantized_conv1d(draw) -> Case:
     return [x, (1,), *rest], values, results
 
 
+def quantized_conv2d(draw) -> Case:
+    (x, *rest), values, results = conv2d(draw)
+    return [x, (1,), *rest], values, results
+
+
 def quantized_attention(draw) -> Case:
     (q, k, v, *_), values, results = attention(draw)
     return [q, q[:-1], k, k[:-1], v, (1,)], values, results
@@ -254,7 +259,7 @@ CASES = {
             *(affine, glu, total, layer_norm, batch_norm, group_norm),
             *(linear, conv1d, conv2d, matmul, attention),
             *(dynamic_quantize, dynamic_binarize),
-            *(quantized_linear, quantized_conv1d, quantized_attention),
+            *(quantized_linear, quantized_conv1d, quantized_conv2d, quantized_attention),
         )
     },
     **dict.fromkeys(("gelu", "relu", "silu", "tanh", "sigmoid"), element),

@@ -3,9 +3,11 @@
 import ir_interpreter
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
 from drafts import Draft, agree, heard
 
-from cosim.execute import plan
+from cosim.execute import plan, products
 from kernels.encodings import (
     decode,
     encode_binary,
@@ -66,6 +68,90 @@ def test_codes_are_convolved(order, taps, stride, padding):
     values = {"stride": stride, "padding": padding}
     w, b = codes_of(d, 20, 6, taps, bits=4), d.constant(20)
     y = d.add("quantized_conv1d", codes, codes[:-1] + "1", w, b, **values)
+    agree(d, y, lengths=LENGTHS, tolerance=2e-5)
+
+
+def convolved(d: Draft, op: str, x: str, w: str, *bias: str, **values) -> str:
+    codes = d.add("dynamic_quantize", x, per="tensor", results=2)
+    return d.add(op, codes, codes[:-1] + "1", w, *bias, **values)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+@pytest.mark.parametrize(("taps", "stride", "padding"), [(1, 1, 0), (4, 1, 2), (5, 3, 0)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_are_convolved_in_groups(order, taps, stride, padding, bits):
+    d = Draft()
+    x = d.input(1, 9, "t", order=order)
+    w, b = codes_of(d, 15, 3, taps, bits=bits), d.constant(15)
+    values = {"stride": stride, "padding": padding, "groups": 3}
+    bare = convolved(d, "quantized_conv1d", x, w, **values)
+    finished = d.add("relu", convolved(d, "quantized_conv1d", x, w, b, **values))
+    agree(d, bare, finished, lengths=LENGTHS, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1), (0, 3, 1, 2)])
+@pytest.mark.parametrize(("channels", "taps", "stride", "padding"), [(1, 3, 2, 0), (7, 2, 1, 1)])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_codes_of_images_are_convolved(order, channels, taps, stride, padding, bits):
+    d = Draft()
+    x = d.input(1, channels, "t", 11, order=order)
+    w, b = codes_of(d, 5, channels, taps, taps, bits=bits), d.constant(5)
+    values = {"stride": stride, "padding": padding}
+    bare = convolved(d, "quantized_conv2d", x, w, **values)
+    finished = d.add("relu", convolved(d, "quantized_conv2d", x, w, b, **values))
+    agree(d, bare, finished, lengths=LENGTHS, tolerance=2e-5)
+
+
+def test_windows_of_codes_that_are_gathered_in_several_blocks_agree(monkeypatch):
+    monkeypatch.setattr(products, "WINDOW_BYTES", 0)
+    d = Draft()
+    x = d.input(1, 3, "t", 21)
+    y = convolved(d, "quantized_conv2d", x, codes_of(d, 5, 3, 3, 3), stride=1, padding=1)
+    agree(d, y, lengths=LENGTHS, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize(
+    ("op", "shape", "filters", "groups"),
+    [
+        ("quantized_conv1d", (1, 6, 33), (10, 3, 7), 2),
+        ("quantized_conv2d", (1, 3, 13, 11), (5, 3, 3, 3), 1),
+    ],
+)
+def test_sums_of_codes_are_exact(op, shape, filters, groups, bits):
+    """With scales of 1 and sums below 2^24, floats hold the sums of int64 without rounding."""
+    d = Draft()
+    limit = 2 ** (bits - 1) - 1
+    codes = d.generator.integers(-limit, limit + 1, filters).astype(np.int8)
+    w = d.encoded(encode_bitpacked(codes, np.ones((len(codes), 1), np.float32), bits=bits))
+    x = d.input(*shape)
+    y = convolved(d, op, x, w, stride=1, padding=1, groups=groups)
+    given = d.generator.integers(-127, 128, shape)
+    given.flat[0] = 127
+    made = plan(d.weights(y), "encoder", bindings={})
+    (found,) = heard(made, {"in0": given.astype(np.float32)})
+    torch_conv = F.conv1d if op.endswith("1d") else F.conv2d
+    sums = torch_conv(
+        torch.from_numpy(given), torch.from_numpy(codes.astype(np.int64)), padding=1, groups=groups
+    )
+    assert abs(sums).max() < 2**24
+    np.testing.assert_array_equal(found, sums.numpy())
+
+
+@pytest.mark.parametrize("granularity", ["channel", "tensor"])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_pruned_codes_are_convolved(groups, granularity):
+    d = Draft()
+    shape = (32, 16 // groups, 5)
+    codes = d.generator.integers(-127, 128, shape).astype(np.int8)
+    codes[d.generator.random(shape) < 0.95] = 0
+    rows = 32 if granularity == "channel" else 1
+    scale = d.generator.uniform(0.01, 0.1, (rows, 1)).astype(np.float32)
+    matrix = codes.reshape(32, -1)
+    meaning = ir_interpreter.Codes(matrix, np.broadcast_to(scale, (32, 1)), shape)
+    w = d.encoded(encode_csr(codes, scale, bits=8), meaning)
+    x = d.input(1, 16, "t")
+    y = convolved(d, "quantized_conv1d", x, w, stride=1, padding=2, groups=groups)
     agree(d, y, lengths=LENGTHS, tolerance=2e-5)
 
 

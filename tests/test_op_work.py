@@ -56,6 +56,31 @@ def test_a_convolution_over_two_axes_is_one_product_over_all_positions():
     assert (gemm.count, gemm.m, gemm.n, gemm.k, gemm.kind) == (1, 4 * 4, 5, 18, "conv")
 
 
+def test_convolutions_of_codes_are_products_of_codes_with_the_same_macs():
+    head = 'program "p"\n' + "".join(
+        f'constant {name} bitpacked {{"bits": 8}} bits {bits} index 0 sha256 aa\n'
+        for name, bits in (("@v : f32<5, 2, 3, 3>", 880), ("@w : f32<8, 3, 4>", 1024))
+    )
+    body = """graph g(t) {
+  input %c : i8<1, 6, t>
+  input %i : i8<1, 2, t, 9>
+  input %s : f32<1>
+  %y = quantized_conv1d(%c, %s, @w) {groups=2, padding=0, stride=1} : f32<1, 8, t - 3>
+  %z = quantized_conv2d(%i, %s, @v) {padding=0, stride=2} : f32<1, 5, ((t - 3)//2) + 1, 4>
+  return y = %y
+  return z = %z
+}
+"""
+    work = schedule(verify(from_text(head + body)), "g", bindings={"t": 10}).items
+    grouped, scaled, image, scaled_image = work
+    assert (grouped.count, grouped.m, grouped.n, grouped.k) == (2, 7, 4, 12)
+    assert (image.count, image.m, image.n, image.k) == (1, 4 * 4, 5, 18)
+    for gemm in (grouped, image):
+        assert (gemm.a_number, gemm.w_number, gemm.accumulator) == ("i8", "i8", "i32")
+    assert [item.function for item in (scaled, scaled_image)] == ["dequantize"] * 2
+    assert (scaled.elements, scaled_image.elements) == (8 * 7, 5 * 16)
+
+
 def test_a_product_of_activations_is_one_per_head_or_one_for_a_common_right_side():
     apart, common = items(
         """input %a : f32<1, 3, t, 4>

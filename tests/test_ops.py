@@ -101,6 +101,12 @@ def test_an_unknown_kind_is_refused_with_the_known_ones():
             "expected shape <1>",
         ),
         (
+            "quantized_conv2d",
+            [(1, 5, 9, 7), (1, 5, 9), (4, 5, 3, 3)],
+            {"stride": 1, "padding": 0},
+            "expected shape <1>",
+        ),
+        (
             "quantized_attention",
             [(2, 4, 8), (2, 4), (2, 5, 8), (2, 4), (2, 5, 8), (1,)],
             {},

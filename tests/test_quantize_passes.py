@@ -300,13 +300,72 @@ def test_whisper_quantises_each_activation_once():
 def test_products_without_an_integer_kernel_are_refused_by_name():
     text = SELF_ATTENTION.replace("attention(%q, %k, %v)", "attention(%q, %k, %v, %b)")
     text = text.replace("  %q =", "  input %b : f32<1, rows, rows>\n  %q =", 1)
-    text = text.replace("f32<6, 6, 3>", "f32<6, 3, 3>").replace(
-        "{padding=1", "{groups=2, padding=1"
+    text = text.replace("f32<6, 6, 3>", "f32<6, 1, 3>").replace(
+        "{padding=1", "{groups=6, padding=1"
     )
     policies = [*ATTENTION, Policy("conv", "input", per="tensor")]
     with pytest.raises(CosimError) as caught:
         carry_out_policies(write_policies(program(text), policies))
     assert caught.value.problems == [
         "attn (attention): scores with a bias: there is no integer kernel for them",
-        "conv (conv1d): 2 groups: there is no integer kernel for them",
+        "conv (conv1d): one filter a channel: there is no integer kernel for it",
+    ]
+
+
+CONVOLUTIONS = """\
+program "p"
+constant @b : f32<6> dense {} bits 192 index 0 sha256 0b
+constant @grouped : f32<6, 3, 3> bitpacked {"bits": 8} bits 432 index 0 sha256 0c
+constant @image : f32<5, 2, 3, 3> bitpacked {"bits": 8} bits 720 index 0 sha256 0d
+graph main(t) {
+  input %i : f32<1, 2, t, 9>
+  input %x : f32<1, 6, t>
+  %y = conv1d(%x, @grouped, @b) {groups=2, padding=1, stride=1} : f32<1, 6, t> in "one"
+  %z = conv2d(%i, @image) {padding=0, stride=2} : f32<1, 5, ((t - 3)//2) + 1, 4> in "two"
+  return y = %y
+  return z = %z
+}
+"""
+
+
+@pytest.mark.parametrize("t", [3, 8])
+def test_convolutions_in_groups_and_over_images_become_products_of_codes(t):
+    policies = [Policy("one", "input", per="tensor"), Policy("two", "input", per="tensor")]
+    before = write_policies(program(CONVOLUTIONS), policies)
+    after = carry_out_policies(before)
+    assert problems(after) == []
+    assert set(kinds(after.graphs[0])) == {
+        "dynamic_quantize",
+        "quantized_conv1d",
+        "quantized_conv2d",
+    }
+    values = {
+        "@b": random(1, 6),
+        "@grouped": codes_of(random(2, 6, 3, 3)),
+        "@image": codes_of(random(3, 5, 2, 3, 3)),
+    }
+    inputs = {"x": random(4, 1, 6, t), "i": random(5, 1, 2, t, 9)}
+    plain, _ = run(program(CONVOLUTIONS).graphs[0], values, inputs)
+    wanted, _ = run(before.graphs[0], values, inputs)
+    found, _ = run(after.graphs[0], values, inputs)
+    for name in plain:
+        np.testing.assert_array_equal(found[name], wanted[name])
+        assert not np.array_equal(found[name], plain[name])
+        np.testing.assert_allclose(found[name], plain[name], atol=0.05 * abs(plain[name]).max())
+
+
+def test_convolutions_without_an_integer_kernel_are_refused_by_name():
+    text = CONVOLUTIONS.replace("f32<5, 2, 3, 3>", "f32<6, 2, 3, 3>").replace(
+        "f32<1, 5, ((t", "f32<1, 6, ((t"
+    )
+    text = text.replace("f32<1, 2, t, 9>", "f32<1, 4, t, 9>")
+    text = text.replace("{padding=0, stride=2}", "{groups=2, padding=0, stride=2}")
+    assert problems(program(text)) == []
+    policies = [Policy("one", "input"), Policy("two", "input")]
+    with pytest.raises(CosimError) as caught:
+        carry_out_policies(write_policies(program(text), policies))
+    assert caught.value.problems == [
+        "one (conv1d): a window spans several rows, expected activations per tensor",
+        "two (conv2d): 2 groups: there is no integer kernel for them",
+        "two (conv2d): a window spans several rows, expected activations per tensor",
     ]

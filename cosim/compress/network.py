@@ -23,8 +23,8 @@ class Layer:
     """A module that methods can select; `weight` names its parameter ("" for attention).
 
     Two layers with a tied weight name the same parameter. `takes_codes` says whether a kernel
-    multiplies integer activations: none does for grouped, depthwise and 2-D convolutions and for
-    attention with a bias or a pattern.
+    multiplies integer activations: none does for depthwise convolutions, for 2-D ones in groups
+    and for attention with a bias or a pattern.
     """
 
     name: str
@@ -115,10 +115,11 @@ def scan(module: "nn.Module") -> State:
         kind = next((kind for type_, kind in kinds.items() if isinstance(child, type_)), None)
         if kind is not None:
             weight = getattr(child, "weight", None)
-            is_plain = not isinstance(child, nn.Conv2d) and getattr(child, "groups", 1) == 1
-            is_plain = is_plain and getattr(child, "takes_codes", True)
             parameter = first[id(weight)] if weight is not None else ""
-            layers.append(Layer(name, kind, parameter, takes_codes=is_plain))
+            takes_codes = getattr(child, "takes_codes", True)
+            if isinstance(child, nn.Conv1d | nn.Conv2d) and child.groups > 1:
+                takes_codes = isinstance(child, nn.Conv1d) and child.groups < child.in_channels
+            layers.append(Layer(name, kind, parameter, takes_codes=takes_codes))
     weights = {name: Weight(tensor.detach().numpy()) for name, tensor in named.items()}
     return State(tuple(layers), weights)
 

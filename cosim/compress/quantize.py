@@ -69,7 +69,7 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
     if floats:
         notes.append(
             f"quantize: operands of {len(floats)} layers stay fp32 ({floats[0].name}, ...): "
-            "grouped, depthwise and 2-D convolutions, and attention with a bias or a pattern, "
+            "depthwise convolutions, 2-D ones in groups, and attention with a bias or a pattern, "
             "multiply floats"
         )
     if config.activations.per == "row" and any(

@@ -24,6 +24,7 @@ EMITTERS: Mapping[str, Callable[[Builder, Op], None]] = {
     "conv1d": grouped.emit_convolution,
     "quantized_conv1d": grouped.emit_convolution,
     "conv2d": grouped.emit_convolution,
+    "quantized_conv2d": grouped.emit_convolution,
     "matmul": attention.emit_matmul,
     "attention": attention.emit_attention,
     "quantized_attention": attention.emit_attention,

@@ -201,6 +201,7 @@ _RULES: Mapping[str, Callable[[_Chain, Op], Tail]] = {
     "conv1d": _conv1d,
     "quantized_conv1d": _conv1d,
     "conv2d": _activated,
+    "quantized_conv2d": _activated,
     "layer_norm": _activated,
     "batch_norm": _activated,
     "group_norm": _activated,

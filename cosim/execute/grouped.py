@@ -29,9 +29,8 @@ def emit_convolution(builder: Builder, op: Op) -> None:
     elif is_depthwise(builder.graph, op):
         (_emit_depthwise_image if is_image else _emit_depthwise)(builder, op)
     elif is_image:
-        raise ValueError(
-            f"conv2d {op.outputs[0]}: {op.get('groups', 1)} groups, expected 1 or one per channel"
-        )
+        found = f"{op.kind} {op.outputs[0]}: {op.get('groups', 1)} groups"
+        raise ValueError(f"{found}, expected 1 or one per channel")
     else:
         _emit_groups(builder, op)
 

@@ -217,21 +217,23 @@ def emit_conv2d(builder: Builder, op: Op) -> None:
     product = product_of(builder, op)
     *_, down, across = builder.shape(product.weight)
     if down != across:
-        raise ValueError(f"conv2d {op.outputs[0]}: filters {down} x {across}, expected squares")
+        raise ValueError(f"{op.kind} {op.outputs[0]}: filters {down} x {across}, expected squares")
     image = image_of(builder, op.inputs[0])
     filters, height, width = builder.shape(op.outputs[0])[1:]
     rows, columns = height * width, down * across * image.shape[2]
     out = builder.new(product.tail.result, (0, 2, 3, 1))
     builder.put(product.tail.result, out)
     memory = out.transpose(0, 2, 3, 1).reshape(rows, filters)
-    block = min(rows, max(ROW_BLOCK, WINDOW_BYTES // (4 * columns) // ROW_BLOCK * ROW_BLOCK))
-    workspace = builder.buffer((block, columns))
+    held = WINDOW_BYTES // (image.itemsize * columns)
+    block = min(rows, max(ROW_BLOCK, held // ROW_BLOCK * ROW_BLOCK))
+    workspace = builder.buffer((block, columns), builder.graph.types[op.inputs[0]].dtype)
     panel = panel_of(builder, product, block, down * across)
     calls = [
         panels.bind(
             panel,
             workspace[: min(block, rows - first)],
             memory[first : first + block],
+            x_scale=product.scale,
             bias=product.bias,
             activation=product.step(),
         )

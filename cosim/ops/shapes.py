@@ -347,7 +347,7 @@ def _scales(codes: TensorType, scales: TensorType, op: Op) -> None:
 def _product_sides(types: Types, op: Op, filters: tuple[Dim, ...]) -> None:
     """Check the scales of integer activations, and the bias."""
     at = weight_position(op)
-    if at == 2 and op.kind.endswith("conv1d"):
+    if at == 2 and op.kind.endswith(("conv1d", "conv2d")):
         _expect(types[1], (1,), op)
     elif at == 2:
         _scales(types[0], types[1], op)

@@ -229,14 +229,9 @@ CODES = (
     OpRow("dynamic_quantize", 1, 1, shapes.dynamic_quantize, work.quantize, {}),
     OpRow("dynamic_binarize", 1, 1, shapes.dynamic_binarize, work.binarize, {}),
     OpRow("quantized_linear", 3, 4, shapes.linear, work_products.linear, {}, (("i8", "i1"), "f32")),
-    OpRow(
-        "quantized_conv1d",
-        3,
-        4,
-        shapes.convolution,
-        work_products.convolution,
-        {},
-        ("i8", "f32"),
+    *(
+        OpRow(kind, 3, 4, shapes.convolution, work_products.convolution, {}, ("i8", "f32"))
+        for kind in ("quantized_conv1d", "quantized_conv2d")
     ),
     OpRow(
         "quantized_attention",

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from cosim.errors import CosimError
+from cosim.expr import Dim
 from cosim.ir import Graph, Op, Program, TensorType, attributes
 from cosim.ops import infer
 from cosim.passes.clean import merge_equal, substitute
@@ -47,6 +48,7 @@ SIGNS = "i1/row/dynamic"
 _OPERANDS: Mapping[str, Mapping[str, int]] = {
     "linear": {"input": 0},
     "conv1d": {"input": 0},
+    "conv2d": {"input": 0},
     "attention": {"q": 0, "k": 1, "v": 2, "p": 3},
 }
 
@@ -152,9 +154,20 @@ def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[
     weight = program.constants[op.inputs[1]]
     if weight.encoding == "dense" or '"bits": 32' in weight.storage:
         found.append(f"{where}: integer activations need integer weights; {op.inputs[1]} is float")
-    if op.get("groups", 1) != 1:
-        found.append(f"{where}: {op.get('groups', 1)} groups: there is no integer kernel for them")
-    if op.kind == "conv1d" and granularity["input"].split("/")[1] == "row":
+    if op.kind != "linear":
+        found += _refused_windows(op, granularity["input"], depth=weight.type.shape[1])
+    return found
+
+
+def _refused_windows(op: Op, policy: str, *, depth: Dim) -> list[str]:
+    """Say why no kernel multiplies codes of the windows of a convolution."""
+    where, found = f"{op.scope} ({op.kind})", []
+    groups = op.get("groups", 1)
+    if groups != 1 and depth == 1:
+        found.append(f"{where}: one filter a channel: there is no integer kernel for it")
+    elif groups != 1 and op.kind == "conv2d":
+        found.append(f"{where}: {groups} groups: there is no integer kernel for them")
+    if policy.split("/")[1] == "row":
         found.append(f"{where}: a window spans several rows, expected activations per tensor")
     return found
 

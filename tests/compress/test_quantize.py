@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch import nn
 
 from cosim.compress.compressed import compress
 from cosim.compress.network import OperandPolicy
@@ -95,6 +96,28 @@ def test_activations_become_one_policy_for_each_operand(small):
     assert len(made.policies) == len(set(made.policies))
     assert len(made.notes) == 1
     assert "convolutions are scaled per tensor" in made.notes[0]
+
+
+class Convolutions(nn.Module):
+    """Every kind of convolution once."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(1, 4, 3)
+        self.grouped = nn.Conv1d(6, 4, 3, groups=2)
+        self.depthwise = nn.Conv1d(4, 4, 3, groups=4)
+        self.image = nn.Conv2d(2, 4, 3)
+        self.grouped_image = nn.Conv2d(4, 4, 3, groups=2)
+        self.depthwise_image = nn.Conv2d(4, 4, 3, groups=4)
+
+
+def test_convolutions_take_codes_where_a_kernel_multiplies_them():
+    made = model(Convolutions(), activations={"per": "row"})
+    assert made.policies == tuple(
+        OperandPolicy(name, "input", 8, True, "tensor", "dynamic")
+        for name in ("first", "grouped", "image")
+    )
+    assert made.notes[0].startswith("quantize: operands of 3 layers stay fp32 (depthwise, ...)")
 
 
 def test_scope_limits_weights_and_operands(small):
