@@ -81,6 +81,11 @@ def shipped(name: str) -> LoadedModel:
     return load(ModelConfig(found.name, found.family, only_shapes, found.dimensions))
 
 
+def drawn(name: str) -> LoadedModel:
+    """A model file's network with its drawn weights."""
+    return load(read_config(configs_root() / "models" / f"{name}.yaml", ModelConfig))
+
+
 def files(pattern: str) -> list[str]:
     return sorted(path.stem for path in Path(configs_root() / "models").glob(pattern))
 

@@ -13,6 +13,7 @@ from own_models import (
     compute,
     config,
     counted_macs,
+    drawn,
     executed,
     files,
     interpret,
@@ -252,3 +253,14 @@ def test_share_keeps_what_the_first_user_of_a_copy_brings():
     share(blocks, {"block": [2, 1, 2], "bias": [1, 2, 3]})
     assert [block.weight for block in blocks] == [weights[0], weights[1], weights[0]]
     assert len({id(block.bias) for block in blocks}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["b0", "b1", "sl2", "sm4", "sc6", "sc10", "lr3", "lrs3"])
+def test_ten_seconds_at_true_size_are_executed_as_torch_does(name):
+    loaded = drawn(f"tiny_conformer_{name}")
+    frames = loaded.front.length(160_000)
+    given = noise(1, frames, 80)
+    wanted = compute(loaded, given)
+    assert np.abs(executed(loaded, given) - wanted).max() < 1e-3 * np.abs(wanted).max()
+    assert macs(loaded, frames=frames) == counted_macs(loaded, given)

@@ -15,6 +15,7 @@ from own_models import (
     compute,
     config,
     counted_macs,
+    drawn,
     executed,
     interpret,
     lowered,
@@ -322,3 +323,13 @@ def test_a_vocabulary_turns_hidden_vectors_into_logits():
     (graph,) = loaded.module.graphs()
     assert graph.outputs == ("logits",)
     assert compute(loaded, noise(1, 20 * 320)).shape == (1, 20, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*PRINTED, "hubert_conformer_s", "hubert_squeeze_xs"])
+def test_ten_seconds_at_true_size_are_executed_as_torch_does(name):
+    loaded, samples = drawn(name), noise(1, 160_000)
+    wanted = compute(loaded, samples)
+    assert np.abs(executed(loaded, samples) - wanted).max() < 1e-3 * np.abs(wanted).max()
+    if "sparse" not in name:
+        assert macs(loaded, samples=160_000) == counted_macs(loaded, samples)
