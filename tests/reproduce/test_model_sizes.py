@@ -1,14 +1,17 @@
 """Papers 000, 001 and 004: parameters and files of the models themselves."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from cosim.models import LoadedModel
+from cosim.profile import profile_model
 from cosim.reproduce import reproduce
-from cosim.reproduce.adaptive_compression import published
+from cosim.reproduce.adaptive_compression import published, zipped_mb
 from cosim.reproduce.hj_pruning import macs_of
-from cosim.reproduce.shapes import shapes_of, wav2vec2_positions
+from cosim.reproduce.shapes import drawn, shapes_of, wav2vec2_positions
 
 # Table I with its rotated cells put back: parameters counted by hand, memory in MB as cut.
 SYSTEMS = {
@@ -150,3 +153,20 @@ def test_the_mislabelled_row_is_that_of_the_other_rank(tiny):
     label = tiny["5", "LR2 size"]
     assert label.verdict == "misprint"
     assert "LR1" in label.note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("bits", "megabytes"), [(None, 368.4), (8, 99.4), (4, 59.8), (2, 34.2)])
+def test_normal_weights_zip_as_trained_ones_do(bits, megabytes):
+    # a whole file behind zlib has these sizes; each tensor on its own leaves the container out
+    found = zipped_mb(drawn(published().systems["Trans"].model), bits)
+    assert found == pytest.approx(megabytes, rel=0.012)
+
+
+@pytest.mark.slow
+def test_the_captured_network_has_the_macs_of_its_shapes(wav2vec2):
+    found = profile_model(Path("configs/models/wav2vec2_base.yaml"), seconds=10, is_zipped=False)
+    assert found.total.parameters == wav2vec2.parameters == 94_396_320
+    assert found.total.macs == sum(macs_of(wav2vec2, 160_000).values())
+    cnn = sum(group.macs for group in found.groups if "feature_extractor" in group.module)
+    assert 100 * cnn / found.total.macs == pytest.approx(33.1256, abs=1e-4)
