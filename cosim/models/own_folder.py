@@ -7,9 +7,9 @@ tensor once, under the first of its names. A `tokens.txt`, a token a line, may s
 import hashlib
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, cast
 
 import torch
 import yaml
@@ -21,10 +21,14 @@ from cosim.models import LoadedModel, ModelConfig, Tokens, Weights
 from cosim.models.checkpoint import assign, read_tensors
 from cosim.models.drawn import draw
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
-D = TypeVar("D", bound="DataclassInstance")
+class Dataclass(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+D = TypeVar("D", bound=Dataclass)
 M = TypeVar("M", bound=nn.Module)
 VERSION = 1
 _CONFIG, _TENSORS, _PIECES = "config.yaml", "model.safetensors", "tokens.txt"
@@ -157,7 +161,7 @@ def weights_hash(module: nn.Module) -> str:
 class _Sized(nn.Module):
     """A module that knows its dimensions."""
 
-    dimensions: "DataclassInstance"
+    dimensions: Dataclass
 
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
