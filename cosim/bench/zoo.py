@@ -6,6 +6,7 @@ are those of 8-bit weights and activations on one chip, because no shipped array
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
@@ -20,8 +21,11 @@ from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe, load_recipe
 from cosim.config import configs_root, load
 from cosim.evaluate import Progress, program_engines
+from cosim.ir import Op, Program
 from cosim.models import LoadedModel, ModelConfig
 from cosim.models import load as load_model
+from cosim.profile import graph_lengths
+from cosim.schedule import schedule
 from cosim.simulate import Caller, check_chip, has_decoder, simulate_workloads
 from cosim.speech.engine import Engine
 from cosim.speech.features import RATE_HZ, features
@@ -86,12 +90,53 @@ def model_row(path: Path, chip: Chip, speech: F32, *, rounds: int) -> Row:
         "ops": sum(len(graph.ops) for graph in plain.program.graphs),
         "note": "",
     }
+    row |= _counted(loaded, plain, speech)
     row |= _executed(loaded, plain, speech, rounds)
     recipe = load_recipe(configs_root() / "recipes" / f"{RECIPE}.yaml")
     del plain
     gc.collect()
     row |= _simulated(build(loaded, compress(loaded.module, recipe), facts, graphs), chip)
     return row
+
+
+def _counted(loaded: LoadedModel, artefact: Artefact, speech: F32) -> dict[str, object]:
+    """Return MACs of the encoder and of one step, by the program and by torch's own counter.
+
+    Attention over a pattern is counted in its dense form on both sides: torch knows no other.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: PLC0415, imports torch
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    from cosim.models.marks import dense_attention_flops  # noqa: PLC0415
+    from cosim.models.torch_engine import torch_engine  # noqa: PLC0415
+
+    heard = features(speech, loaded.front)
+    engine = torch_engine(loaded)
+    counter = FlopCounterMode(display=False, custom_mapping=dense_attention_flops())
+    with counter, sdpa_kernel(SDPBackend.MATH):  # fused attention on a CPU is not in its table
+        engine.encode(heard)
+        if has_decoder(artefact):
+            engine.step(1, 0)
+    length = loaded.front.length(len(speech))
+    program = without_patterns(artefact.program)
+    bound = graph_lengths(program, length, 0)
+    macs = sum(schedule(program, graph, bindings=bound[graph]).macs for graph in bound)
+    return {"macs_program": macs, "macs_torch": counter.get_total_flops() // 2}
+
+
+def without_patterns(program: Program) -> Program:
+    """Return the program with every attention over all keys."""
+    return replace(
+        program,
+        graphs=tuple(
+            replace(graph, ops=tuple(_dense(op) for op in graph.ops)) for graph in program.graphs
+        ),
+    )
+
+
+def _dense(op: Op) -> Op:
+    kept = tuple((key, value) for key, value in op.attributes if key != "pattern")
+    return replace(op, attributes=kept)
 
 
 def _executed(

@@ -5,6 +5,8 @@ them has a gradient.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -126,6 +128,11 @@ def _(x: Tensor, axis: int, length: int) -> Tensor:
     return x.new_empty(shape)
 
 
+@lru_cache(maxsize=4)
+def _seen(pattern: str, queries: int, keys: int) -> Tensor:
+    return torch.from_numpy(from_text(pattern).seen(queries, keys))
+
+
 @torch.library.custom_op("cosim::block_attention", mutates_args=())
 def block_attention(q: Tensor, k: Tensor, v: Tensor, pattern: str) -> Tensor:
     """Return attention over the keys that a pattern keeps: [..., T, E] of q, k, v [..., T or S, D].
@@ -133,7 +140,7 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, pattern: str) -> Tensor:
     `pattern` is the text of `cosim.patterns.AttentionPattern`. The scale is D ** -0.5; a query that
     sees no key gets zeros. Computed densely here: this is the reference.
     """
-    seen = torch.from_numpy(from_text(pattern).seen(q.shape[-2], k.shape[-2])).to(q.device)
+    seen = _seen(pattern, q.shape[-2], k.shape[-2]).to(q.device)
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
     result: Tensor = weights.masked_fill(~seen.any(dim=-1, keepdim=True), 0.0) @ v
@@ -143,3 +150,15 @@ def block_attention(q: Tensor, k: Tensor, v: Tensor, pattern: str) -> Tensor:
 @block_attention.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, pattern: str) -> Tensor:  # noqa: ARG001
     return q.new_empty((*q.shape[:-1], v.shape[-1]))
+
+
+def dense_attention_flops() -> dict[object, Callable[..., int]]:
+    """Return what `torch.utils.flop_counter` needs to count `block_attention` in its dense form."""
+
+    def count(
+        q: Sequence[int], k: Sequence[int], v: Sequence[int], *_: object, **__: object
+    ) -> int:
+        *heads, queries, depth = q
+        return 2 * math.prod(heads) * queries * k[-2] * (depth + v[-1])
+
+    return {torch.ops.cosim.block_attention: count}

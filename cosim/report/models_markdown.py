@@ -9,6 +9,8 @@ Row = Mapping[str, Any]
 _HEAD = (
     "model",
     "parameters",
+    "MACs",
+    "of torch",
     "capture s",
     "ops",
     "difference",
@@ -27,6 +29,9 @@ Written by `cosim bench --models --rounds {rounds} --markdown docs/models.md`.
 Each model file of `configs/models` at its true size: captured once with a symbolic length,
 verified, executed in fp32 by the kernels on {seconds:g} s of recorded speech, and simulated.
 
+- *MACs*: one encoder call and one decoding step, counted on the program; *of torch*: whether
+  `torch.utils.flop_counter` counts as many on the module. Sparse attention counts dense on both
+  sides here.
 - *difference*: largest difference of any output from torch over torch's largest value; with a
   decoder its first steps count too.
 - *ratio to torch*: CPU time of torch fp32 over ours for the encoder, one thread, the sides in
@@ -69,6 +74,8 @@ def _table(rows: Sequence[Row]) -> list[str]:
         cells = (
             row["model"],
             f"{row['parameters']:,}",
+            f"{row['macs_program']:,}",
+            "equal" if row["macs_torch"] == row["macs_program"] else f"{row['macs_torch']:,}",
             f"{row['capture_seconds']:.1f}",
             str(row["ops"]),
             f"{row['error']:.1e}",
