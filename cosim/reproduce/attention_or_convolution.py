@@ -25,7 +25,7 @@ from cosim.reproduce.rows import (
 from cosim.reproduce.shapes import shapes_of, wav2vec2_positions
 
 if TYPE_CHECKING:
-    from cosim.models.hubert_variants import HubertVariant, VariantDimensions
+    from cosim.models.hubert_variant import HubertVariant, VariantDimensions
 
 _DATA = configs_root() / "published" / "003_attention_or_convolution.yaml"
 _GI = 1 << 30
@@ -149,7 +149,7 @@ def _dimensions(loaded: LoadedModel) -> "VariantDimensions":
 
 def _one_bit(loaded: LoadedModel) -> tuple[int, int]:
     """Return layers and one-bit weights per layer."""
-    from cosim.models.hubert_variants import binarizable  # noqa: PLC0415, imports torch
+    from cosim.models.hubert_variant import binarizable  # noqa: PLC0415, imports torch
 
     layers = _dimensions(loaded).layers
     weights = sum(binarizable(cast("HubertVariant", loaded.module)).values())

@@ -27,7 +27,7 @@ from own_models import (
 
 from cosim.errors import CosimError
 from cosim.models import load
-from cosim.models.hubert_variants import binarizable
+from cosim.models.hubert_variant import binarizable
 from cosim.models.squeezeformer import Reduction, SqueezeformerLayer
 from cosim.patterns import from_text
 
