@@ -1,6 +1,6 @@
 """Weight sharing among the layers of a stack: several virtual layers, fewer physical ones.
 
-A sharing says for each virtual layer which physical copy of a part it uses (Hernandez et al. 2022,
+A sharing says for each virtual layer which physical copy of a part it uses (Hernandez et al. 2023,
 section 3.3: the sharing indices). A part is named as its parameters are, by any leading pieces of
 the dotted name (`self_attn`, `self_attn.linear_q.weight`); `block` is all that no other entry
 names.

@@ -1,4 +1,4 @@
-"""Tiny Conformers for always-on recognition (Hernandez et al. 2022): shared and low-rank layers.
+"""Tiny Conformers for always-on recognition (Hernandez et al. 2023): shared and low-rank layers.
 
 A convolutional subsampling, Conformer layers (Gulati et al. 2020) and a CTC head. Virtual layers
 use physical parts as `sharing` says; feed-forward matrices may be products of two of low rank. The
@@ -73,7 +73,7 @@ class TinyDimensions:
 
 
 def low_rank(inputs: int, outputs: int, rank: int) -> nn.Sequential:
-    """Return M = U V^T as two linear layers (Hernandez et al. 2022, section 3.4).
+    """Return M = U V^T as two linear layers (Hernandez et al. 2023, section 3.4).
 
     The first has no bias, so that the pair has the bias of the layer it stands for.
     """
