@@ -33,9 +33,17 @@ def test_a_function_of_a_part_leaves_the_rest_alone(order):
 
 
 @pytest.mark.parametrize("kind", ["add", "sub", "mul"])
-@pytest.mark.parametrize("shapes", [((1, 6, "t"), (1, 6, "t")), ((1, 6, "t"), (6, 1)),
-                                    ((1, 1, "t"), (1, 6, "t")), ((1, 6, 1), (1, 1, "t")),
-                                    ((), (1, 6, "t")), ((1, 2, 3, "t", 4), (2, 1, "t", 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((1, 6, "t"), (1, 6, "t")),
+        ((1, 6, "t"), (6, 1)),
+        ((1, 1, "t"), (1, 6, "t")),
+        ((1, 6, 1), (1, 1, "t")),
+        ((), (1, 6, "t")),
+        ((1, 2, 3, "t", 4), (2, 1, "t", 1)),
+    ],
+)
 def test_two_values_are_broadcast_together(kind, shapes):
     for order_a, order_b in itertools.product((False, True), repeat=2):
         d = Draft()
@@ -115,8 +123,10 @@ def test_linear_layers_read_rows_in_any_order(order):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 6])
-@pytest.mark.parametrize(("taps", "stride", "padding"), [(1, 1, 0), (1, 2, 0), (3, 1, 1),
-                                                         (3, 2, 0), (4, 1, 2), (5, 3, 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("taps", "stride", "padding"),
+    [(1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 0), (4, 1, 2), (5, 3, 1)],
+)
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
 def test_convolutions_over_time(groups, taps, stride, padding, order):
     d = Draft()
@@ -192,7 +202,7 @@ def test_attention_with_and_without_a_bias(order):
         "strided near=0 stride=2 block=16",
         "global count=2 window=1 block=16",
         "local window=2 block=16 causal=true",
-    ],  # fmt: skip
+    ],
 )
 def test_attention_over_a_pattern(pattern):
     d = Draft()
