@@ -141,10 +141,15 @@ def build(
 ) -> Artefact:
     """Return the artefact of a compressed model: its `captured` graphs lowered and verified.
 
+    `graphs` are those of the model before compression, captured anew where the recipe changes them.
+
     Raises CosimError for policies that match nothing.
     """
-    from cosim.lower import assemble  # noqa: PLC0415, imports torch, which a saved artefact needs not
+    from cosim.lower import assemble, capture_all  # noqa: PLC0415, torch, of no need when saved
 
+    if compressed.is_restructured:
+        network = cast("Network", compressed.module)
+        graphs = capture_all(network.graphs(), encodings=compressed.encodings)
     program = assemble(
         loaded.name, graphs, encodings=compressed.encodings, policies=compressed.policies
     )

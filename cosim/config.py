@@ -14,7 +14,7 @@ import yaml
 from cosim.errors import CosimError, suggestion
 from cosim.validate import found, parse
 
-__all__ = ["configs_root", "load", "override", "parse", "read", "resolve"]
+__all__ = ["configs_root", "item_lines", "load", "override", "parse", "read", "resolve"]
 
 T = TypeVar("T")
 
@@ -93,6 +93,15 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CosimError(f"{path}: found {found(data)}, expected a mapping of keys to values")
     return data
+
+
+def item_lines(path: Path, key: str) -> tuple[int, ...]:
+    """Return the lines on which the items of the list under `key` begin; empty for no list."""
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=_Loader)
+    for name, value in root.value if isinstance(root, yaml.MappingNode) else ():
+        if name.value == key and isinstance(value, yaml.SequenceNode):
+            return tuple(item.start_mark.line + 1 for item in value.value)
+    return ()
 
 
 def override(data: dict[str, Any], assignment: str) -> dict[str, Any]:

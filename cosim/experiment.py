@@ -12,7 +12,7 @@ from annotated_types import Ge, MinLen
 
 from cosim.chip import Chip, parse_chip
 from cosim.compress.recipe import Recipe, parse_recipe
-from cosim.config import override, parse, read, resolve
+from cosim.config import item_lines, override, parse, read, resolve
 from cosim.errors import CosimError, collect
 from cosim.models import ModelConfig
 from cosim.speech.manifest import SpeechConfig
@@ -81,7 +81,9 @@ def load_experiment(path: Path, assignments: Iterable[str] = ()) -> Experiment:
     model = part("model", lambda value, source: parse(value, ModelConfig, source=source))
     recipe = part(
         "recipe",
-        lambda value, source: parse_recipe(value, name=_recipe_name(source), source=source),
+        lambda value, source: parse_recipe(
+            value, name=_recipe_name(source), source=source, lines=_lines(source)
+        ),
     )
     energy = data.get("energy")
     chip = part(
@@ -127,3 +129,8 @@ def _inline_parts(data: dict[str, Any], path: Path, problems: list[str]) -> dict
 
 def _recipe_name(source: str) -> str:
     return "inline" if ": " in source else Path(source).stem
+
+
+def _lines(source: str) -> tuple[int, ...]:
+    """Return the lines of a recipe's entries; none for one that stands in an experiment."""
+    return () if ": " in source else item_lines(Path(source), "methods")

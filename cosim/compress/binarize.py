@@ -1,14 +1,14 @@
 """Weights of one bit, and signs of activations as policies for their ops (XNOR-Net)."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import MinLen
 
-from cosim.compress.network import F32, Kind, Layer, OperandPolicy, State, Weight
+from cosim.compress.network import F32, Kind, Layer, OperandPolicy, Selector, State, Weight
 from cosim.compress.quantize import Activations, operand_policies
-from cosim.compress.recipe import Selector, compressor
+from cosim.compress.recipe import compressor
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class BinarizeConfig:
     layers: Selector = "*"
     activations: Signs | Activations | None = None
     scope: Annotated[tuple[Literal["linear"], ...], MinLen(1)] = ("linear",)
+    sets_format: ClassVar[bool] = True
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

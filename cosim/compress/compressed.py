@@ -3,9 +3,9 @@
 import copy
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class CompressedModel:
 
     `encodings` and `ledger` hold every parameter and buffer once, a tied one under its first name.
     `module` computes with the decoded values; quantised activations are in `policies` only.
+    `is_restructured` says that its graphs are not those of the module before compression.
     """
 
     module: "nn.Module"
@@ -52,6 +53,7 @@ class CompressedModel:
     ledger: tuple[TensorSize, ...]
     recipe: Recipe
     notes: tuple[str, ...]
+    is_restructured: bool = False
 
     @property
     def size_bytes(self) -> int:
@@ -74,19 +76,30 @@ class CompressedModel:
         return sum(row.elements for row in self.ledger)
 
 
-def compress(module: "nn.Module", recipe: Recipe, *, source: str = "") -> CompressedModel:
+def compress(
+    module: "nn.Module",
+    recipe: Recipe,
+    *,
+    source: str = "",
+    batches: Sequence[Any] = (),
+    report: Callable[[str], None] = lambda _text: None,
+) -> CompressedModel:
     """Return the module compressed by a recipe; the module given is not changed.
 
     A recipe without methods keeps the module itself.
 
-    `source` names the recipe in errors. Raises CosimError listing every selector that selects
-    nothing.
+    `source` names the recipe in errors, `batches` are what methods calibrate with, `report` is told
+    what is being done. Raises CosimError listing every selector that selects nothing.
 
     Example:
         compress(loaded.module, load_recipe(Path("configs/recipes/w8a8.yaml"))).size_bytes
 
     """
-    state = apply(recipe, scan(module), source=source or f"recipe {recipe.name}")
+    restructures = any(getattr(item, "changes_structure", False) for item in recipe.methods)
+    if restructures:
+        module = copy.deepcopy(module)
+    state = replace(scan(module), batches=batches)
+    state = apply(recipe, state, source=source or f"recipe {recipe.name}", report=report)
     encodings = {name: encode(weight) for name, weight in state.weights.items()}
     return CompressedModel(
         module=_with_values(module, encodings) if recipe.methods else module,
@@ -95,6 +108,7 @@ def compress(module: "nn.Module", recipe: Recipe, *, source: str = "") -> Compre
         ledger=tuple(_size(name, encoding) for name, encoding in encodings.items()),
         recipe=recipe,
         notes=state.notes,
+        is_restructured=restructures,
     )
 
 

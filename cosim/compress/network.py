@@ -4,9 +4,11 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, MinLen
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -16,6 +18,21 @@ F32 = NDArray[np.float32]
 I8 = NDArray[np.int8]
 Kind = Literal["linear", "conv", "embedding", "attention"]
 KINDS: tuple[Kind, ...] = ("linear", "conv", "embedding", "attention")
+Side = Literal["encoder", "decoder"]
+Role = Literal["attention", "ffn", "other"]
+Number = Literal["f32", "f16", "bf16"]
+Names = Annotated[str, MinLen(1)] | Annotated[tuple[Annotated[str, MinLen(1)], ...], MinLen(1)]
+_SIDES: Mapping[str, Side] = {
+    "encoder": "encoder",
+    "encoders": "encoder",
+    "decoder": "decoder",
+    "decoders": "decoder",
+}
+_BLOCK_LISTS = ("layers", "blocks", "encoders", "decoders")
+_ROLES: Mapping[Role, tuple[str, ...]] = {
+    "attention": ("attn", "attention"),
+    "ffn": ("fc1", "fc2", "feed_forward", "ffn", "intermediate_dense", "output_dense"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,31 +49,131 @@ class Layer:
     weight: str = ""
     takes_codes: bool = True
 
+    @property
+    def side(self) -> Side | None:
+        """Encoder or decoder, by the name; None for a layer in neither."""
+        found = [_SIDES[part] for part in self.name.split(".") if part in _SIDES]
+        return found[0] if found else None
+
+    @property
+    def block(self) -> int | None:
+        """Number of the block it stands in, from 0; None for a layer outside the blocks."""
+        parts = self.name.split(".")
+        for before, part in pairwise(parts):
+            if before in _BLOCK_LISTS and part.isdecimal():
+                return int(part)
+        return None
+
+    @property
+    def role(self) -> Role:
+        """What it is for in its block, by the name of the modules around it."""
+        for role, words in _ROLES.items():
+            if any(word in part for part in self.name.split(".") for word in words):
+                return role
+        return "other"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A selector in full: every key given narrows it.
+
+    `names` are globs (`!` before one leaves out what it fits), `blocks` the first and the last
+    block, counted from 0.
+    """
+
+    names: Names = "*"
+    kinds: Annotated[tuple[Kind, ...], MinLen(1)] = KINDS
+    side: Side | None = None
+    role: Role | None = None
+    blocks: tuple[Annotated[int, Ge(0)], Annotated[int, Ge(0)]] | None = None
+
+    def takes(self, layer: Layer) -> bool:
+        """Return whether everything but the names fits."""
+        block = layer.block
+        return (
+            layer.kind in self.kinds
+            and self.side in (None, layer.side)
+            and self.role in (None, layer.role)
+            and (
+                self.blocks is None
+                or (block is not None and self.blocks[0] <= block <= self.blocks[1])
+            )
+        )
+
+
+Selector = Names | Selection
+
+
+@dataclass(frozen=True)
+class NofMForm:
+    """Of every `m` consecutive weights of a row, at most `n` are not zero."""
+
+    n: int
+    m: int
+
+
+@dataclass(frozen=True)
+class BlockForm:
+    """Zeros come in blocks of `rows` output channels by `columns` weights of a row."""
+
+    rows: int
+    columns: int
+
 
 @dataclass(frozen=True, eq=False)
 class Weight:
     """A parameter as it will be stored: float32 values, or codes of `bits` bits with their scale.
 
-    `table` has the parameter's shape; `scale` is (n, 1) per output channel or (1, 1) per tensor.
+    `table` has the parameter's shape. `scale` is (n or 1, groups) over output channels and runs of
+    `group` weights along the flattened row (0: the whole row); with `zero_point` of the same shape
+    a value is (code - zero point) * scale. Floats are stored as `number`, which their values fit.
+    `form` is the pattern that a method gave its zeros, `encoding` the stored form that a recipe
+    asks for ("auto": the smallest).
     """
 
     table: F32 | I8
     bits: int = 32
     scale: F32 | None = None
+    group: int = 0
+    zero_point: I8 | F32 | None = None
+    number: Number = "f32"
+    form: NofMForm | BlockForm | None = None
+    encoding: str = "auto"
+
+    @property
+    def has_format(self) -> bool:
+        """Whether a method has decided how values are stored."""
+        return self.scale is not None or self.number != "f32"
 
     @property
     def values(self) -> F32:
-        """What the network computes with, in the parameter's shape: code times scale."""
+        """What the network computes with, in the parameter's shape: (code - zero point) * scale."""
         if self.scale is None:
             return self.table.astype(np.float32, copy=False)
         rows = self.table.reshape(len(self.table), -1).astype(np.float32)
-        return np.multiply(rows, self.scale, dtype=np.float32).reshape(self.table.shape)
+        if self.zero_point is not None:
+            rows -= self._along(self.zero_point.astype(np.float32), rows.shape[1])
+        scaled = np.multiply(rows, self._along(self.scale, rows.shape[1]), dtype=np.float32)
+        return scaled.reshape(self.table.shape)
+
+    def _along(self, per_group: F32, columns: int) -> F32:
+        """Return a factor per group as one that fits (n, columns)."""
+        if per_group.shape[1] == 1:
+            return per_group
+        return np.repeat(per_group, self.group, axis=1)[:, :columns]
 
     def zeroed(self, where: NDArray[np.bool_]) -> "Weight":
         """Return the weight with zeros at `where` (of its shape); a scale stays as it is."""
         table = self.table.copy()
-        table[where] = 0
-        return replace(self, table=table)
+        if self.zero_point is None:
+            table[where] = 0
+            return replace(self, table=table)
+        rows = table.reshape(len(table), -1)
+        zero = np.broadcast_to(
+            self._along(self.zero_point.astype(np.float32), rows.shape[1]), rows.shape
+        )
+        np.copyto(rows, zero.astype(rows.dtype), where=where.reshape(rows.shape))
+        return replace(self, table=rows.reshape(table.shape))
 
 
 @dataclass(frozen=True)
@@ -78,16 +195,48 @@ class OperandPolicy:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A network between two methods: what each has made of its weights and operands so far."""
+    """A network between two methods: what each has made of its weights and operands so far.
+
+    `module` is the network itself, which methods that change its structure edit; its values are
+    those before the recipe. `batches` are inputs of the network for methods that calibrate.
+    """
 
     layers: tuple[Layer, ...]
     weights: Mapping[str, Weight]
     policies: tuple[OperandPolicy, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    module: "nn.Module | None" = None
+    batches: Sequence[Any] = ()
 
     def with_weights(self, changed: Mapping[str, Weight]) -> "State":
         """Return the state with some weights replaced."""
         return replace(self, weights={**self.weights, **changed})
+
+    def with_notes(self, *notes: str) -> "State":
+        """Return the state with notes added, each once."""
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def restructured(self, changed: Mapping[str, Weight]) -> "State":
+        """Return the state after `module` was edited: layers and weights as they are now.
+
+        Weights under a name that is still there, with the shape they had, stay what methods made
+        of them; `changed` are those that an edit gives values to.
+        """
+        if self.module is None:
+            raise ValueError("restructured: the state holds no module")
+        now = scan(self.module)
+        kept = {
+            name: self.weights[name]
+            for name, weight in now.weights.items()
+            if name in self.weights and self.weights[name].table.shape == weight.table.shape
+        }
+        names = {layer.name for layer in now.layers}
+        return replace(
+            self,
+            layers=now.layers,
+            weights={**now.weights, **kept, **changed},
+            policies=tuple(policy for policy in self.policies if policy.target in names),
+        )
 
 
 def scan(module: "nn.Module") -> State:
@@ -121,29 +270,51 @@ def scan(module: "nn.Module") -> State:
                 takes_codes = isinstance(child, nn.Conv1d) and child.groups < child.in_channels
             layers.append(Layer(name, kind, parameter, takes_codes=takes_codes))
     weights = {name: Weight(tensor.detach().numpy()) for name, tensor in named.items()}
-    return State(tuple(layers), weights)
+    return State(tuple(layers), weights, module=module)
 
 
 def select(
-    layers: Iterable[Layer], patterns: str | Sequence[str], kinds: Iterable[Kind]
+    layers: Iterable[Layer], selector: Selector, kinds: Iterable[Kind]
 ) -> tuple[tuple[Layer, ...], list[str]]:
-    """Return the layers of `kinds` whose name fits a glob, and what is wrong with the globs.
+    """Return the layers of `kinds` that a selector takes, and what is wrong with it.
 
     `*` stands for any text, dots included. Every glob must select something.
     """
-    wanted = frozenset(kinds)
-    globs = (patterns,) if isinstance(patterns, str) else tuple(patterns)
-    candidates = [layer for layer in layers if layer.kind in wanted]
+    full = selector if isinstance(selector, Selection) else Selection(selector)
+    globs = (full.names,) if isinstance(full.names, str) else full.names
+    wanted = [kind for kind in kinds if kind in full.kinds]
+    candidates = [layer for layer in layers if layer.kind in wanted and full.takes(layer)]
+    names = [layer.name for layer in candidates]
     problems = []
     for glob in globs:
-        if not any(fnmatchcase(layer.name, glob) for layer in candidates):
-            names = [layer.name for layer in candidates]
+        if not any(fnmatchcase(name, glob.removeprefix("!")) for name in names):
             near = difflib.get_close_matches(glob, names, n=3, cutoff=0.3) or names[:3]
             problems.append(
-                f'found "{glob}", which selects no {" or ".join(sorted(wanted))} layer; '
+                f'found "{glob}", which selects no {_described(full, wanted)}; '
                 f"nearest: {', '.join(near) if near else 'the model has none'}"
             )
     if not globs:
         problems.append("found no selector, expected at least one")
-    chosen = [l for l in candidates if any(fnmatchcase(l.name, glob) for glob in globs)]
-    return tuple(chosen), problems
+    taken = [glob for glob in globs if not glob.startswith("!")] or ["*"]
+    left_out = [glob[1:] for glob in globs if glob.startswith("!")]
+    chosen = tuple(
+        layer
+        for layer in candidates
+        if any(fnmatchcase(layer.name, glob) for glob in taken)
+        and not any(fnmatchcase(layer.name, glob) for glob in left_out)
+    )
+    if not chosen and not problems:
+        problems.append(f"selects no {_described(full, wanted)}: all are left out again")
+    return chosen, problems
+
+
+def _described(selection: Selection, kinds: Sequence[Kind]) -> str:
+    """Return what a selection asks for beside names, in words."""
+    words = [" or ".join(sorted(kinds)), "layer"]
+    if selection.role is not None:
+        words.insert(0, selection.role)
+    if selection.side is not None:
+        words.append(f"of the {selection.side}")
+    if selection.blocks is not None:
+        words.append(f"in blocks {selection.blocks[0]} to {selection.blocks[1]}")
+    return " ".join(words)

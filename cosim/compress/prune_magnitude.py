@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import Ge, Lt
 from numpy.typing import NDArray
 
-from cosim.compress.network import F32, Kind, Layer, State
-from cosim.compress.recipe import Selector, compressor
+from cosim.compress.network import F32, Kind, Layer, Selector, State
+from cosim.compress.recipe import compressor
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class PruneMagnitudeConfig:
     rate: Annotated[float, Ge(0), Lt(1)]
     layers: Selector = "*"
     scope: Literal["local"] = "local"
+    makes_zeros: ClassVar[bool] = True
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

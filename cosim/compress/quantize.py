@@ -1,13 +1,13 @@
 """Uniform symmetric quantisation of weights, and of activations as policies for their ops."""
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from annotated_types import MinLen
 
-from cosim.compress.network import F32, Kind, Layer, OperandPolicy, State, Weight
-from cosim.compress.recipe import Selector, compressor
+from cosim.compress.network import F32, Kind, Layer, OperandPolicy, Selector, State, Weight
+from cosim.compress.recipe import compressor
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class QuantizeConfig:
     granularity: Literal["channel", "tensor"] = "channel"
     activations: Activations | None = None
     scope: Annotated[tuple[Kind, ...], MinLen(1)] = ("linear", "conv", "embedding", "attention")
+    sets_format: ClassVar[bool] = True
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

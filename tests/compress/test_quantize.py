@@ -10,7 +10,8 @@ from torch import nn
 from cosim.compress.compressed import compress
 from cosim.compress.network import OperandPolicy
 from cosim.compress.quantize import quantized
-from cosim.compress.recipe import parse_recipe
+from cosim.compress.recipe import load_recipe, parse_recipe
+from cosim.errors import CosimError
 from kernels import encodings as store
 
 MATRICES = st.tuples(st.integers(1, 6), st.integers(1, 9)).flatmap(
@@ -131,14 +132,29 @@ def test_scope_limits_weights_and_operands(small):
     assert model(small).policies == ()
 
 
-def test_a_later_entry_replaces_weights_and_operands_of_its_layers(small):
+def test_two_entries_that_decide_the_format_of_a_layer_are_refused_by_their_lines(small, tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text(
+        "methods:\n"
+        "  - {method: quantize, weight_bits: 4}\n"
+        "\n"
+        "  - method: quantize\n"
+        "    weight_bits: 8\n"
+        "    layers: fc1\n"
+    )
+    with pytest.raises(CosimError) as error:
+        compress(small, load_recipe(file), source=str(file))
+    (problem,) = error.value.problems
+    assert f"{file}: line 4: methods.1 (quantize)" in problem
+    assert "line 2: methods.0 (quantize)" in problem
+    assert "fc1.weight" in problem
+
+
+def test_a_layer_left_out_of_one_entry_is_free_for_another(small):
     entries = [
-        {"method": "quantize", "weight_bits": 4, "activations": {"per": "row"}},
-        {"method": "quantize", "weight_bits": 8, "layers": "fc1"},
+        {"method": "quantize", "weight_bits": 4, "layers": ["*", "!fc1"]},
+        {"method": "quantize", "weight_bits": 8, "layers": {"names": "fc1", "kinds": ["linear"]}},
     ]
     made = compress(small, parse_recipe({"methods": entries}, name="r", source="r.yaml"))
     assert store.value_bits(made.encodings["fc1.weight"]) == 8
     assert store.value_bits(made.encodings["conv.weight"]) == 4
-    targets = {policy.target for policy in made.policies}
-    assert "fc1" not in targets
-    assert "conv" in targets
