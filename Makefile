@@ -3,11 +3,13 @@
 # second call starts at once.
 #
 #   PYTHON=/path/to/python3.11   the interpreter for .venv
+#   JOBS=4                       processes that run tests, each takes up to 4 GB
 #   PIP_FLAGS="..."              more flags for pip, such as an index that has torch's CPU build
 
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(or $(shell command -v python3.11),$(shell command -v python3),python3)
+JOBS ?= 2
 EXPERIMENT ?= configs/experiments/quickstart.yaml
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 
@@ -25,7 +27,8 @@ run: setup speech
 	$(BIN)/cosim run $(EXPERIMENT)
 
 test: setup check speech
-	$(BIN)/python -m pytest -m "not benchmark" --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not benchmark" --durations=10 \
+	  --numprocesses=$(JOBS) --dist=loadfile
 
 check: lint types imports
 

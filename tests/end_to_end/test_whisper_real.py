@@ -1,5 +1,6 @@
 """The embedded default on real speech: what the executor hears, against torch and the reference."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,11 @@ def test_other():
     return select(SpeechConfig(manifest=str(TEST_OTHER)), progress=lambda _text: None)
 
 
+def some(speech, step):
+    """Return every `step`-th utterance; `cosim run` on the shipped experiments takes all."""
+    return replace(speech, utterances=speech.utterances[::step])
+
+
 def hear(speech, loaded, artefacts):
     makers = {"torch": lambda: torch_engine(loaded)}
     makers |= {name: program_engines(artefact) for name, artefact in artefacts.items()}
@@ -73,14 +79,18 @@ def points(measured, name, other):
     return 100 * (measured[name].wer - measured[other].wer)
 
 
-def test_prompts_are_heard_as_by_torch_and_as_published(prompts, loaded, artefacts):
-    heard, measured = hear(prompts, loaded, artefacts)
-    assert len(prompts.utterances) == 89
+def test_prompts_are_heard_as_published(prompts, artefacts):
+    heard = transcribe(program_engines(artefacts["fp32"]), prompts, artefact=artefacts["fp32"])
+    assert len(heard) == 89
+    assert abs(100 * measure(heard, "whisper_english").wer - 3.23) <= 0.2
+    assert not any(item.hit_limit for item in heard)
+
+
+def test_prompts_are_heard_as_by_torch(prompts, loaded, artefacts):
+    heard, measured = hear(some(prompts, 3), loaded, artefacts)
     same = [a.text == b.text for a, b in zip(heard["fp32"], heard["torch"], strict=True)]
     assert sum(same) >= 0.99 * len(same)
-    assert abs(100 * measured["fp32"].wer - 3.23) <= 0.2
-    assert abs(points(measured, "w8a8", "fp32")) <= 0.5
-    assert not any(item.hit_limit for item in heard["fp32"])
+    assert abs(points(measured, "w8a8", "fp32")) <= 1.0  # a word is 0.3 points
     low, high = difference_interval(
         measured["w8a8"], measured["fp32"], [item.speaker for item in heard["fp32"]]
     )
@@ -88,12 +98,12 @@ def test_prompts_are_heard_as_by_torch_and_as_published(prompts, loaded, artefac
 
 
 def test_the_test_other_subset_is_heard_as_by_torch(test_other, loaded, artefacts):
-    heard, measured = hear(test_other, loaded, artefacts)
     assert len(test_other.utterances) == 80
+    heard, measured = hear(some(test_other, 3), loaded, artefacts)
     assert sum(len(item.text.split()) for item in test_other.utterances) == 1544
-    assert abs(points(measured, "fp32", "torch")) <= 0.2
-    # a word is 0.06 points; eight speakers vary far more than that
-    assert abs(points(measured, "w8a8", "fp32")) <= 1.0
+    assert abs(points(measured, "fp32", "torch")) <= 0.3
+    # a word is 0.2 points; eight speakers vary far more than that
+    assert abs(points(measured, "w8a8", "fp32")) <= 1.5
     speakers = [item.speaker for item in heard["fp32"]]
     assert len(set(speakers)) == 8
     low, high = difference_interval(measured["w8a8"], measured["fp32"], speakers)

@@ -261,14 +261,13 @@ for name in sorted(spent, key=lambda name: -sum(spent[name])):
 
 
 @pytest.mark.slow
-def test_a_second_process_compiles_nothing_of_what_whisper_needs(tmp_path, record_property):
-    """The properties (``--junit-xml``) say what a W8A8 program compiles and how long it takes.
+def test_a_second_process_compiles_nothing_of_what_whisper_needs(record_property):
+    """The first process compiles what the user's own cache does not hold yet.
 
-    Seconds of single functions are on the clock, with those of the functions that they call.
+    The properties (``--junit-xml``) say what that was and how long it took. Seconds of single
+    functions are on the clock, with those of the functions that they call.
     """
-    folder = {"NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    first, second = (python(WHISPER, **folder) for _ in range(2))
+    first, second = (python(WHISPER, OMP_NUM_THREADS="1") for _ in range(2))
     record_property("first process", first)
     record_property("second process", second)
-    assert not first.startswith("0 functions")
     assert second.startswith("0 functions compiled")
