@@ -54,6 +54,12 @@ def test_storage_of_every_encoder_agrees_to_the_printed_digits(table):
         assert f"{row.ours:.2f}" == row.paper
 
 
+def test_binary_transformers_hold_three_shifts_a_channel_besides(table):
+    for name in ("vanilla", "sparse_dn_s", "sparse_sw_s"):
+        row = table[f"{name} storage W1A1"]
+        assert f"{row.ours:.2f}" == row.paper
+
+
 def test_times_agree_to_the_printed_digits(table):
     printed = ["38.46", "10.31", "8.54", "12.15", "18.70", "5.53", "3.27", "3.28", "3.40", "4.12"]
     rows = [row for name, row in table.items() if name.endswith((" time", " time W1A1"))]
