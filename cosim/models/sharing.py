@@ -46,10 +46,10 @@ def share(blocks: Sequence[nn.Module], sharing: Sharing) -> None:
     Raises CosimError listing the entries of `sharing` that name nothing in a layer.
     """
     names = list(_tensors(blocks[0]))
-    unused = [part for part in sharing if part != BLOCK and not _named_by(part, names)]
+    unused = [part for part in sharing if part != BLOCK and not named_by(part, names)]
     if unused:
         raise CosimError(
-            f"sharing.{part}: names no part of a layer{suggestion(part, _parts(names))}"
+            f"sharing.{part}: names no part of a layer{suggestion(part, parts_of(names))}"
             for part in unused
         )
     for name in names:
@@ -65,17 +65,18 @@ def _tensors(block: nn.Module) -> dict[str, Tensor]:
     return {**dict(block.named_parameters()), **dict(block.named_buffers())}
 
 
-def _named_by(part: str, names: Sequence[str]) -> bool:
+def named_by(part: str, names: Sequence[str]) -> bool:
+    """Return whether a part names one of these tensors, or a module that holds one."""
     return any(name == part or name.startswith(f"{part}.") for name in names)
 
 
 def _entry(name: str, sharing: Sharing) -> str:
     """Return the entry with the longest part that names a tensor."""
-    fitting = [part for part in sharing if _named_by(part, [name])]
+    fitting = [part for part in sharing if named_by(part, [name])]
     return max(fitting, key=len, default=BLOCK)
 
 
-def _parts(names: Sequence[str]) -> list[str]:
+def parts_of(names: Sequence[str]) -> list[str]:
     """Return everything that an entry may name: tensors and the modules that hold them."""
     found = {
         ".".join(pieces[:count])
