@@ -305,6 +305,54 @@ def binarize_unsigned(x: F32, threshold: F32, level: float) -> tuple[NDArray[np.
     return np.packbits(flags, axis=1, bitorder="little"), scale.astype(np.float32)
 
 
+def level_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of each row of x >= 0 (last axis) weighted by itself: sum x^2 / sum x, 0 for zeros.
+
+    Of probabilities it is sum p^2: N that are alike, beside zeros, have the level 1 / N.
+    """
+    total = x.sum(axis=-1)
+    return np.square(x).sum(axis=-1) / np.where(total > 0, total, 1.0)
+
+
+def binarize_steps(x: F32) -> tuple[NDArray[np.uint8], F32]:
+    """Packed bits of x (R, K) > level / 2, and the level of each row (``level_of`` max(x, 0))."""
+    level = level_of(np.maximum(x, 0.0).astype(np.float64)).astype(np.float32)
+    return np.packbits(x > level[:, None] / 2, axis=1, bitorder="little"), level
+
+
+def attention_b1(
+    q: NDArray[np.uint8],
+    q_scale: F32,
+    k: NDArray[np.uint8],
+    k_scale: F32,
+    v: NDArray[np.uint8],
+    v_scale: F32,
+    scale: float,
+    depth: int,
+    level: float = 0.0,
+) -> F32:
+    """Attention on signs, probabilities as 0 or one level: all sums of both products are integers.
+
+    Packed bits q (H, T, ceil(depth / 8)), k and v (H, S, ...) mean +1 and -1, times ``q_scale``
+    (H, T), ``k_scale`` (H, S), and one scale for all values of a head: the mean over S of
+    ``v_scale`` (H, S); an axis of scales may have length 1. With a = ``level``, or where that is 0
+    the ``level_of`` a row of probabilities p, these become a clip(round(p / a), 0, 1), half to
+    even (BiT, Liu et al. 2022). Returns (T, H * depth).
+    """
+    heads, rows, _ = q.shape
+    signs = [unpack_signs(x.reshape(-1, x.shape[2]), depth) for x in (q, k, v)]
+    q_signs, k_signs, v_signs = (x.reshape(heads, -1, depth).astype(np.int64) for x in signs)
+    factor = q_scale.astype(np.float64)[:, :, None] * k_scale.astype(np.float64)[:, None, :]
+    scores = (q_signs @ k_signs.transpose(0, 2, 1)) * factor * scale
+    e = np.exp(scores - scores.max(axis=2, keepdims=True))
+    p = e / e.sum(axis=2, keepdims=True)
+    step = level_of(p) if level == 0 else np.full((heads, rows), level)
+    ones = (np.rint(np.clip(p / step[:, :, None], 0, 1)) > 0).astype(np.int64)
+    worth = v_scale.astype(np.float64).mean(axis=1)[:, None, None]
+    y = (ones @ v_signs) * (step[:, :, None] * worth)
+    return y.transpose(1, 0, 2).reshape(rows, heads * depth).astype(np.float32)
+
+
 def linear_bits_b1(
     x: NDArray[np.uint8], w: I8, x_scale: F32, w_scale: F32, bias: F32 | None, threshold: F32
 ) -> NDArray[np.uint8]:
