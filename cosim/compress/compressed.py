@@ -44,7 +44,8 @@ class CompressedModel:
 
     `encodings` and `ledger` hold every parameter and buffer once, a tied one under its first name.
     `module` computes with the decoded values; quantised activations are in `policies` only.
-    `is_restructured` says that its graphs are not those of the module before compression.
+    `is_restructured` says that its graphs are not those of the module before compression; `report`
+    has the rows in which methods tell what they decided layer by layer.
     """
 
     module: "nn.Module"
@@ -54,6 +55,7 @@ class CompressedModel:
     recipe: Recipe
     notes: tuple[str, ...]
     is_restructured: bool = False
+    report: tuple[Mapping[str, object], ...] = ()
 
     @property
     def size_bytes(self) -> int:
@@ -109,6 +111,7 @@ def compress(
         recipe=recipe,
         notes=state.notes,
         is_restructured=restructures,
+        report=state.report,
     )
 
 

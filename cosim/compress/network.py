@@ -199,6 +199,7 @@ class State:
 
     `module` is the network itself, which methods that change its structure edit; its values are
     those before the recipe. `batches` are inputs of the network for methods that calibrate.
+    `report` has a row for each layer about which a method decided something of its own.
     """
 
     layers: tuple[Layer, ...]
@@ -207,6 +208,7 @@ class State:
     notes: tuple[str, ...] = field(default=())
     module: "nn.Module | None" = None
     batches: Sequence[Any] = ()
+    report: tuple[Mapping[str, object], ...] = ()
 
     def with_weights(self, changed: Mapping[str, Weight]) -> "State":
         """Return the state with some weights replaced."""

@@ -138,7 +138,11 @@ def apply(
         for index, chosen in steps:
             config = recipe.methods[index]
             report(f"{config.method}: {len(chosen)} layers")
-            state = METHODS[type(config)](state, config, chosen)
+            try:
+                state = METHODS[type(config)](state, config, chosen)
+            except CosimError as error:
+                place = f"{source}: {recipe.place(index)}"
+                raise CosimError(f"{place}: {text}" for text in error.problems) from error
         waiting = waiting[len(known) :]
     return state
 
