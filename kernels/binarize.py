@@ -9,7 +9,7 @@ to 1, half to even, that is where x - threshold > scale / 2 (elastic binarisatio
 
 import numpy as np
 from llvmlite import ir
-from numba import float32, int64, uint8
+from numba import float32, float64, int64, uint8
 from numpy.typing import NDArray
 
 from kernels.arguments import FLOATS, require, told
@@ -163,6 +163,58 @@ def _binarize(x, threshold, level, packed, scale, is_signed):
             scale[r] = value
     bounds[0] = half[0]  # keeps the arrays alive until here
     return status
+
+
+@compiled(sums=True)
+def _moments(row):
+    """Sum the positive part of float32, and its squares."""
+    total, squares = float64(0.0), float64(0.0)
+    for i in range(row.size):
+        value = float64(0.0) if row[i] <= float32(0.0) else float64(row[i])
+        total += value
+        squares += value * value
+    return total, squares
+
+
+@entry(in2(float32), out2(uint8), out1(float32))
+def _binarize_steps(x, packed, level):
+    rows, k = x.shape
+    if packed.shape[0] != rows or packed.shape[1] != (k + 7) // 8 or level.size != rows or k < 1:
+        return MISFIT
+    if rows and ((k > 1 and x.strides[1] != 4) or (k > 8 and packed.strides[1] != 1)):
+        return MISFIT
+    zeros, half = np.zeros(k, np.float32), np.empty(1, np.float32)
+    for r in range(rows):
+        values = x.ctypes.data + r * x.strides[0]
+        total, squares = _moments(row_at(values, k, np.float32))
+        level[r] = squares / total if total != 0.0 else float32(0.0)
+        half[0] = level[r] / float32(2.0)
+        target = packed.ctypes.data + r * packed.strides[0]
+        _row(values, zeros.ctypes.data, k, target, half.ctypes.data, False)
+    zeros[0] = half[0]  # keeps the arrays alive until here
+    return 0
+
+
+def binarize_steps(x: F32, packed: NDArray[np.uint8], level: F32) -> None:
+    """Write bits and level of each row as ``reference.binarize_steps`` defines them.
+
+    x is ``(R, K)``, ``packed (R, ceil(K / 8))``, ``level (R)``. A row that holds NaN has the level
+    NaN and no ones. TypeError and ValueError say what does not fit.
+
+    >>> bits, level = np.empty((1, 1), np.uint8), np.empty(1, np.float32)
+    >>> binarize_steps(np.array([[3.0, 0.0, 1.0]], np.float32), bits, level)
+    >>> bits.tolist(), level.tolist()
+    ([[1]], [2.5])
+    """
+    require("binarize_steps", FLOATS, 2, x)
+    require("binarize_steps", FLOATS, 1, level)
+    require("binarize_steps", BYTES, 2, packed)
+    if _binarize_steps(x, packed, level):
+        raise ValueError(
+            f"binarize_steps: found x {told(x)} strides {x.strides}, packed {told(packed)} strides "
+            f"{packed.strides}, level {told(level)}; expected packed (R, ceil(K / 8)), level (R), "
+            "unit inner strides, K at least 1"
+        )
 
 
 def binarize(
