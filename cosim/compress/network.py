@@ -41,13 +41,15 @@ class Layer:
 
     Two layers with a tied weight name the same parameter. `takes_codes` says whether a kernel
     multiplies integer activations: none does for depthwise convolutions, for 2-D ones in groups
-    and for attention with a bias or a pattern.
+    and for attention with a bias or a pattern. `dimensions` are those that a convolution slides
+    along, 0 for other kinds.
     """
 
     name: str
     kind: Kind
     weight: str = ""
     takes_codes: bool = True
+    dimensions: int = 0
 
     @property
     def side(self) -> Side | None:
@@ -217,6 +219,10 @@ class State:
     def with_notes(self, *notes: str) -> "State":
         """Return the state with notes added, each once."""
         return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    def reporting(self, rows: Iterable[Mapping[str, object]]) -> "State":
+        """Return the state with rows added to its report."""
+        return replace(self, report=(*self.report, *rows))
 
     def restructured(self, changed: Mapping[str, Weight]) -> "State":
         """Return the state after `module` was edited: layers and weights as they are now.
