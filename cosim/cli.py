@@ -64,18 +64,30 @@ def main() -> None:
 @click.argument("experiment", type=_PATH)
 @click.option("--out", type=_PATH, help="Run folder (default: runs/NAME-HASH).")
 @click.option("--set", "assignments", multiple=True, metavar="a.b=VALUE", help="Override a key.")
+@click.option("--markdown", type=_PATH, help="Of a study: the page whose section to write.")
 @_KEEP_GOING
 @_JSON
 def run_command(
     experiment: Path,
     out: Path | None,
     assignments: tuple[str, ...],
+    markdown: Path | None,
     keep_going: bool,
     as_json: bool,
 ) -> None:
-    """Compress, lower, execute on speech, simulate; write a run folder and print the table."""
-    from cosim.experiment import load_experiment  # noqa: PLC0415
+    """Compress, lower, execute on speech, simulate; write a run folder and print the table.
+
+    A file with `recipes` is a study: word errors and sizes of every recipe on every corpus.
+    """
     from cosim.report.terminal import TerminalProgress, print_run  # noqa: PLC0415
+    from cosim.study_file import is_study  # noqa: PLC0415
+
+    if is_study(experiment, assignments):
+        _run_study(experiment, out, assignments, markdown, keep_going, as_json)
+        return
+    if markdown is not None:
+        raise CosimError(f"--markdown: {experiment} has no `recipes`; expected a study")
+    from cosim.experiment import load_experiment  # noqa: PLC0415
     from cosim.run import default_folder, run  # noqa: PLC0415
 
     checked = load_experiment(experiment, assignments)
@@ -86,6 +98,40 @@ def run_command(
         click.echo(json.dumps(document, indent=2))
     else:
         print_run(document, folder)
+
+
+def _told_path(path: Path) -> str:
+    """Return a path for a page that others read: nothing of this machine's folders."""
+    return path.name if path.is_absolute() else path.as_posix()
+
+
+def _run_study(
+    path: Path,
+    out: Path | None,
+    assignments: tuple[str, ...],
+    markdown: Path | None,
+    keep_going: bool,
+    as_json: bool,
+) -> None:
+    from cosim.report.compression_markdown import section, with_section  # noqa: PLC0415
+    from cosim.report.study_table import print_study  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
+    from cosim.results import write_text  # noqa: PLC0415
+    from cosim.study import default_folder, run_study  # noqa: PLC0415
+    from cosim.study_file import load_study  # noqa: PLC0415
+
+    checked = load_study(path, assignments)
+    folder = out or default_folder(checked)
+    with TerminalProgress() as progress:
+        document = run_study(checked, folder, progress=progress, keep_going=keep_going)
+    text = section(document, f"cosim run {_told_path(path)} --markdown PAGE.md")
+    write_text(folder / "table.md", text)
+    if markdown is not None:
+        write_text(markdown, with_section(markdown, text, name=checked.name))
+    if as_json:
+        click.echo(json.dumps(document, indent=2))
+    else:
+        print_study(document, folder)
 
 
 @main.command("profile")

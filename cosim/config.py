@@ -14,7 +14,16 @@ import yaml
 from cosim.errors import CosimError, suggestion
 from cosim.validate import found, parse
 
-__all__ = ["configs_root", "item_lines", "load", "override", "parse", "read", "resolve"]
+__all__ = [
+    "about",
+    "configs_root",
+    "item_lines",
+    "load",
+    "override",
+    "parse",
+    "read",
+    "resolve",
+]
 
 T = TypeVar("T")
 
@@ -102,6 +111,12 @@ def item_lines(path: Path, key: str) -> tuple[int, ...]:
         if name.value == key and isinstance(value, yaml.SequenceNode):
             return tuple(item.start_mark.line + 1 for item in value.value)
     return ()
+
+
+def about(path: Path) -> str:
+    """Return what the first line of a YAML file says in a comment; empty without one."""
+    first = path.read_text(encoding="utf-8").partition("\n")[0]
+    return first[1:].strip() if first.startswith("#") else ""
 
 
 def override(data: dict[str, Any], assignment: str) -> dict[str, Any]:

@@ -98,7 +98,15 @@ def run(
     check_chip(engines.artefact, experiment.chip)
     started = perf_counter()
     heard = {
-        name: _hear(place, name, maker, speech, engines.artefact, progress)
+        name: hear(
+            place,
+            f"{name.replace(' ', '-')}.jsonl",
+            maker,
+            speech,
+            title=f"transcribing with {name}",
+            artefact=engines.artefact,
+            progress=progress,
+        )
         for name, maker in engines.makers.items()
     }
     seconds["execute"] = perf_counter() - started
@@ -142,21 +150,25 @@ def _engines(
     return Engines(makers, artefact)
 
 
-def _hear(
+def heard_before(place: RunFolder, part: str) -> dict[str, Transcript]:
+    """Return the transcripts that a part of the run folder keeps, by utterance."""
+    rows = map(Transcript.from_row, read_rows(place.part(part)))
+    return {transcript.id: transcript for transcript in rows}
+
+
+def hear(
     place: RunFolder,
-    engine: str,
+    part: str,
     maker: EngineMaker,
     speech: Speech,
+    *,
+    title: str,
     artefact: Artefact,
     progress: Progress,
 ) -> list[Transcript]:
     """Transcribe with one engine; every finished utterance is on disk before the next is told."""
-    part = f"{engine.replace(' ', '-')}.jsonl"
-    finished = {
-        transcript.id: transcript
-        for transcript in map(Transcript.from_row, read_rows(place.part(part)))
-    }
-    progress.stage(f"transcribing with {engine}", len(speech.utterances))
+    finished = heard_before(place, part)
+    progress.stage(title, len(speech.utterances))
     for _ in finished:
         progress.advance()
     with place.appending(part) as file:
