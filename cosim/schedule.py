@@ -140,8 +140,8 @@ class _Context:
         constant = self._constant(name)
         if constant.encoding == "binary":
             return "i1"
-        bits = int(json.loads(constant.storage).get("bits", 32))
-        return "f32" if bits == 32 else "i8" if bits > 4 else "i4"
+        bits = 16 if constant.encoding == "half" else json.loads(constant.storage).get("bits", 32)
+        return {32: "f32", 16: "f16"}.get(bits) or ("i8" if bits > 4 else "i4")
 
     def ref(self, name: str) -> TensorRef:
         """Return the tensor behind a value or constant; views share it, or a part of it."""

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels import encodings
-from kernels.encodings import Binary, BitPacked, Dense, Encoding, matrix_shape
+from kernels.encodings import Binary, BitPacked, Dense, Encoding, Half, matrix_shape
 from kernels.jit import host_features
 from kernels.patterns import choose_values
 from kernels.registry import Kernel, lookup
@@ -56,7 +56,7 @@ def choose(
             return Choice(found[0], reason, is_fallback=True)
     name = encodings.kind(encoding)
     if not forms:
-        found_values = "float values" if encodings.value_bits(encoding) == 32 else "codes"
+        found_values = "float values" if encodings.scales(encoding) is None else "codes"
         raise ValueError(
             f"prepare_linear: a {name} encoding of {found_values} has no exact product with "
             f"{activation} activations; expected {_expected(activation)}"
@@ -94,7 +94,7 @@ def _forms(
 ) -> Iterator[_Form]:
     """Yield the forms that give the exact result, best first."""
     bits = encodings.value_bits(encoding)
-    if bits == 32:
+    if encodings.scales(encoding) is None:
         if activation == "f32":
             yield from _float_forms(encoding, rows, table)
         return
@@ -126,12 +126,15 @@ def _forms(
 
 def _float_forms(encoding: Encoding, rows: int, table: Sequence[Speed]) -> Iterator[_Form]:
     """Yield dense or sparse float values, whichever is faster where zeros are left out."""
+    is_half = encodings.value_bits(encoding) == 16
     reason = f"{encodings.kind(encoding)} of float values"
-    if isinstance(encoding, Dense):
-        yield _Form("f32", reason)
+    if is_half:
+        reason += " of 16 bits, widened to float beforehand"
+    if isinstance(encoding, Dense | Half):
+        yield _Form("f32", reason, is_half)
         return
     values, why = choose_values(_matrix(encoding), rows, table=table)
-    yield _Form(values, f"{reason}, {why}", is_fallback=values == "f32")
+    yield _Form(values, f"{reason}, {why}", is_fallback=is_half or values == "f32")
     yield _Form("f32", reason, is_fallback=True)
 
 

@@ -16,7 +16,7 @@ from cosim.ir import Program
 from cosim.patterns import from_text
 from kernels import attention_blocks, depthwise, encodings, panels
 from kernels.choice import is_grouped
-from kernels.encodings import Binary, BitPacked, Dense, Encoding
+from kernels.encodings import Binary, BitPacked, Dense, Encoding, Half
 from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 PanelKey = tuple[str, str, int, int]
@@ -151,14 +151,11 @@ def _parts(encoding: Encoding, groups: int) -> list[Encoding]:
     filters = encoding.shape[0] // groups
     shares = [slice(i * filters, (i + 1) * filters) for i in range(groups)]
     bits = encodings.value_bits(encoding)
-    is_sparse = not isinstance(encoding, Dense | BitPacked | Binary)
-    if bits == 32:
-        values = encodings.decode(encoding)
-        encode = encodings.encode_csr if is_sparse else encodings.encode_dense
-        return [encode(values[share]) for share in shares]
-    codes, scale = encodings.codes(encoding), encodings.scales(encoding)
+    is_sparse = not isinstance(encoding, Dense | Half | BitPacked | Binary)
+    scale = encodings.scales(encoding)
     if scale is None:
-        raise ValueError("codes without scales")
+        return [_floats(encoding, share, is_sparse=is_sparse) for share in shares]
+    codes = encodings.codes(encoding)
     shaped = codes.reshape(encoding.shape)
     rows: NDArray[np.float32] = np.broadcast_to(scale, (encoding.shape[0], scale.shape[1]))
     if bits == 1:
@@ -183,3 +180,15 @@ def _parts(encoding: Encoding, groups: int) -> list[Encoding]:
         )
         for share in shares
     ]
+
+
+def _floats(encoding: Encoding, share: slice, *, is_sparse: bool) -> Encoding:
+    """Return some rows of an encoding of floats, stored alike."""
+    values = encodings.decode(encoding)[share]
+    if encodings.value_bits(encoding) == 32:
+        return encodings.encode_csr(values) if is_sparse else encodings.encode_dense(values)
+    stored = encodings.tensors(encoding)
+    number = encodings.number_of(stored["values" if isinstance(encoding, Half) else "payload"])
+    if is_sparse:
+        return encodings.encode_csr(encodings.narrowed(values, number), bits=16)
+    return encodings.encode_half(values, number)

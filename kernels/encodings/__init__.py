@@ -2,11 +2,12 @@
 
 Sizes are exact, in bits, with the padding of the last byte of each run included. ``forms`` holds
 the types, ``make`` the functions that encode, ``read`` those that decode and count, ``store`` the
-way to files and back, ``check`` what fits together.
+way to files and back, ``check`` what fits together, ``halves`` floats of 16 bits.
 """
 
 from kernels.encodings.forms import (
     ENCODINGS,
+    FLOAT_BITS,
     Binary,
     Bitmap,
     BitPacked,
@@ -16,9 +17,11 @@ from kernels.encodings.forms import (
     Csr,
     Dense,
     Encoding,
+    Half,
     NofM,
     matrix_shape,
 )
+from kernels.encodings.halves import HalfNumber, Halves, narrowed, number_of, widened
 from kernels.encodings.make import (
     encode_binary,
     encode_bitmap,
@@ -28,6 +31,7 @@ from kernels.encodings.make import (
     encode_csc,
     encode_csr,
     encode_dense,
+    encode_half,
     encode_n_of_m,
 )
 from kernels.encodings.read import (
@@ -38,6 +42,7 @@ from kernels.encodings.read import (
     index_bits,
     kind,
     nonzero_mask,
+    padding_bits,
     payload_bits,
     scale_bits,
     scales,
@@ -51,6 +56,7 @@ from kernels.encodings.store import Attributes, attributes, digest, rebuild, ten
 
 __all__ = [
     "ENCODINGS",
+    "FLOAT_BITS",
     "Attributes",
     "Binary",
     "BitPacked",
@@ -61,6 +67,9 @@ __all__ = [
     "Csr",
     "Dense",
     "Encoding",
+    "Half",
+    "HalfNumber",
+    "Halves",
     "NofM",
     "attributes",
     "codes",
@@ -75,12 +84,16 @@ __all__ = [
     "encode_csc",
     "encode_csr",
     "encode_dense",
+    "encode_half",
     "encode_n_of_m",
     "group",
     "index_bits",
     "kind",
     "matrix_shape",
+    "narrowed",
     "nonzero_mask",
+    "number_of",
+    "padding_bits",
     "payload_bits",
     "rebuild",
     "scale_bits",
@@ -89,6 +102,7 @@ __all__ = [
     "slot_places",
     "tensors",
     "value_bits",
+    "widened",
     "zero_point_bits",
     "zero_points",
 ]

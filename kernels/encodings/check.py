@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from kernels.bits import CODE_LIMITS, unpack_bitmask, unpack_fields
 from kernels.encodings.forms import (
     ENCODINGS,
+    FLOAT_BITS,
     Binary,
     Bitmap,
     BitPacked,
@@ -18,10 +19,12 @@ from kernels.encodings.forms import (
     Csr,
     Dense,
     Encoding,
+    Half,
     NofM,
     index_field_bits,
     matrix_shape,
 )
+from kernels.encodings.halves import HALF_NUMBERS, HALF_TYPES
 
 PLACES = (np.uint16, np.uint32)
 Found = list[str]
@@ -72,7 +75,7 @@ def _per_group(
 def _scale(found: Found, e: Any) -> bool:
     """Tell whether ``bits`` are known, after checking scale and group against them."""
     n, k = matrix_shape(e.shape)
-    if e.bits == 32 and not isinstance(e, BitPacked):
+    if e.bits in FLOAT_BITS and not isinstance(e, BitPacked):
         if e.scale is not None or e.group != k:
             given = "none" if e.scale is None else "one"
             found.append(
@@ -91,8 +94,9 @@ def _scale(found: Found, e: Any) -> bool:
 
 def _payload(found: Found, e: Any, runs: tuple[int, ...], values: tuple[int, ...]) -> None:
     """Check a payload of ``values`` in each of ``runs``: floats, or bytes of packed codes."""
-    if e.bits == 32:
-        _array(found, "payload", e.payload, runs + values, np.float32)
+    if e.bits in FLOAT_BITS:
+        kinds = (np.float32,) if e.bits == 32 else tuple(HALF_TYPES.values())
+        _array(found, "payload", e.payload, runs + values, *kinds)
     else:
         packed = -(-int(np.prod(values, dtype=np.int64)) * e.bits // 8)
         _array(found, "payload", e.payload, (*runs, packed), np.uint8)
@@ -126,6 +130,13 @@ def _pointed(found: Found, e: Any, names: tuple[str, str], count: int, limit: in
 def _dense(found: Found, e: Dense) -> None:
     if e.values.dtype != np.float32:
         found.append(f"values: found {e.values.dtype}, expected float32")
+
+
+def _half(found: Found, e: Half) -> None:
+    if e.number not in HALF_NUMBERS:
+        found.append(f"number: found {e.number!r}, expected one of {', '.join(HALF_NUMBERS)}")
+    else:
+        _array(found, "values", e.values, e.shape, HALF_TYPES[e.number])
 
 
 def _bitpacked(found: Found, e: BitPacked) -> None:
@@ -210,6 +221,7 @@ def _n_of_m(found: Found, e: NofM) -> None:
 
 _CHECKS: dict[type[Encoding], Callable[[Found, Any], None]] = {
     Dense: _dense,
+    Half: _half,
     BitPacked: _bitpacked,
     Binary: _binary,
     Csr: _csr,

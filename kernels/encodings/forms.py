@@ -1,7 +1,8 @@
 """The forms in which a constant is stored: arrays and attributes, nothing computed.
 
 A constant of any shape is seen as a matrix of ``n = shape[0]`` rows and ``k = prod(shape[1:])``
-columns. ``bits`` 32 means float32 values without scale. Fewer bits mean signed codes in two's
+columns. ``bits`` 32 means float32 values without scale, 16 floats of 16 bits (``halves``), as
+float16 or as uint16 with the bits of bfloat16. Fewer bits mean signed codes in two's
 complement with ``scale`` float32 ``(n or 1, ceil(k / group))``: ``group`` consecutive columns of a
 row share one, so ``group == k`` is one scale per row and a scale of shape ``(1, 1)`` one for all.
 Codes are symmetric, ``[-(2**(bits - 1) - 1), 2**(bits - 1) - 1]`` and value = code * scale, unless
@@ -14,10 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.encodings.halves import HalfNumber, Halves
+
 F32 = NDArray[np.float32]
 U8 = NDArray[np.uint8]
 I8 = NDArray[np.int8]
 U32 = NDArray[np.uint32]
+FLOAT_BITS = (16, 32)
+"""Bits of values that have no scale; those of codes are fewer."""
 Places = NDArray[np.uint16] | NDArray[np.uint32]
 """Row or column numbers: uint16 where all numbers of the axis fit it, else uint32."""
 
@@ -32,6 +37,24 @@ class Dense:
     def shape(self) -> tuple[int, ...]:
         """Shape of the constant."""
         return self.values.shape
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """Floats of 16 bits, of any shape: ``number`` says which of the two formats."""
+
+    values: Halves
+    number: HalfNumber
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the constant."""
+        return self.values.shape
+
+    @property
+    def bits(self) -> int:
+        """Bits of a value."""
+        return 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +91,13 @@ class Binary:
 class Csr:
     """Nonzeros row by row: row_pointers uint32 ``(n + 1)``, columns uint16 or uint32 ``(nnz)``.
 
-    ``payload`` is float32 ``(nnz)``, or uint8 with the codes of all rows packed in one run.
+    ``payload`` is floats ``(nnz)``, or uint8 with the codes of all rows packed in one run.
     """
 
     shape: tuple[int, ...]
     row_pointers: U32
     columns: Places
-    payload: F32 | U8
+    payload: F32 | Halves | U8
     bits: int
     scale: F32 | None
     group: int
@@ -90,7 +113,7 @@ class Csc:
     shape: tuple[int, ...]
     column_pointers: U32
     rows: Places
-    payload: F32 | U8
+    payload: F32 | Halves | U8
     bits: int
     scale: F32 | None
     group: int
@@ -106,7 +129,7 @@ class Coo:
     shape: tuple[int, ...]
     rows: Places
     columns: Places
-    payload: F32 | U8
+    payload: F32 | Halves | U8
     bits: int
     scale: F32 | None
     group: int
@@ -118,7 +141,7 @@ class Bitmap:
 
     shape: tuple[int, ...]
     mask: U8
-    payload: F32 | U8
+    payload: F32 | Halves | U8
     bits: int
     scale: F32 | None
     group: int
@@ -129,7 +152,7 @@ class BlockSparse:
     """Blocks of ``block = (a, b)`` rows and columns that hold a nonzero, dense inside.
 
     ``row_pointers`` is uint32 ``(ceil(n / a) + 1)`` and ``columns`` ``(kept)`` counts in blocks.
-    ``payload`` is float32 ``(kept, a, b)``, or uint8 ``(kept, ceil(a * b * bits / 8))`` with the
+    ``payload`` is floats ``(kept, a, b)``, or uint8 ``(kept, ceil(a * b * bits / 8))`` with the
     codes of each block in a run of their own, row by row. Blocks over the edge are filled up with
     zeros, which are stored and counted.
     """
@@ -138,7 +161,7 @@ class BlockSparse:
     block: tuple[int, int]
     row_pointers: U32
     columns: Places
-    payload: F32 | U8
+    payload: F32 | Halves | U8
     bits: int
     scale: F32 | None
     group: int
@@ -150,7 +173,7 @@ class NofM:
 
     With ``s = ceil(k / m) * n_kept`` slots a row, ``indices`` is uint8
     ``(n, ceil(s * ceil(log2 m) / 8))``: place of each slot inside its m columns, ascending.
-    ``payload`` is float32 ``(n, s)`` or uint8 ``(n, ceil(s * bits / 8))``. Where fewer columns
+    ``payload`` is floats ``(n, s)`` or uint8 ``(n, ceil(s * bits / 8))``. Where fewer columns
     than ``n_kept`` are nonzero, the first zeros fill up; those beyond k count as zeros.
     """
 
@@ -158,15 +181,16 @@ class NofM:
     n_kept: int
     m: int
     indices: U8
-    payload: F32 | U8
+    payload: F32 | Halves | U8
     bits: int
     scale: F32 | None
     group: int
 
 
-Encoding = Dense | BitPacked | Binary | Csr | Csc | Coo | Bitmap | BlockSparse | NofM
+Encoding = Dense | Half | BitPacked | Binary | Csr | Csc | Coo | Bitmap | BlockSparse | NofM
 ENCODINGS: dict[str, type[Encoding]] = {
     "dense": Dense,
+    "half": Half,
     "bitpacked": BitPacked,
     "binary": Binary,
     "csr": Csr,

@@ -1,6 +1,7 @@
 """Making encodings from float values or codes. ValueError says what was found and expected."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from kernels.bits import CODE_LIMITS, pack_bitmask, pack_codes, pack_fields
 from kernels.encodings.check import checked
 from kernels.encodings.forms import (
     F32,
+    FLOAT_BITS,
     I8,
     U8,
     U32,
@@ -20,11 +22,13 @@ from kernels.encodings.forms import (
     Csc,
     Csr,
     Dense,
+    Half,
     NofM,
     index_field_bits,
     matrix_shape,
     places_dtype,
 )
+from kernels.encodings.halves import HALF_TYPES, HalfNumber, Halves, narrowed
 
 Values = NDArray[np.floating] | NDArray[np.integer]
 Floats = NDArray[np.floating]
@@ -39,6 +43,21 @@ def encode_dense(values: Floats) -> Dense:
     if not np.issubdtype(np.asarray(values).dtype, np.floating):
         raise ValueError(f"encode_dense: found {np.asarray(values).dtype} values, expected float")
     return checked(Dense(np.ascontiguousarray(values, np.float32)))
+
+
+def encode_half(values: Floats, number: HalfNumber) -> Half:
+    """Store the values as floats of 16 bits, "f16" or "bf16", to nearest and half to even.
+
+    >>> encode_half(np.array([1.0, 3.0]), "f16").values.tolist()
+    [1.0, 3.0]
+    """
+    if not np.issubdtype(np.asarray(values).dtype, np.floating):
+        raise ValueError(f"encode_half: found {np.asarray(values).dtype} values, expected float")
+    try:
+        made = Half(narrowed(values, number), number)
+    except ValueError as error:
+        raise ValueError(f"encode_half: {error}") from None
+    return checked(made)
 
 
 def encode_bitpacked(
@@ -65,7 +84,7 @@ def encode_bitpacked(
     zero = None if zero_point is None else _zero_point(where, zero_point)
     codes = _codes(where, codes, bits, has_zero_point=zero is not None)
     n, k = matrix_shape(codes.shape)
-    payload = pack_codes(codes.reshape(n, k).astype(np.int8), bits)
+    payload = pack_codes(codes.reshape(n, k).astype(np.int8, copy=False), bits)
     group = k if group is None else group
     made = BitPacked(payload, codes.shape, bits, _scale(where, scale), group, zero)
     return checked(made, where)
@@ -91,14 +110,16 @@ class _Sparse:
     """What all encodings of nonzeros take: a table ``(n, k)``, bits, scale and group."""
 
     shape: tuple[int, ...]
-    table: F32 | I8
+    table: F32 | Halves | I8
     bits: int
     scale: F32 | None
     group: int
 
-    def payload(self, kept: F32 | I8) -> F32 | U8:
+    def payload(self, kept: NDArray[Any]) -> F32 | Halves | U8:
         """Payload of rows ``(runs, values)``, each packed in a run of its own."""
-        return np.ascontiguousarray(kept) if self.bits == 32 else pack_codes(kept, self.bits)
+        if self.bits in FLOAT_BITS:
+            return np.ascontiguousarray(kept)
+        return pack_codes(kept, self.bits)
 
 
 def _sparse(
@@ -106,24 +127,33 @@ def _sparse(
 ) -> _Sparse:
     values = np.asarray(values)
     n, k = matrix_shape(values.shape)
-    if bits == 32:
-        if not np.issubdtype(values.dtype, np.floating) or scale is not None or group is not None:
+    if bits in FLOAT_BITS:
+        is_float = np.issubdtype(values.dtype, np.floating)
+        is_known = is_float if bits == 32 else values.dtype in HALF_TYPES.values()
+        if not is_known or scale is not None or group is not None:
             raise ValueError(
-                f"{where}: expected float values without scale or group; found "
-                f"{values.dtype}, scale {'absent' if scale is None else 'given'}, group {group}"
+                f"{where}: expected {'float' if bits == 32 else 'float16 or (bfloat16) uint16'} "
+                f"values without scale or group; found {values.dtype}, "
+                f"scale {'absent' if scale is None else 'given'}, group {group}"
             )
-        return _Sparse(values.shape, values.reshape(n, k).astype(np.float32), bits, None, k)
+        floats = values.reshape(n, k)
+        if bits == 32:
+            floats = floats.astype(np.float32, copy=False)
+        return _Sparse(values.shape, floats, bits, None, k)
     codes = _codes(where, values, bits, has_zero_point=False)
     if scale is None:
         raise ValueError(f"{where}: scale: found none, expected one for codes of {bits} bits")
-    table = codes.reshape(n, k).astype(np.int8)
+    table = codes.reshape(n, k).astype(np.int8, copy=False)
     return _Sparse(values.shape, table, bits, _scale(where, scale), k if group is None else group)
 
 
 def encode_csr(
     values: Values, scale: Floats | None = None, *, bits: int = 32, group: int | None = None
 ) -> Csr:
-    """Store the nonzeros of float values (``bits`` 32) or of signed codes with their scale."""
+    """Store the nonzeros of values or of signed codes with their scale.
+
+    ``bits`` 32 are float values, 16 those that ``narrowed`` makes.
+    """
     given = _sparse("encode_csr", values, scale, bits=bits, group=group)
     k = given.table.shape[1]
     rows, columns = np.nonzero(given.table)
@@ -197,7 +227,7 @@ def encode_block_sparse(
     blocks = padded.reshape(high, a, wide, b).transpose(0, 2, 1, 3)
     rows, columns = np.nonzero((blocks != 0).any(axis=(2, 3)))
     kept = blocks[rows, columns]
-    payload = given.payload(kept if bits == 32 else kept.reshape(len(kept), a * b))
+    payload = given.payload(kept if bits in FLOAT_BITS else kept.reshape(len(kept), a * b))
     pointers, places = _pointers(rows, high), columns.astype(places_dtype(wide))
     made = BlockSparse(
         given.shape, (a, b), pointers, places, payload, bits, given.scale, given.group

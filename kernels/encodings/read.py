@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from kernels.bits import pack_bitmask, unpack_bitmask, unpack_codes, unpack_fields
 from kernels.encodings.forms import (
     F32,
+    FLOAT_BITS,
     I8,
     U8,
     Binary,
@@ -21,10 +22,12 @@ from kernels.encodings.forms import (
     Csr,
     Dense,
     Encoding,
+    Half,
     NofM,
     index_field_bits,
     matrix_shape,
 )
+from kernels.encodings.halves import Halves, widened
 
 Table = F32 | I8
 
@@ -36,6 +39,7 @@ class Row:
     name: str
     table: Callable[[Any], Table]  # (n, k), float values or int8 codes
     payload: str
+    values: Callable[[Any], int]  # how many values of the constant the payload holds
     indices: tuple[str, ...] = ()
     scales: tuple[str, ...] = ("scale",)
     attributes: tuple[str, ...] = ("shape", "bits", "group")
@@ -55,13 +59,19 @@ def _binary(e: Binary) -> I8:
     return np.where(is_plus, np.int8(1), np.int8(-1))
 
 
-def _kept(e: Any, payload: F32 | U8, count: int) -> Table:
+def _kept(e: Any, payload: F32 | Halves | U8, count: int) -> Table:
     """Values ``(runs, count)`` of a payload whose runs are rows."""
+    if e.bits == 16:
+        return widened(payload)
     return payload if e.bits == 32 else unpack_codes(payload, count, e.bits)
 
 
+def _type(e: Any) -> type[np.float32] | type[np.int8]:
+    return np.float32 if e.bits in FLOAT_BITS else np.int8
+
+
 def _placed(e: Csr | Csc | Coo, rows: NDArray[Any], columns: NDArray[Any]) -> Table:
-    table = np.zeros(matrix_shape(e.shape), np.float32 if e.bits == 32 else np.int8)
+    table = np.zeros(matrix_shape(e.shape), _type(e))
     table[rows, columns] = _kept(e, e.payload[None], rows.size)[0]
     return table
 
@@ -73,7 +83,7 @@ def _runs(pointers: NDArray[np.uint32]) -> NDArray[np.intp]:
 
 def _bitmap(e: Bitmap) -> Table:
     nonzero = unpack_bitmask(e.mask, matrix_shape(e.shape)[1])
-    table = np.zeros(nonzero.shape, np.float32 if e.bits == 32 else np.int8)
+    table = np.zeros(nonzero.shape, _type(e))
     table[nonzero] = _kept(e, e.payload[None], int(np.count_nonzero(nonzero)))[0]
     return table
 
@@ -82,7 +92,7 @@ def _block_sparse(e: BlockSparse) -> Table:
     n, k = matrix_shape(e.shape)
     a, b = e.block
     high, wide = -(-n // a), -(-k // b)
-    blocks = np.zeros((high, wide, a, b), np.float32 if e.bits == 32 else np.int8)
+    blocks = np.zeros((high, wide, a, b), _type(e))
     kept = _kept(e, e.payload, a * b).reshape(-1, a, b)
     blocks[_runs(e.row_pointers), e.columns] = kept
     return blocks.transpose(0, 2, 1, 3).reshape(high * a, wide * b)[:n, :k]
@@ -100,36 +110,85 @@ def _n_of_m(e: NofM) -> Table:
     n, k = matrix_shape(e.shape)
     places = slot_places(e)
     runs = places.shape[1]
-    padded = np.zeros((n, runs, e.m), np.float32 if e.bits == 32 else np.int8)
+    padded = np.zeros((n, runs, e.m), _type(e))
     kept = _kept(e, e.payload, runs * e.n_kept).reshape(places.shape)
     np.put_along_axis(padded, places.astype(np.intp), kept, axis=2)
     return padded.reshape(n, runs * e.m)[:, :k]
 
 
+def _all(e: Encoding) -> int:
+    n, k = matrix_shape(e.shape)
+    return n * k
+
+
+def _in_blocks(e: BlockSparse) -> int:
+    """Values of the kept blocks that lie inside the constant."""
+    n, k = matrix_shape(e.shape)
+    a, b = e.block
+    heights = np.minimum(a, n - _runs(e.row_pointers) * a)
+    widths = np.minimum(b, k - e.columns.astype(np.int64) * b)
+    return int((heights * widths).sum())
+
+
+def _in_slots(e: NofM) -> int:
+    """Slots whose column lies inside the constant."""
+    places = slot_places(e)
+    last = matrix_shape(e.shape)[1] - (places.shape[1] - 1) * e.m  # columns of the last run
+    return places.size - int(np.count_nonzero(places[:, -1:] >= last))
+
+
 ROWS: dict[type[Encoding], Row] = {
     Dense: Row(
-        "dense", lambda e: e.values.reshape(matrix_shape(e.shape)), "values", (), (), attributes=()
+        "dense",
+        lambda e: e.values.reshape(matrix_shape(e.shape)),
+        "values",
+        _all,
+        scales=(),
+        attributes=(),
     ),
-    BitPacked: Row("bitpacked", _bitpacked, "payload", scales=("scale", "zero_point")),
-    Binary: Row("binary", _binary, "payload", attributes=("shape",)),
+    Half: Row(
+        "half",
+        lambda e: widened(e.values).reshape(matrix_shape(e.shape)),
+        "values",
+        _all,
+        scales=(),
+        attributes=("number",),
+    ),
+    BitPacked: Row("bitpacked", _bitpacked, "payload", _all, scales=("scale", "zero_point")),
+    Binary: Row("binary", _binary, "payload", _all, attributes=("shape",)),
     Csr: Row(
         "csr",
         lambda e: _placed(e, _runs(e.row_pointers), e.columns),
         "payload",
+        lambda e: e.columns.size,
         ("row_pointers", "columns"),
     ),
     Csc: Row(
         "csc",
         lambda e: _placed(e, e.rows, _runs(e.column_pointers)),
         "payload",
+        lambda e: e.rows.size,
         ("column_pointers", "rows"),
     ),
-    Coo: Row("coo", lambda e: _placed(e, e.rows, e.columns), "payload", ("rows", "columns")),
-    Bitmap: Row("bitmap", _bitmap, "payload", ("mask",)),
+    Coo: Row(
+        "coo",
+        lambda e: _placed(e, e.rows, e.columns),
+        "payload",
+        lambda e: e.columns.size,
+        ("rows", "columns"),
+    ),
+    Bitmap: Row(
+        "bitmap",
+        _bitmap,
+        "payload",
+        lambda e: int(np.count_nonzero(unpack_bitmask(e.mask, matrix_shape(e.shape)[1]))),
+        ("mask",),
+    ),
     BlockSparse: Row(
         "block_sparse",
         _block_sparse,
         "payload",
+        _in_blocks,
         ("row_pointers", "columns"),
         attributes=("shape", "block", "bits", "group"),
     ),
@@ -137,6 +196,7 @@ ROWS: dict[type[Encoding], Row] = {
         "n_of_m",
         _n_of_m,
         "payload",
+        _in_slots,
         ("indices",),
         attributes=("shape", "n_kept", "m", "bits", "group"),
     ),
@@ -174,13 +234,13 @@ def _expand(e: Encoding, per_group: F32) -> F32:
 
 def codes(e: Encoding) -> I8:
     """Signed codes ``(n, k)``, zero points not taken off; ValueError for float values."""
-    if value_bits(e) == 32:
-        raise ValueError(f"codes: found a {kind(e)} encoding of float32, expected integer codes")
+    if scales(e) is None:
+        raise ValueError(f"codes: found a {kind(e)} encoding of floats, expected integer codes")
     return ROWS[type(e)].table(e)
 
 
 def value_bits(e: Encoding) -> int:
-    """Bits of one stored value: 32 for float32, else those of a code."""
+    """Bits of one stored value: 32 for float32, 16 for halves, else those of a code."""
     return 1 if isinstance(e, Binary) else getattr(e, "bits", 32)
 
 
@@ -202,6 +262,11 @@ def group(e: Encoding) -> int:
 def payload_bits(e: Encoding) -> int:
     """Bits of the stored values, padding included, without scales and indices."""
     return getattr(e, ROWS[type(e)].payload).nbytes * 8
+
+
+def padding_bits(e: Encoding) -> int:
+    """Bits of the payload that hold no value of the constant: ends of runs, edges of blocks."""
+    return payload_bits(e) - ROWS[type(e)].values(e) * value_bits(e)
 
 
 def scale_bits(e: Encoding) -> int:

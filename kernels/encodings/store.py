@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from kernels.bits import CODE_LIMITS
 from kernels.encodings.check import checked
-from kernels.encodings.forms import ENCODINGS, Binary, Encoding
-from kernels.encodings.read import ROWS, codes, kind, value_bits, zero_points
+from kernels.encodings.forms import ENCODINGS, FLOAT_BITS, Binary, Encoding
+from kernels.encodings.read import ROWS, codes, kind, scales, value_bits, zero_points
 
 Attributes = dict[str, int | str | list[int]]
 
@@ -44,7 +44,7 @@ def rebuild(
     cls = ENCODINGS[kind]
     row = ROWS[cls]
     optional = {"zero_point"}
-    if attributes.get("bits") == 32:
+    if attributes.get("bits") in FLOAT_BITS:
         optional.add("scale")
     missing = [f"tensor {name}" for name in row.tensors if name not in {*tensors, *optional}]
     missing += [f"attribute {name}" for name in row.attributes if name not in attributes]
@@ -61,8 +61,10 @@ def rebuild(
     return made
 
 
-def _attribute(kind: str, name: str, found: object) -> int | tuple[int, ...]:
-    """Return a whole number, or the sizes of a shape or block."""
+def _attribute(kind: str, name: str, found: object) -> int | str | tuple[int, ...]:
+    """Return a whole number, the sizes of a shape or block, or the name of a number."""
+    if name == "number":
+        return str(found)
     sizes = found if isinstance(found, list | tuple) else [found]
     are_whole = all(isinstance(size, int) and not isinstance(size, bool) for size in sizes)
     if not are_whole or isinstance(found, list | tuple) != (name in {"shape", "block"}):
@@ -73,7 +75,7 @@ def _attribute(kind: str, name: str, found: object) -> int | tuple[int, ...]:
 
 def _check_codes(e: Encoding) -> None:
     """ValueError for a symmetric code below the range that kernels compute with."""
-    if value_bits(e) == 32 or isinstance(e, Binary) or zero_points(e) is not None:
+    if scales(e) is None or isinstance(e, Binary) or zero_points(e) is not None:
         return
     lowest = -CODE_LIMITS[value_bits(e)]
     found = codes(e).min(initial=0)

@@ -58,6 +58,20 @@ def _dense(case: Case) -> Made:
     return [(enc.encode_dense(case.values), case.values, None)]
 
 
+def _rounded(values: np.ndarray, number: str) -> np.ndarray:
+    """Nearest values of 16 bits, half to even: 8 or 11 bits of the mantissa, none subnormal."""
+    mantissa, exponent = np.frexp(values.astype(np.float64))
+    steps = 2.0 ** (8 if number == "bf16" else 11)
+    return np.ldexp(np.rint(mantissa * steps) / steps, exponent).astype(np.float32)
+
+
+def _half(case: Case) -> Made:
+    return [
+        (enc.encode_half(case.values, number), _rounded(case.values, number), None)
+        for number in ("f16", "bf16")
+    ]
+
+
 def _bitpacked(case: Case) -> Made:
     rng = np.random.default_rng(case.seed)
     n, k = case.shape[0], case.codes[0].size
@@ -95,6 +109,14 @@ def _sparse(encode: Callable[..., enc.Encoding], **more: object) -> Callable[[Ca
         return [
             (encode(case.codes, case.scale, **case.named(), **more), case.values, case.codes),
             (encode(case.values, **more), case.values, None),
+            *(
+                (
+                    encode(enc.narrowed(case.values, number), bits=16, **more),
+                    _rounded(case.values, number),
+                    None,
+                )
+                for number in ("f16", "bf16")
+            ),
         ]
 
     return make
@@ -119,6 +141,7 @@ def _n_of_m(case: Case) -> Made:
 
 MAKERS = {
     "dense": _dense,
+    "half": _half,
     "bitpacked": _bitpacked,
     "binary": _binary,
     "csr": _sparse(enc.encode_csr),
@@ -150,7 +173,7 @@ def test_every_encoding_keeps_its_contract(kind, seed, n, tail, bits, keep, grou
         assert enc.decode(e).shape == e.shape == shape
         np.testing.assert_array_equal(enc.decode(e), values)
         if codes is None:
-            assert enc.value_bits(e) == 32
+            assert enc.value_bits(e) in (16, 32)
             assert enc.scales(e) is None
         else:
             assert enc.value_bits(e) == (1 if kind == "binary" else bits)
@@ -192,6 +215,8 @@ def test_a_digest_changes_with_every_byte_and_attribute(kind):
                 assert enc.digest(different) not in seen
                 seen.add(enc.digest(different))
         for name, value in enc.attributes(e).items():
+            if isinstance(value, str):
+                continue
             more = (*value, 1) if isinstance(value, list) else value + 1
             different = replace(e, **{name: tuple(more) if isinstance(value, list) else more})
             assert enc.digest(different) not in seen
