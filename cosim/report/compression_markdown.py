@@ -57,9 +57,9 @@ def _head(document: Row, command: str) -> list[str]:
         f"Written by `{command}` on {total['created'][:10]}, from the rows of its `study.json`.",
         f"{model['name']}: {scaled(model['parameters'])} parameters, {sizes}.",
         f"Weights: {model['source']}.",
-        "Every row is the artefact of its recipe, executed by the kernels; nothing is trained again.",
+        "Every row is the artefact of its recipe, executed by the kernels; nothing is trained.",
         "Sizes hold codes, scales, zero points, indices and padding; zipped: zlib, level 6.",
-        f"Differences are to `{total['baseline']}` in points of WER, with a paired bootstrap interval.",
+        f"Differences are to `{total['baseline']}` in points of WER, paired bootstrap of 95 %.",
         f"cosim {versions['cosim-speech']}, numba {versions['numba']}, seed {total['seed']}.",
     ]
 
