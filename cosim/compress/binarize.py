@@ -32,6 +32,7 @@ class BinarizeConfig:
     activations: Signs | Activations | None = None
     scope: Annotated[tuple[Literal["linear"], ...], MinLen(1)] = ("linear",)
     sets_format: ClassVar[bool] = True
+    holds_zeros: ClassVar[bool] = False
 
     @property
     def kinds(self) -> tuple[Kind, ...]:

@@ -276,7 +276,8 @@ def scan(module: "nn.Module") -> State:
             takes_codes = getattr(child, "takes_codes", True)
             if isinstance(child, nn.Conv1d | nn.Conv2d) and child.groups > 1:
                 takes_codes = isinstance(child, nn.Conv1d) and child.groups < child.in_channels
-            layers.append(Layer(name, kind, parameter, takes_codes=takes_codes))
+            dimensions = weight.ndim - 2 if kind == "conv" and weight is not None else 0
+            layers.append(Layer(name, kind, parameter, takes_codes, dimensions))
     weights = {name: Weight(tensor.detach().numpy()) for name, tensor in named.items()}
     return State(tuple(layers), weights, module=module)
 

@@ -1,13 +1,18 @@
-"""Uniform symmetric quantisation of weights, and of activations as policies for their ops."""
+"""Uniform quantisation of weights, and of activations as policies for their ops."""
 
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from annotated_types import MinLen
 
-from cosim.compress.network import F32, Kind, Layer, OperandPolicy, Selector, State, Weight
+from cosim.compress import quanto
+from cosim.compress.codes import Granularity, Group, Range, Scheme, quantized
+from cosim.compress.network import Kind, Layer, OperandPolicy, Selector, State, Weight
 from cosim.compress.recipe import compressor
+from cosim.errors import CosimError
+
+__all__ = ["Activations", "QuantizeConfig", "operand_policies", "quantize", "quantized"]
 
 
 @dataclass(frozen=True)
@@ -27,44 +32,115 @@ class Activations:
 class QuantizeConfig:
     """Weights of the layers in `scope` as codes of `weight_bits`, computed with per `activations`.
 
-    Without `activations`, operands stay fp32 and weights are dequantised. `attention` in `scope`
-    means the products inside attention, which have no weights.
+    `scheme`, `granularity` and `range` say where codes lie (see `cosim.compress.codes`). Without
+    `activations`, operands stay fp32 and weights are dequantised. `attention` in `scope` means the
+    products inside attention, which have no weights.
+
+    `preset: quanto` is the rule of optimum-quanto 0.2.7: weights of linear layers and of 2-D
+    convolutions alone; 8 bits symmetric with a scale per output channel, 4 and 2 bits with a float
+    scale and shift for each group of 128, 96, 64 or 32 weights, the first that divides a row.
     """
 
     method: Literal["quantize"]
-    weight_bits: Literal[4, 8]
+    weight_bits: Literal[2, 3, 4, 8]
     layers: Selector = "*"
-    granularity: Literal["channel", "tensor"] = "channel"
+    preset: Literal["quanto"] | None = None
+    scheme: Scheme = "symmetric"
+    granularity: Granularity = "channel"
+    range: Range = "minmax"
     activations: Activations | None = None
     scope: Annotated[tuple[Kind, ...], MinLen(1)] = ("linear", "conv", "embedding", "attention")
     sets_format: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        if self.preset is None:
+            return
+        usual = type(self)(self.method, 8)
+        decided = ("scheme", "granularity", "range", "scope", "activations")
+        problems = [
+            f"{key}: found beside preset {self.preset}, which decides it; leave out one of the two"
+            for key in decided
+            if getattr(self, key) != getattr(usual, key)
+        ]
+        if self.weight_bits == 3:
+            problems.append(f"weight_bits: found 3, expected 2, 4 or 8 with preset {self.preset}")
+        if problems:
+            raise CosimError(problems)
+
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """The scope; attention only where activations are quantised."""
+        if self.preset is not None:
+            return ("linear", "conv")
         if self.activations is not None:
             return self.scope
         return tuple(kind for kind in self.scope if kind != "attention")
+
+    @property
+    def holds_zeros(self) -> bool:
+        """Whether there is a code for 0: not where a float shift stands beside the scale."""
+        return self.preset is None or self.weight_bits == 8
+
+    def takes(self, layer: Layer) -> bool:
+        """Return whether a layer of one of the kinds is in scope."""
+        return self.preset is None or layer.dimensions != 1
 
 
 @compressor(QuantizeConfig)
 def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) -> State:
     """Return the state with the selected weights as codes and a policy for each operand.
 
-    What an earlier entry decided for a selected layer is replaced.
+    What an earlier entry decided for a selected layer's operands is replaced.
     """
     names = dict.fromkeys(layer.weight for layer in selected if layer.weight)
-    changed = {
-        name: quantized(
-            state.weights[name].values, bits=config.weight_bits, granularity=config.granularity
-        )
-        for name in names
-    }
+    changed = {name: _coded(state.weights[name], config) for name in names}
     targets = {layer.name for layer in selected}
     kept = tuple(policy for policy in state.policies if policy.target not in targets)
+    state = replace(state.with_weights(changed), policies=kept)
+    if config.preset is not None:
+        return state.with_notes(*_quanto_notes(state, selected, config))
     if config.activations is None:
-        return replace(state.with_weights(changed), policies=kept)
-    added = [policy for layer in selected for policy in operand_policies(layer, config.activations)]
+        return state
+    added = [
+        policy
+        for layer in selected
+        if not _is_torn(layer, config)
+        for policy in operand_policies(layer, config.activations)
+    ]
+    state = replace(state, policies=(*kept, *added))
+    return state.with_notes(*_operand_notes(selected, config, config.activations))
+
+
+def _coded(weight: Weight, config: QuantizeConfig) -> Weight:
+    """Return a weight in codes, with the pattern of zeros that it had."""
+    if config.preset is not None:
+        made = quanto.quantized(weight.values, quanto_bits(config))
+    else:
+        made = quantized(
+            weight.values,
+            bits=config.weight_bits,
+            granularity=config.granularity,
+            scheme=config.scheme,
+            reach=config.range,
+        )
+    return replace(made, form=weight.form, encoding=weight.encoding)
+
+
+def quanto_bits(config: QuantizeConfig) -> quanto.Bits:
+    """Return the bits of a config with preset quanto."""
+    if config.weight_bits == 3:
+        raise ValueError("preset quanto has no 3 bits")
+    return config.weight_bits
+
+
+def _is_torn(layer: Layer, config: QuantizeConfig) -> bool:
+    """Return whether windows, which order columns by taps, tear groups of codes apart."""
+    return layer.kind == "conv" and isinstance(config.granularity, Group)
+
+
+def _operand_notes(
+    selected: tuple[Layer, ...], config: QuantizeConfig, activations: Activations
+) -> list[str]:
     notes = []
     floats = [layer for layer in selected if not layer.takes_codes]
     if floats:
@@ -73,39 +149,46 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
             "depthwise convolutions, 2-D ones in groups, and attention with a bias or a pattern, "
             "multiply floats"
         )
-    if config.activations.per == "row" and any(
-        layer.kind == "conv" and layer.takes_codes for layer in selected
+    torn = [layer for layer in selected if layer.takes_codes and _is_torn(layer, config)]
+    if torn:
+        notes.append(
+            f"quantize: operands of {len(torn)} convolutions stay fp32 ({torn[0].name}, ...): "
+            "integer kernels know one scale per output channel of a window"
+        )
+    if (activations.scale, activations.per) == ("dynamic", "row") and any(
+        layer.kind == "conv" and layer.takes_codes and layer not in torn for layer in selected
     ):
         notes.append(
             "quantize: inputs of convolutions are scaled per tensor, because a window spans rows"
         )
-    return replace(
-        state.with_weights(changed),
-        policies=(*kept, *added),
-        notes=(*state.notes, *(note for note in notes if note not in state.notes)),
+    return notes
+
+
+def _quanto_notes(state: State, selected: tuple[Layer, ...], config: QuantizeConfig) -> list[str]:
+    """Return what quanto's file holds that the ledger, which is of the network in use, does not."""
+    count = len(selected)
+    scalars = (
+        f"quantize: quanto stores two fp32 scalars (input_scale, output_scale) beside each of "
+        f"{count} modules, {8 * count} bytes that the ledger does not count"
     )
-
-
-def quantized(values: F32, *, bits: int, granularity: Literal["channel", "tensor"]) -> Weight:
-    """Return codes in [-(2^(bits-1) - 1), 2^(bits-1) - 1] and scale = largest magnitude / that.
-
-    Output channels are the first axis. A channel of zeros, or so small that its scale would not be
-    a normal float32, has scale 1 and codes 0. Rounds half to even, so that
-    |value - code * scale| <= scale / 2 up to float32 rounding.
-
-    Example:
-        >>> weight = quantized(np.array([[1.2, -2.0]], np.float32), bits=4, granularity="tensor")
-        >>> weight.table.tolist()
-        [[4, -7]]
-
-    """
-    limit = 2 ** (bits - 1) - 1
-    rows = values.reshape(len(values), -1)
-    largest = np.abs(rows).max(axis=1 if granularity == "channel" else None, initial=0)
-    scale = (largest.reshape(-1, 1) / np.float32(limit)).astype(np.float32)
-    scale[scale < np.finfo(np.float32).tiny] = 1
-    codes = np.clip(np.rint(rows / scale), -limit, limit).astype(np.int8)
-    return Weight(codes.reshape(values.shape), bits, scale)
+    notes = [scalars]
+    inside = {layer.name for layer in selected}
+    extra, names = 0, []
+    for name in dict.fromkeys(layer.weight for layer in selected):
+        sharing = [layer for layer in state.layers if layer.weight == name]
+        shape = state.weights[name].table.shape
+        coded = quanto.size_bytes(quanto.stored_weight(shape, quanto_bits(config)))
+        copies = sum(layer.name in inside for layer in sharing)
+        more = (copies - 1) * coded + (4 * prod(shape) if copies < len(sharing) else 0)
+        if more:
+            extra += more
+            names.append(name)
+    if names:
+        notes.append(
+            f"quantize: {len(names)} tied weights ({names[0]}{', ...' if len(names) > 1 else ''}) "
+            f"are stored once, in codes; quanto unties them, which takes {extra} bytes more"
+        )
+    return notes
 
 
 def operand_policies(layer: Layer, activations: Activations) -> list[OperandPolicy]:

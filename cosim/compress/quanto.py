@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cosim.compress.network import F32, Weight
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -162,29 +164,17 @@ def file_bytes(tensors: Mapping[str, Stored]) -> int:
     return len(file.getbuffer()) + left_out
 
 
-def codes(weight: NDArray[np.float32], bits: Bits) -> Iterator[NDArray[Any]]:
+def codes(weight: F32, bits: Bits) -> Iterator[NDArray[Any]]:
     """Yield the arrays stored for one weight: packed codes, scales, and shifts below 8 bits.
 
     8 bits: round(w / s), s = max |w| / 127 per row (AbsmaxOptimizer). 4 and 2 bits: round((w -
     min) / s), s = (max - min) / (2^bits - 1) per group (MaxOptimizer), codes of the groups'
     parts above one another in one byte (tensor/packed.py).
     """
-    rows = weight.reshape(len(weight), -1)
     if bits == 8:
-        scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
-        with np.errstate(invalid="ignore"):
-            scaled = np.nan_to_num(np.rint(rows / scale))
-        yield np.clip(scaled, -128, 127).astype(np.int8)
-        yield scale
+        yield from _symmetric(weight)
         return
-    group = group_length(weight.shape)
-    table = rows if group is None else weight.reshape(-1, group)
-    axis = 1 if len(table) > 1 else 0
-    low, high = table.min(axis=axis, keepdims=True), table.max(axis=axis, keepdims=True)
-    scale = (high - low) / np.float32(2**bits - 1)
-    with np.errstate(invalid="ignore"):
-        scaled = np.nan_to_num(np.rint((table - low) / scale))
-    unpacked = np.clip(scaled, 0, 2**bits - 1).astype(np.uint8)
+    unpacked, scale, low = _affine(weight, bits)
     part = -(-len(unpacked) * bits // 8)
     packed = np.zeros((part, unpacked.shape[1]), np.uint8)
     for index in range(8 // bits):
@@ -193,3 +183,53 @@ def codes(weight: NDArray[np.float32], bits: Bits) -> Iterator[NDArray[Any]]:
     yield packed
     yield scale
     yield -low
+
+
+def quantized(weight: F32, bits: Bits) -> Weight:
+    """Return the codes and scales of `codes` as a Weight, whose codes have a sign.
+
+    Its value (code - zero point) * scale is that of quanto, scale * code - shift, up to float32
+    rounding: zero point = shift / scale - 2^(bits-1), a float. Where a run is constant quanto's
+    scale is 0 and the shift alone counts; here the scale is its magnitude, or 1.
+    """
+    if bits == 8:
+        table, scale = _symmetric(weight)
+        return Weight(table.reshape(weight.shape), bits, np.where(scale > 0, scale, np.float32(1)))
+    unpacked, scale, low = _affine(weight, bits)
+    nonzero = np.where(low == 0, np.float32(1), np.abs(low))
+    scale = np.where(scale > 0, scale, nonzero)
+    below = 2 ** (bits - 1)
+    row, group = prod(weight.shape[1:]), group_length(weight.shape)
+    if len(unpacked) == 1:  # a scale for every weight
+        group = 1
+    return Weight(
+        (unpacked.astype(np.int16) - below).astype(np.int8).reshape(weight.shape),
+        bits,
+        scale.reshape(len(weight), -1),
+        group if group is not None and group < row else 0,
+        (-low / scale - np.float32(below)).reshape(len(weight), -1),
+    )
+
+
+def _symmetric(weight: F32) -> tuple[NDArray[np.int8], F32]:
+    """Return codes (n, k) and scales (n, 1)."""
+    rows = weight.reshape(len(weight), -1)
+    scale = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    with np.errstate(invalid="ignore"):
+        scaled = np.nan_to_num(np.rint(rows / scale))
+    return np.clip(scaled, -128, 127).astype(np.int8), scale
+
+
+def _affine(weight: F32, bits: Bits) -> tuple[NDArray[np.uint8], F32, F32]:
+    """Return codes from 0 up (runs, length), scales and least values (runs, 1).
+
+    A single run has a scale and a least value for each of its weights.
+    """
+    group = group_length(weight.shape)
+    table = weight.reshape(len(weight) if group is None else -1, -1 if group is None else group)
+    axis = 1 if len(table) > 1 else 0
+    low, high = table.min(axis=axis, keepdims=True), table.max(axis=axis, keepdims=True)
+    scale = (high - low) / np.float32(2**bits - 1)
+    with np.errstate(invalid="ignore"):
+        scaled = np.nan_to_num(np.rint((table - low) / scale))
+    return np.clip(scaled, 0, 2**bits - 1).astype(np.uint8), scale, low

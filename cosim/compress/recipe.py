@@ -20,8 +20,10 @@ class MethodConfig(Protocol):
     """What every method's config has: a Literal `method`, selectors, and the kinds it touches.
 
     Class attributes that a config may set to True: `sets_format` (decides how weights are stored,
-    which one method may do for a weight), `makes_zeros` (which signs have no room for), and
-    `changes_structure` (edits the module, so that later selectors meet other layers).
+    which one method may do for a weight), `makes_zeros`, `holds_zeros` (True where it is left out:
+    False for signs, which have no zero, and for codes with a shift that no code stands for), and
+    `changes_structure` (edits the module, so that later selectors meet other layers). A method
+    `takes(layer)` may narrow the kinds.
     """
 
     @property
@@ -129,7 +131,9 @@ def apply(
         steps = []
         for index in known:
             config = recipe.methods[index]
-            chosen, wrong = select(state.layers, config.layers, config.kinds)
+            takes = getattr(config, "takes", lambda _layer: True)
+            layers = tuple(layer for layer in state.layers if takes(layer))
+            chosen, wrong = select(layers, config.layers, config.kinds)
             problems += [f"{source}: {recipe.place(index)}: layers: {text}" for text in wrong]
             problems += _contradictions(recipe, index, chosen, decided, source)
             steps.append((index, chosen))
@@ -173,7 +177,8 @@ def _contradictions(
             if is_format:
                 decided[name] = index
         elif needs_values or (
-            getattr(config, "makes_zeros", False) and recipe.methods[earlier].method == "binarize"
+            getattr(config, "makes_zeros", False)
+            and not getattr(recipe.methods[earlier], "holds_zeros", True)
         ):
             met.setdefault(earlier, []).append(name)
     what = "cannot change" if needs_values else "cannot put zeros into"
