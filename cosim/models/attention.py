@@ -8,6 +8,7 @@ class Heads(nn.Module):
     """A block that calls attention in its own forward; compression finds it by this class.
 
     `takes_codes` is False where scores have a bias or a pattern, which codes are not kept for.
+    Heads may be fewer than fill the width, and differ from block to block.
     """
 
     takes_codes = True
@@ -20,6 +21,10 @@ class Heads(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         """Return [1, heads, positions, head_dim] of x [1, positions, width]."""
         return x.view(1, x.shape[1], self.heads, self.head_dim).transpose(1, 2)
+
+    def join(self, y: Tensor) -> Tensor:
+        """Return [1, positions, heads * head_dim] of y [1, heads, positions, head_dim]."""
+        return y.transpose(1, 2).reshape(1, y.shape[2], self.heads * self.head_dim)
 
 
 class Attention(Heads):
@@ -43,5 +48,5 @@ class Attention(Heads):
     def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return [1, queries, width] of x [1, queries, width] against k, v."""
         y = F.scaled_dot_product_attention(self.split(self.q_proj(x)), k, v)
-        result: Tensor = self.out_proj(y.transpose(1, 2).reshape(x.shape))
+        result: Tensor = self.out_proj(self.join(y))
         return result

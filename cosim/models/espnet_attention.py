@@ -34,7 +34,7 @@ class MultiHeadAttention(_Projections):
     def forward(self, x: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Return [1, queries, width] of x [1, queries, width] against k, v."""
         y = F.scaled_dot_product_attention(self.split(self.linear_q(x)), k, v)
-        result: Tensor = self.linear_out(y.transpose(1, 2).reshape(x.shape))
+        result: Tensor = self.linear_out(self.join(y))
         return result
 
 
@@ -65,7 +65,7 @@ class RelativeAttention(_Projections):
         scores = query.matmul(self.split(self.linear_pos(distances)).transpose(2, 3))
         bias = _legacy_shift(scores) if self.is_legacy else rel_shift(scores)
         y = F.scaled_dot_product_attention(content, k, v, attn_mask=bias)
-        result: Tensor = self.linear_out(y.transpose(1, 2).reshape(x.shape))
+        result: Tensor = self.linear_out(self.join(y))
         return result
 
 

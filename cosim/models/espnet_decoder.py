@@ -121,6 +121,8 @@ def step_graph(decoder: Decoder) -> GraphSpec:
     cross = tuple(f"cross_{name}" for name in own)
     memory_dim = Dim("memory", min=1, max=LONGEST)
     past_dim = Dim("past", min=0, max=d.positions - 1)
+    own_heads = [layer.self_attn.heads for layer in decoder.layers for _ in ("k", "v")]
+    cross_heads = [layer.src_attn.heads for layer in decoder.layers for _ in ("k", "v")]
     rows = min(_EXAMPLE_PAST, d.positions - 1)
     head = decoder.width // d.heads
     return GraphSpec(
@@ -130,8 +132,8 @@ def step_graph(decoder: Decoder) -> GraphSpec:
         outputs=("logits", *own),
         examples=(
             torch.zeros(1, 1, dtype=torch.int64),
-            *(torch.zeros(1, d.heads, rows, head) for _ in past),
-            *(torch.zeros(1, d.heads, _EXAMPLE_MEMORY, head) for _ in cross),
+            *(torch.zeros(1, heads, rows, head) for heads in own_heads),
+            *(torch.zeros(1, heads, _EXAMPLE_MEMORY, head) for heads in cross_heads),
         ),
         dynamic_shapes={
             "token": {},
@@ -139,8 +141,8 @@ def step_graph(decoder: Decoder) -> GraphSpec:
         },
         shapes=(
             (1, 1),
-            *((1, d.heads, "past", head) for _ in past),
-            *((1, d.heads, "memory", head) for _ in cross),
+            *((1, heads, "past", head) for heads in own_heads),
+            *((1, heads, "memory", head) for heads in cross_heads),
         ),
         states=tuple(
             StateSpec(before, after, axis=2, capacity=d.positions)

@@ -119,7 +119,7 @@ class PatternAttention(SelfAttention):
         if bias is not None:
             raise ValueError("pattern attention: found a bias of the scores, expected none")
         y: Tensor = block_attention(self.split(self.q_proj(x)), k, v, self.pattern)
-        result: Tensor = self.out_proj(y.transpose(1, 2).reshape(x.shape))
+        result: Tensor = self.out_proj(self.join(y))
         return result
 
 

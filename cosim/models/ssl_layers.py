@@ -110,14 +110,15 @@ class SelfAttention(Attention):
         """Return [1, positions, width]; `bias` [1, heads, positions, positions] adds to scores."""
         q = self.split(self.q_proj(x))
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        result: Tensor = self.out_proj(y.transpose(1, 2).reshape(x.shape))
+        result: Tensor = self.out_proj(self.join(y))
         return result
 
 
 class GatedAttention(SelfAttention):
     """Attention whose scores have a bias by distance, gated by the query (Chen et al. 2022).
 
-    The first layer of a stack has the table of biases, which all layers use.
+    The first layer of a stack has the table of biases, which all layers use. It has a column for
+    every head that a layer began with; `kept` are those heads that are still there.
     """
 
     takes_codes = False
@@ -126,30 +127,50 @@ class GatedAttention(SelfAttention):
         super().__init__(dimensions)
         self.buckets = buckets
         self.furthest = furthest
+        self.first_heads = self.heads
+        self.kept = tuple(range(self.heads))
         self.gru_rel_pos_const = nn.Parameter(torch.ones(1, self.heads, 1, 1))
         self.gru_rel_pos_linear = nn.Linear(self.head_dim, GATES)
 
     def add_table(self) -> None:
         """Give this layer the table of biases, one number per bucket of distances and head."""
-        self.rel_attn_embed = nn.Embedding(self.buckets, self.heads)
+        self.rel_attn_embed = nn.Embedding(self.buckets, self.first_heads)
 
     def distances(self, x: Tensor) -> Tensor:
-        """Return the biases by distance [1, heads, positions, positions]; x is [1, positions, _].
+        """Return the biases by distance [1, first heads, T, T] of x [1, T, _].
 
         Each head's row of 2 positions - 1 distances is shifted into place for every query.
         """
         by_distance = self.rel_attn_embed(relative_buckets(x, self.buckets, self.furthest))
         rows = by_distance.transpose(0, 1).unsqueeze(0).unsqueeze(2)
-        result: Tensor = rel_shift(rows.expand(1, self.heads, x.shape[1], rows.shape[3]))
+        result: Tensor = rel_shift(rows.expand(1, self.first_heads, x.shape[1], rows.shape[3]))
         return result
 
+    def of_kept(self, y: Tensor) -> Tensor:
+        """Return [1, heads, ...] of y [1, first heads, ...]."""
+        if len(self.kept) == self.first_heads:
+            return y
+        parts = [y[:, start:stop] for start, stop in _runs(self.kept)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
     def gate(self, x: Tensor) -> Tensor:
-        """Return the factor [1, heads, positions, 1] of each query's biases (Chen et al. eq. 5)."""
-        projected = self.gru_rel_pos_linear(self.split(x))
+        """Return the factor [1, heads, positions, 1] of each query's biases (Chen et al. eq. 5).
+
+        A head is gated by its own part of x [1, positions, first heads * head_dim].
+        """
+        pieces = x.view(1, x.shape[1], self.first_heads, self.head_dim).transpose(1, 2)
+        projected = self.gru_rel_pos_linear(self.of_kept(pieces))
         sums = projected.view(1, self.heads, x.shape[1], 2, GATES // 2).sum(-1)
         gates = torch.sigmoid(sums)
         update, reset = gates[..., :1], gates[..., 1:]
         return update * (reset * self.gru_rel_pos_const - 1.0) + 2.0
+
+
+def _runs(numbers: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return where consecutive numbers begin and end."""
+    starts = [n for n in numbers if n - 1 not in numbers]
+    stops = [n + 1 for n in numbers if n + 1 not in numbers]
+    return list(zip(starts, stops, strict=True))
 
 
 class FeedForward(nn.Module):
@@ -195,6 +216,6 @@ class EncoderLayer(nn.Module):
         k, v = self.attention.keys_values(x)
         bias = None
         if distances is not None and isinstance(self.attention, GatedAttention):
-            bias = self.attention.gate(x) * distances
+            bias = self.attention.gate(x) * self.attention.of_kept(distances)
         result: Tensor = self.attention(x, k, v, bias)
         return result

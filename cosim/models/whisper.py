@@ -238,6 +238,9 @@ class Whisper(nn.Module):
         """Return `encoder` and `step`, ready for torch.export."""
         d = self.dimensions
         own = tuple(f"{kind}_{i}" for i in range(d.decoder_layers) for kind in ("k", "v"))
+        layers = list(cast("Iterable[DecoderLayer]", self.decoder.layers))
+        own_heads = [layer.self_attn.heads for layer in layers for _ in ("k", "v")]
+        cross_heads = [layer.encoder_attn.heads for layer in layers for _ in ("k", "v")]
         past = tuple(f"past_{name}" for name in own)
         cross = tuple(f"cross_{name}" for name in own)
         frames_dim = Dim.DYNAMIC(min=3, max=2 * d.source_positions)
@@ -263,8 +266,8 @@ class Whisper(nn.Module):
             outputs=("logits", *own),
             examples=(
                 torch.zeros(1, 1, dtype=torch.int64),
-                *(torch.zeros(1, d.heads, rows, head) for _ in past),
-                *(torch.zeros(1, d.heads, memory, head) for _ in cross),
+                *(torch.zeros(1, heads, rows, head) for heads in own_heads),
+                *(torch.zeros(1, heads, memory, head) for heads in cross_heads),
             ),
             dynamic_shapes={
                 "token": {},
@@ -272,8 +275,8 @@ class Whisper(nn.Module):
             },
             shapes=(
                 (1, 1),
-                *((1, d.heads, "past", head) for _ in past),
-                *((1, d.heads, "memory", head) for _ in cross),
+                *((1, heads, "past", head) for heads in own_heads),
+                *((1, heads, "memory", head) for heads in cross_heads),
             ),
             states=tuple(
                 StateSpec(before, after, axis=2, capacity=d.target_positions)
