@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 F64 = NDArray[np.float64]
 Class = Literal["H", "M", "L"]
 Trapezoid = tuple[float, float, float, float]
+_PART = 1 << 16
+"""Weights that are classified at once: what a cache holds."""
 
 
 @dataclass(frozen=True)
@@ -72,28 +74,39 @@ def decide(values: NDArray[Any], *, alpha: float, beta: float | None) -> Decisio
         ({'H': 0.4, 'M': 0.2, 'L': 0.4}, 'H')
 
     """
-    magnitudes = np.abs(values, dtype=np.float64)
+    magnitudes = np.abs(values, dtype=np.float64).reshape(-1)
     functions = knots_of(magnitudes, alpha=alpha, beta=beta).by_class
-    best = np.zeros(magnitudes.shape)
-    chosen = np.zeros(magnitudes.shape, np.int8)
-    sums: dict[Class, float] = {}
-    for index, (letter, knots) in enumerate(functions.items()):
-        membership = trapezoid(magnitudes, knots)
-        sums[letter] = float(membership.sum())
-        is_more = membership > best
-        chosen[is_more] = index
-        np.copyto(best, membership, where=is_more)
-    is_nothing = best == 0
+    parts = np.array_split(magnitudes, 1 + magnitudes.size // _PART)
+    classified = [_classified(part, functions) for part in parts]
+    memberships, chosen, nothing = zip(*classified, strict=True)
     names = list(functions)
-    chosen[is_nothing] = len(names) - 2  # the class before L
-    counts = np.bincount(chosen.reshape(-1), minlength=len(names))
+    found = np.concatenate(chosen)
+    counts = np.bincount(found, minlength=len(names)).tolist()
     return Decision(
-        is_low=chosen == len(names) - 1,
-        shares={name: int(count) / chosen.size for name, count in zip(names, counts, strict=True)},
-        memberships=sums,
-        unclassified=float(is_nothing.mean()),
-        decided=names[int(counts.argmax())],  # the first of equal ones
+        is_low=(found == len(names) - 1).reshape(values.shape),
+        shares={name: count / found.size for name, count in zip(names, counts, strict=True)},
+        memberships=dict(zip(names, np.sum(memberships, axis=0).tolist(), strict=True)),
+        unclassified=sum(nothing) / found.size,
+        decided=names[counts.index(max(counts))],  # the first of equal ones
     )
+
+
+def _classified(
+    magnitudes: F64, functions: Mapping[Class, Trapezoid]
+) -> tuple[F64, NDArray[np.int8], int]:
+    """Return the sums of memberships, the class of each weight and how many belong to none.
+
+    A class is its place in `functions`.
+    """
+    best = np.zeros(magnitudes.shape)
+    chosen = np.full(magnitudes.shape, len(functions) - 2, np.int8)  # the class before low
+    sums = np.zeros(len(functions))
+    for index, knots in enumerate(functions.values()):
+        membership = trapezoid(magnitudes, knots)
+        sums[index] = membership.sum()
+        chosen = np.where(membership > best, np.int8(index), chosen)
+        np.maximum(best, membership, out=best)
+    return sums, chosen, int(np.count_nonzero(best == 0))
 
 
 def knots_of(magnitudes: F64, *, alpha: float, beta: float | None) -> Knots:
