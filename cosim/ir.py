@@ -14,8 +14,9 @@ from typing import Literal, get_args
 from cosim import expr
 from cosim.expr import Dim
 
-Dtype = Literal["f32", "i8", "u8", "i32", "i64", "i1"]
-"""i1 is a sign, +1 or -1; rows of them are packed in bytes, the first in bit 0, 1 for +1."""
+Dtype = Literal["f32", "i8", "u8", "i32", "i64", "i1", "u1"]
+"""i1 is a sign, +1 or -1, and u1 is 1 or 0; rows are packed in bytes, the first in bit 0."""
+PACKED: tuple[Dtype, ...] = ("i1", "u1")
 DTYPE_BITS: Mapping[Dtype, int] = {
     "f32": 32,
     "i8": 8,
@@ -23,6 +24,7 @@ DTYPE_BITS: Mapping[Dtype, int] = {
     "i32": 32,
     "i64": 64,
     "i1": 1,
+    "u1": 1,
 }
 Attribute = int | float | str | bool | Dim | tuple[Dim, ...]
 ValueKind = Literal["input", "state", "op"]
@@ -244,7 +246,7 @@ def to_text(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-_TYPE = r"(?:f32|i8|u8|i32|i64|i1)<[^>]*>"
+_TYPE = r"(?:f32|i8|u8|i32|i64|i1|u1)<[^>]*>"
 _CONSTANT = re.compile(
     rf"constant (@\S+) : ({_TYPE}) (\w+) (\{{.*\}}) bits (\d+) index (\d+) sha256 "
     r"([0-9a-f]+)$"

@@ -8,6 +8,7 @@ import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.capture import capture, parameter_names
 from cosim.ir import Constant, Graph, Program, TensorType
 from cosim.models import GraphSpec
+from cosim.passes.binarize import binarize_operands
 from cosim.passes.caches import append_caches
 from cosim.passes.clean import merge_equal, remove_identities
 from cosim.passes.quantize import (
@@ -69,7 +70,8 @@ def assemble(
     program = remove_identities(program)
     program = replace(program, graphs=tuple(merge_equal(graph) for graph in program.graphs))
     executed = [policy for policy in policies if not _is_idle(policy, encodings, used)]
-    program = carry_out_policies(write_policies(program, executed))
+    program = binarize_operands(write_policies(program, executed))
+    program = carry_out_policies(program)
     program = quantize_at_source(program)
     program = replace(program, graphs=tuple(quantize_caches(graph) for graph in program.graphs))
     return verify(program)

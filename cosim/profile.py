@@ -151,7 +151,7 @@ def bops_003(macs: int, kind: str, numbers: tuple[Number, Number]) -> float | No
     """
     if numbers == ("f32", "f32"):
         return 32 * macs / _GI
-    if numbers == ("i1", "i1"):
+    if set(numbers) <= {"i1", "u1"}:
         return (1.0 if kind == "attention" else 1.5) * macs / _GI
     return None
 

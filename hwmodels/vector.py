@@ -35,6 +35,7 @@ _QUANTIZE = "assumed: multiply by 1/scale, round and clip in one further operati
 _CARRYING = "assumed: add the rounding error of an earlier element, round, clip, keep the error"
 _DYNAMIC = f"assumed: maximum of magnitudes; {_QUANTIZE[9:]}"
 _BINARIZE = "assumed: sign and magnitude, added up; the mean is one division per row"
+_STEPS = "assumed: square, sum and sum of squares; compare with half their quotient"
 _TABLE = "assumed: table look-up with linear interpolation (look-up, multiply, add)"
 
 FUNCTIONS: dict[str, VectorFunction] = {
@@ -68,6 +69,8 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "log_softmax": VectorFunction((1, 5, 1), "row", _SOFTMAX),
     "dynamic_quantize_row": VectorFunction((1, 2), "row", _DYNAMIC),
     "dynamic_binarize": VectorFunction((2,), "row", _BINARIZE),
+    "dynamic_binarize_steps": VectorFunction((3, 1), "row", _STEPS),
+    "binarize": VectorFunction((1,), "element", "assumed: one comparison with a threshold"),
     "dynamic_quantize_tensor": VectorFunction((1, 2), "tensor", _DYNAMIC),
 }
 

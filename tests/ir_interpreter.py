@@ -76,7 +76,7 @@ def random(seed: int, *shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-DTYPES = {"f32": np.float32, "i8": np.int8, "i64": np.int64, "i1": np.int8}
+DTYPES = {"f32": np.float32, "i8": np.int8, "i64": np.int64, "i1": np.int8, "u1": np.int8}
 
 
 def _lengths(graph: Graph, values: Mapping[str, Array]) -> dict[str, int]:
@@ -96,10 +96,9 @@ def _call(op: Op, operands: list[Array | Codes], lengths: Mapping[str, int]) -> 
     if op.kind == "dynamic_quantize":
         return list(quantize(operands[0], str(op.attribute("per"))))
     if op.kind == "dynamic_binarize":
-        signs = np.where(operands[0] >= 0, 1, -1).astype(np.int8)
-        return [signs, np.abs(operands[0]).mean(axis=-1, dtype=np.float64).astype(np.float32)]
-    if op.kind.startswith("quantized_"):
-        return [_QUANTIZED[op.kind](op, operands)]
+        return list(binarize(operands[0], str(op.attribute("set"))))
+    if op.kind in _ON_CODES:
+        return [_ON_CODES[op.kind](op, operands)]
     plain = [value.values if isinstance(value, Codes) else value for value in operands]
     if op.kind in SHAPED:
         return [SHAPED[op.kind](op, plain, lengths)]
@@ -114,6 +113,41 @@ def quantize(x: Array, per: str) -> tuple[Array, Array]:
     return np.clip(np.rint(x / divisor), -127, 127).astype(np.int8), scale
 
 
+def binarize(x: Array, chosen: str) -> tuple[Array, Array]:
+    """Return signs and the mean magnitude of each row, or steps and the level of each row."""
+    wide = x.astype(np.float64)
+    if chosen == "signed":
+        return np.where(x >= 0, 1, -1).astype(np.int8), np.abs(wide).mean(-1).astype(np.float32)
+    level = level_of(np.maximum(wide, 0)).astype(np.float32)
+    return (x > level[..., None] / 2).astype(np.int8), level
+
+
+def level_of(x: Array) -> Array:
+    """Return the mean of rows weighted by themselves, 0 for rows of zeros."""
+    return (x * x).sum(-1) / np.where(x.sum(-1) > 0, x.sum(-1), 1)
+
+
+def _static_bits(_op: Op, operands: list[Array]) -> Array:
+    x, level, *move = operands
+    if move:
+        return np.where(x >= -move[0], 1, -1).astype(np.int8)
+    steps = np.rint(np.clip(x.astype(np.float64) / level.astype(np.float64), 0, 1))
+    return steps.astype(np.int8)
+
+
+def _binary_attention(op: Op, operands: list[Array | Codes]) -> Array:
+    q, q_scale, k, k_scale, v, v_scale, *level = operands
+    exact = q.astype(np.int64) @ np.swapaxes(k.astype(np.int64), -1, -2)
+    k_rows = k_scale if k_scale.shape == (1,) else k_scale[..., None, :]
+    scores = exact * _scale_rows(q_scale) * k_rows * float(str(op.attribute("scale")))
+    e = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    p = e / e.sum(axis=-1, keepdims=True)
+    step = level[0].astype(np.float64) if level else level_of(p)[..., None]
+    bits = (p > step / 2).astype(np.int64)
+    worth = v_scale.astype(np.float64).mean(axis=-1)[..., None, None]
+    return (bits @ v.astype(np.int64) * step * worth).astype(np.float32)
+
+
 def _with_policy(op: Op, operands: list[Array | Codes], policy: Mapping[str, str]) -> Array:
     names = ["q", "k", "v"] if op.kind == "attention" else ["input"]
     made: list[Array | Codes] = []
@@ -121,7 +155,7 @@ def _with_policy(op: Op, operands: list[Array | Codes], policy: Mapping[str, str
         kind, per, scale = policy[name].split("/")
         assert (kind, scale) == ("i8", "dynamic")
         made += quantize(operand, per)
-    return _QUANTIZED[f"quantized_{op.kind}"](op, [*made, *operands[len(names) :]])
+    return _ON_CODES[f"quantized_{op.kind}"](op, [*made, *operands[len(names) :]])
 
 
 def _scale_rows(scale: Array) -> NDArray[np.float64]:
@@ -174,7 +208,9 @@ def _quantized_attention(op: Op, operands: list[Array | Codes]) -> Array:
     return (context / codes.sum(axis=-1, keepdims=True)).astype(np.float32)
 
 
-_QUANTIZED = {
+_ON_CODES = {
+    "binarize": _static_bits,
+    "binary_attention": _binary_attention,
     "quantized_linear": _quantized_linear,
     "quantized_conv1d": _quantized_conv1d,
     "quantized_conv2d": _quantized_conv2d,

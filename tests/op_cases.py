@@ -223,7 +223,18 @@ def dynamic_quantize(draw) -> Case:
 
 def dynamic_binarize(draw) -> Case:
     source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
-    return [source], {}, [source, shape_of(lambda x: x.amax(-1), source)]
+    chosen = {"set": draw(st.sampled_from(["signed", "unsigned"]))}
+    return [source], chosen, [source, shape_of(lambda x: x.amax(-1), source)]
+
+
+def binarize(draw) -> Case:
+    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
+    if draw(st.booleans()):
+        return [source, (1,)], {"set": "unsigned"}, [source]
+    moves = [source[-1:]]
+    if len(source) > 2:
+        moves.append((source[-3], 1, source[-1]))
+    return [source, (1,), draw(st.sampled_from(moves))], {"set": "signed"}, [source]
 
 
 def quantized_linear(draw) -> Case:
@@ -246,6 +257,12 @@ def quantized_attention(draw) -> Case:
     return [q, q[:-1], k, k[:-1], v, (1,)], values, results
 
 
+def binary_attention(draw) -> Case:
+    (q, k, v, *_), values, results = attention(draw)
+    level = [(1,)] if draw(st.booleans()) else []
+    return [q, q[:-1], k, k[:-1], v, v[:-1], *level], values, results
+
+
 def _name(case: Callable[..., Case]) -> str:
     return {"take": "slice", "total": "sum"}.get(case.__name__, case.__name__)
 
@@ -258,7 +275,7 @@ CASES = {
             *(embedding, positions, relative_buckets, concat, cache_append, pad, repeat),
             *(affine, glu, total, layer_norm, batch_norm, group_norm),
             *(linear, conv1d, conv2d, matmul, attention),
-            *(dynamic_quantize, dynamic_binarize),
+            *(dynamic_quantize, dynamic_binarize, binarize, binary_attention),
             *(quantized_linear, quantized_conv1d, quantized_conv2d, quantized_attention),
         )
     },

@@ -21,8 +21,8 @@ def emit_attention(builder: Builder, op: Op) -> None:
         _emit_codes(builder, op)
         return
     scale = float(str(op.attribute("scale")))
-    memory = _result(builder, op)
-    q, k, v = (_heads(builder, name) for name in op.inputs[:3])
+    memory = result_of(builder, op)
+    q, k, v = (heads_of(builder, name) for name in op.inputs[:3])
     text = str(op.get("pattern", ""))
     if text:
         pattern = builder.weights.pattern(text, *_lengths(builder, op, op.inputs[1]))
@@ -41,7 +41,7 @@ def emit_attention(builder: Builder, op: Op) -> None:
     )
 
 
-def _result(builder: Builder, op: Op) -> Array:
+def result_of(builder: Builder, op: Op) -> Array:
     """Put the result [.., heads, rows, depth], held as rows of all heads, and return those."""
     *lead, rows, depth = builder.shape(op.outputs[0])
     heads = int(np.prod(lead))
@@ -59,7 +59,7 @@ def _lengths(builder: Builder, op: Op, key: str) -> tuple[int, int]:
     return builder.shape(op.outputs[0])[-2], builder.shape(key)[-2]
 
 
-def _heads(builder: Builder, name: str) -> Callable[[list[Array]], Array]:
+def heads_of(builder: Builder, name: str) -> Callable[[list[Array]], Array]:
     """Return how a value [.., heads, rows, depth] is handed to a kernel at each call."""
     if name in builder.open:
         slot = builder.slots[name]
@@ -79,9 +79,9 @@ def _bias(builder: Builder, name: str) -> Array:
 
 def _emit_codes(builder: Builder, op: Op) -> None:
     scale, text = float(str(op.attribute("scale"))), str(op.get("pattern", ""))
-    memory = _result(builder, op)
-    q, k, v = (_heads(builder, name) for name in op.inputs[::2])
-    qs, ks, vs = (_scales(builder, name) for name in op.inputs[1::2])
+    memory = result_of(builder, op)
+    q, k, v = (heads_of(builder, name) for name in op.inputs[::2])
+    qs, ks, vs = (scales_of(builder, name) for name in op.inputs[1::2])
 
     def operands(values: list[Array]) -> tuple[Array, Array, Array, Array, Array, Array]:
         return q(values), qs(values), k(values), ks(values), v(values), vs(values)
@@ -99,7 +99,7 @@ def _emit_codes(builder: Builder, op: Op) -> None:
     builder.calls.append(lambda values, _past: run(*operands(values), scale, memory))
 
 
-def _scales(builder: Builder, name: str) -> Callable[[list[Array]], Array]:
+def scales_of(builder: Builder, name: str) -> Callable[[list[Array]], Array]:
     """Return how a scale [.., heads, rows] or [1] is handed to a kernel at each call."""
     slot = builder.slots[name]
     if len(builder.shape(name)) == 1:

@@ -10,7 +10,7 @@ from cosim.execute.fusion import Tail, tails
 from cosim.execute.layout import Array, memory_order, rows_in
 from cosim.execute.weights import Weights
 from cosim.expr import Dim
-from cosim.ir import Graph, Op, is_constant
+from cosim.ir import PACKED, Graph, Op, TensorType, is_constant
 
 Call = Callable[[list[Array], int], object]
 
@@ -22,7 +22,8 @@ _DTYPES = {
     "u8": np.uint8,
     "i32": np.int32,
     "i64": np.int64,
-    "i1": np.uint8,  # packed, eight signs a byte
+    "i1": np.uint8,  # packed, eight a byte
+    "u1": np.uint8,
 }
 
 
@@ -77,7 +78,7 @@ class Builder:
         for name in self.graph.inputs:
             kind = self.graph.types[name]
             given = self.given.get(name[1:])
-            shape = kind.bind(self.bindings)
+            shape = in_memory(kind, kind.bind(self.bindings))
             if given is not None and given.shape != shape:
                 raise ValueError(f"{self.graph.name}: {name} has {given.shape}, expected {shape}")
             self.put(name, np.zeros(shape, _DTYPES[kind.dtype]) if given is None else given)
@@ -87,8 +88,9 @@ class Builder:
     def _state(self, name: str, capacity: int) -> Array:
         """Return a cache whose growing axis is outermost in memory, so its rows are contiguous."""
         kind = self.graph.types[name]
-        empty = kind.bind({**self.bindings, self.symbol: 0})
-        one = kind.bind({**self.bindings, self.symbol: 1})
+        empty, one = (
+            in_memory(kind, kind.bind({**self.bindings, self.symbol: rows})) for rows in (0, 1)
+        )
         axis = next(i for i, (a, b) in enumerate(zip(empty, one, strict=True)) if a != b)
         rest = tuple(size for i, size in enumerate(one) if i != axis)
         return np.moveaxis(np.zeros((capacity, *rest), _DTYPES[kind.dtype]), 0, axis)
@@ -125,10 +127,8 @@ class Builder:
         return tuple(map(self.size, self.graph.types[name].shape))
 
     def held(self, name: str) -> tuple[int, ...]:
-        """Return the shape in memory: as bound, but rows of signs are packed in bytes."""
-        shape = self.shape(name)
-        is_packed = not is_constant(name) and self.graph.types[name].dtype == "i1"
-        return (*shape[:-1], -(-shape[-1] // 8)) if is_packed else shape
+        """Return the shape in memory: as bound, but rows of bits are packed in bytes."""
+        return in_memory(self.graph.types[name], self.shape(name))
 
     def buffer(self, shape: Sequence[int], dtype: str = "f32", *, until: int = -1) -> Array:
         """Return memory that is free again behind op `until`, or behind the one being planned."""
@@ -190,6 +190,11 @@ class Builder:
         """Record which kernel an op runs on."""
         name = self.graph.name
         self.kernels.append(KernelChoice(name, op.scope, op.kind, kernel, reason, is_fallback))
+
+
+def in_memory(kind: TensorType, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of a value in memory: rows of bits are packed in bytes."""
+    return (*shape[:-1], -(-shape[-1] // 8)) if kind.dtype in PACKED else shape
 
 
 def _last_uses(graph: Graph) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from cosim.execute import attention, grouped, pointwise, products, tables, views
+from cosim.execute import attention, bits, grouped, pointwise, products, tables, views
 from cosim.execute.builder import Builder
 from cosim.ir import Op
 
@@ -43,5 +43,7 @@ EMITTERS: Mapping[str, Callable[[Builder, Op], None]] = {
     "batch_norm": pointwise.emit_batch_norm,
     "group_norm": pointwise.emit_group_norm,
     "dynamic_quantize": pointwise.emit_quantize,
-    "dynamic_binarize": pointwise.emit_binarize,
+    "dynamic_binarize": bits.emit_dynamic_binarize,
+    "binarize": bits.emit_binarize,
+    "binary_attention": bits.emit_attention,
 }

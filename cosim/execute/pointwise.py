@@ -11,7 +11,6 @@ from cosim.execute.fusion import Tail
 from cosim.execute.layout import Array, aligned, memory_order, memory_rows, row_order, rows_in
 from cosim.ir import Op
 from kernels import elementwise, norms, pointwise
-from kernels.binarize import binarize
 
 _FUNCTIONS: Mapping[str, Callable[[Array, Array], None]] = {
     "gelu": pointwise.gelu,
@@ -278,15 +277,3 @@ def _emit_open_quantize(
         values[slot] = result
 
     builder.calls.append(call)
-
-
-def emit_binarize(builder: Builder, op: Op) -> None:
-    """Write the signs of each row and their mean magnitude."""
-    bits_name, scale_name = op.outputs
-    builder.choose(op, "binarize", "sign and mean magnitude of each row")
-    x = builder.rows(op.inputs[0])
-    bits, scale = builder.new(bits_name), builder.new(scale_name)
-    builder.put(bits_name, bits)
-    builder.put(scale_name, scale)
-    packed, flat = bits.reshape(-1, bits.shape[-1]), scale.reshape(-1)
-    builder.calls.append(lambda _values, _past: binarize(x, packed, flat))

@@ -126,9 +126,10 @@ def attention(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return softmax(scale q k^T + bias) v for q [..., t, d], k [..., s, d], v [..., s, e].
 
     `bias` [..., t, s] may lack leading axes, or have them as 1. The attribute `pattern` is the text
-    of an AttentionPattern, and excludes a bias.
+    of an AttentionPattern, and excludes a bias. Codes and bits are each followed by their scale,
+    and bits maybe by the level [1] of the probabilities.
     """
-    is_quantized = op.kind.startswith("quantized_")
+    is_quantized = op.kind != "attention"
     query, key, value = (types[i] for i in ((0, 2, 4) if is_quantized else (0, 1, 2)))
     for kind in (query, key, value):
         _rank(kind, 2, op)
@@ -140,6 +141,8 @@ def attention(types: Types, op: Op) -> tuple[TensorType, ...]:
     if is_quantized:
         for codes, scales in ((query, types[1]), (key, types[3]), (value, types[5])):
             _scales(codes, scales, op)
+        for level in types[6:]:
+            _expect(level, (1,), op)
     biases = () if is_quantized else types[3:]
     for bias in biases:
         _bias_of_scores(bias, (*query.shape[:-1], key.shape[-2]), op)
@@ -188,9 +191,43 @@ def dynamic_quantize(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 
 def dynamic_binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
-    """Return signs of the operand's shape and the mean magnitude of each row (last axis)."""
+    """Return bits of the operand's shape and what they are worth in each row (last axis).
+
+    The attribute `set` is `signed`: signs, and the mean magnitude; or `unsigned`: 1 above half a
+    level, else 0, and that level, the mean of the row weighted by itself.
+    """
     _rank(types[0], 1, op)
-    return (TensorType(types[0].shape, "i1"), TensorType(types[0].shape[:-1], "f32"))
+    return (_bits(types[0], op), TensorType(types[0].shape[:-1], "f32"))
+
+
+def binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return bits of the first operand's shape: signs of x + move, or 1 above half a level.
+
+    Operands are x, the level [1], and for the `set` signed a move, which is repeated to x.
+    """
+    _rank(types[0], 1, op)
+    _expect(types[1], (1,), op)
+    bits = _bits(types[0], op)
+    if (bits.dtype == "i1") != (len(types) == 3):
+        raise ValueError(f"{op.kind} {op.outputs[0]}: signs take a move, steps of a level do not")
+    if len(types) == 3 and not _repeats(types[2], types[0]):
+        raise ValueError(f"{op.kind} {op.outputs[0]}: move {types[2]} does not fit {types[0]}")
+    return (bits,)
+
+
+def _repeats(move: TensorType, kind: TensorType) -> bool:
+    """Return whether a move has one value a channel, or one a channel of each head."""
+    rank = max(2, len(kind.shape))
+    *lead, row, last = (1,) * (rank - len(move.shape)) + move.shape
+    wide = zip(lead, kind.shape, strict=False)
+    return (row, last) == (1, kind.shape[-1]) and all(a in (b, 1) for a, b in wide)
+
+
+def _bits(kind: TensorType, op: Op) -> TensorType:
+    chosen = op.attribute("set")
+    if chosen not in ("signed", "unsigned"):
+        raise ValueError(f"{op.kind} {op.outputs[0]}: set is {chosen!r}, not signed or unsigned")
+    return TensorType(kind.shape, "i1" if chosen == "signed" else "u1")
 
 
 def glu(types: Types, op: Op) -> tuple[TensorType, ...]:

@@ -228,7 +228,16 @@ PRODUCTS = (
 CODES = (
     OpRow("dynamic_quantize", 1, 1, shapes.dynamic_quantize, work.quantize, {}),
     OpRow("dynamic_binarize", 1, 1, shapes.dynamic_binarize, work.binarize, {}),
-    OpRow("quantized_linear", 3, 4, shapes.linear, work_products.linear, {}, (("i8", "i1"), "f32")),
+    OpRow("binarize", 2, 3, shapes.binarize, work.binarize, {}),
+    OpRow(
+        "quantized_linear",
+        3,
+        4,
+        shapes.linear,
+        work_products.linear,
+        {},
+        (("i8", "i1", "u1"), "f32"),
+    ),
     *(
         OpRow(kind, 3, 4, shapes.convolution, work_products.convolution, {}, ("i8", "f32"))
         for kind in ("quantized_conv1d", "quantized_conv2d")
@@ -241,6 +250,15 @@ CODES = (
         work_attention.attention,
         {},
         ("i8", "f32", "i8", "f32", "i8", "f32"),
+    ),
+    OpRow(
+        "binary_attention",
+        6,
+        7,
+        shapes.attention,
+        work_attention.attention,
+        {},
+        ("i1", "f32", "i1", "f32", "i1", "f32"),
     ),
 )
 OPS: Mapping[str, OpRow] = {

@@ -96,8 +96,11 @@ def quantize(context: WorkContext, op: Op) -> list[WorkItem]:
 
 
 def binarize(context: WorkContext, op: Op) -> list[WorkItem]:
-    """Charge sign and mean magnitude over every element of the operand."""
-    return [_vector(context, op, "quantize", "dynamic_binarize", op.inputs[0])]
+    """Charge a bit for every element of the operand, and the level of each row if it is dynamic."""
+    function = op.kind
+    if function == "dynamic_binarize" and op.attribute("set") == "unsigned":
+        function = "dynamic_binarize_steps"
+    return [_vector(context, op, "quantize", function, op.inputs[0])]
 
 
 def embedding(context: WorkContext, op: Op) -> list[WorkItem]:

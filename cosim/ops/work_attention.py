@@ -5,7 +5,7 @@ and values are first laid out one after the other (as Zaheer et al. 2020, BigBir
 which is charged as a transfer: each block that is kept is read once, each use of it is written.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -14,6 +14,17 @@ from cosim.ops.work import WorkContext
 from cosim.ops.work_products import epilogue
 from cosim.patterns import from_text
 from hwmodels.workload import Gemm, Number, TensorRef, Transfer, VectorOp, WorkItem
+
+_PROBABILITIES: Mapping[str, Number] = {
+    "attention": "f32",
+    "quantized_attention": "u8",
+    "binary_attention": "u1",
+}
+_ROUNDINGS = {  # by the number of operands: a seventh is the level of the probabilities
+    ("quantized_attention", 6): "quantize_carrying",
+    ("binary_attention", 6): "dynamic_binarize_steps",
+    ("binary_attention", 7): "binarize",
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +62,7 @@ def attention(context: WorkContext, op: Op) -> list[WorkItem]:
 
 
 def _operands(op: Op) -> tuple[str, str, str]:
-    first, second, third = (0, 2, 4) if op.kind == "quantized_attention" else (0, 1, 2)
+    first, second, third = (0, 1, 2) if op.kind == "attention" else (0, 2, 4)
     return op.inputs[first], op.inputs[second], op.inputs[third]
 
 
@@ -109,11 +120,11 @@ def _in_blocks(context: WorkContext, op: Op, label: str, text: str) -> Iterator[
 
 
 def _products(context: WorkContext, op: Op, label: str, part: _Part) -> Iterator[WorkItem]:
-    is_quantized = op.kind == "quantized_attention"
+    is_quantized = op.kind != "attention"
     query, key, value = _operands(op)
     accumulator: Number = "i32" if is_quantized else "f32"
     name, shape = f"{label}{part.suffix}", (part.count, part.rows, part.keys)
-    coded: Number = "u8" if is_quantized else "f32"
+    coded: Number = _PROBABILITIES[op.kind]
     scores = context.temporary(op, f"scores{part.suffix}", shape, "f32")
     weights = context.temporary(op, f"probabilities{part.suffix}", shape, coded)
     scored = Gemm(
@@ -163,7 +174,7 @@ def _products(context: WorkContext, op: Op, label: str, part: _Part) -> Iterator
         yield VectorOp(
             f"{name}.quantize",
             "attention",
-            "quantize_carrying",
+            _ROUNDINGS[op.kind, len(op.inputs)],
             softmax.elements,
             part.keys,
             (weights,),

@@ -43,14 +43,17 @@ class Policy(Protocol):
         """`dynamic` (absmax) or `unit` (the range is known to be [0, 1])."""
 
 
-SIGNS = "i1/row/dynamic"
-"""Policy of an operand that becomes signs, times the mean magnitude of its row."""
-_OPERANDS: Mapping[str, Mapping[str, int]] = {
+OPERANDS: Mapping[str, Mapping[str, int]] = {
     "linear": {"input": 0},
     "conv1d": {"input": 0},
     "conv2d": {"input": 0},
     "attention": {"q": 0, "k": 1, "v": 2, "p": 3},
 }
+
+
+_QUANTIZERS = ("dynamic_quantize", "dynamic_binarize", "binarize")
+_SUFFIXES = ("codes", "scales")
+"""What the results of quantisers are called; one with fixed scales has codes alone."""
 
 
 def write_policies(program: Program, policies: Iterable[Policy]) -> Program:
@@ -65,7 +68,7 @@ def write_policies(program: Program, policies: Iterable[Policy]) -> Program:
         ops = []
         for op in graph.ops:
             parts = []
-            for operand in _OPERANDS.get(op.kind, {}):
+            for operand in OPERANDS.get(op.kind, {}):
                 policy = wanted.get((op.scope, operand))
                 if policy is None:
                     continue
@@ -106,15 +109,13 @@ def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
         granularity = {part.partition(":")[0]: part.partition(":")[2] for part in policy.split(" ")}
         wrong += _refusals(op, granularity, program)
         made: list[str] = []
-        for operand, position in _OPERANDS[op.kind].items():
+        for operand, position in OPERANDS[op.kind].items():
             if operand not in granularity or operand == "p":
                 continue
             source = op.inputs[position]
             per = granularity[operand].split("/")[1]
             outputs = (f"{op.outputs[0]}.{operand}", f"{op.outputs[0]}.{operand}_scale")
             quantize = Op("dynamic_quantize", (source,), outputs, attributes(per=per), op.scope)
-            if granularity[operand] == SIGNS:
-                quantize = Op("dynamic_binarize", (source,), outputs, (), op.scope)
             types.update(zip(outputs, infer(quantize, [types[source]]), strict=True))
             ops.append(quantize)
             made += outputs
@@ -127,10 +128,6 @@ def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
 def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[str]:
     """Say why the policy of one op cannot be carried out."""
     where = f"{op.scope} ({op.kind})"
-    if op.kind == "linear" and granularity["input"] == SIGNS:
-        if program.constants[op.inputs[1]].encoding == "binary":
-            return []
-        return [f"{where}: activations of one bit need weights of one bit; {op.inputs[1]} has more"]
     found = [
         f"{where}: operand {operand} as {text}: expected i8/row/dynamic, i8/tensor/dynamic "
         "(probabilities: u8/row/unit)"
@@ -143,7 +140,7 @@ def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[
         )
     ]
     if op.kind == "attention":
-        missing = [name for name in _OPERANDS["attention"] if name not in granularity]
+        missing = [name for name in OPERANDS["attention"] if name not in granularity]
         if missing:
             found.append(f"{where}: operands {', '.join(missing)} stay float while others do not")
         if len(op.inputs) > 3:
@@ -190,25 +187,20 @@ def quantize_caches(graph: Graph) -> Graph:
         only = readers[0] if len(readers) == 1 else None
         if (
             only is None
-            or only.kind != "dynamic_quantize"
-            or only.attribute("per") != "row"
+            or not _is_by_row(only)
             or append.outputs[0] in returned
             or append.integer("axis") == len(types[state].shape) - 1
         ):
             states.append((state, capacity))
             continue
         new = append.inputs[1]
-        codes, scales = f"{new}.codes", f"{new}.scales"
-        quantize = Op("dynamic_quantize", (new,), (codes, scales), only.attributes, only.scope)
-        types.update(zip((codes, scales), infer(quantize, [types[new]]), strict=True))
+        made = tuple(f"{new}.{suffix}" for suffix in _SUFFIXES[: len(only.outputs)])
+        quantize = replace(only, inputs=(new, *only.inputs[1:]), outputs=made)
         appends = []
-        for suffix, row, result in (
-            ("codes", codes, only.outputs[0]),
-            ("scales", scales, only.outputs[1]),
-        ):
-            name = f"{state}.{suffix}"
-            shape = types[state].shape if suffix == "codes" else types[state].shape[:-1]
-            types[name] = TensorType(shape, types[row].dtype)
+        for suffix, row, result in zip(_SUFFIXES, made, only.outputs, strict=False):
+            name, axes = f"{state}.{suffix}", len(types[result].shape)
+            types[row] = TensorType(types[new].shape[:axes], types[result].dtype)
+            types[name] = TensorType(types[state].shape[:axes], types[result].dtype)
             states.append((name, capacity))
             appends.append(replace(append, inputs=(name, row), outputs=(result,)))
         replaced[append.outputs[0]] = (quantize, *appends)
@@ -216,6 +208,12 @@ def quantize_caches(graph: Graph) -> Graph:
         del types[state], types[append.outputs[0]]
     ops = [new for op in graph.ops for new in replaced.get(op.outputs[0], (op,))]
     return replace(graph, states=tuple(states), ops=tuple(ops), types=types)
+
+
+def _is_by_row(op: Op) -> bool:
+    """Return whether an op quantises each row alone, whatever the others are."""
+    per_tensor = op.kind == "dynamic_quantize" and op.attribute("per") != "row"
+    return op.kind in _QUANTIZERS and not per_tensor
 
 
 def quantize_at_source(program: Program) -> Program:
@@ -230,15 +228,15 @@ def quantize_at_source(program: Program) -> Program:
             maker = next(
                 (g for g in program.graphs if name[1:] in dict(g.outputs) and g is not reader), None
             )
-            if maker is None or len(readers) != 1 or readers[0].kind != "dynamic_quantize":
+            if maker is None or len(readers) != 1 or readers[0].kind not in _QUANTIZERS:
                 continue
             if _is_read_elsewhere(program, name, reader):
                 continue
             quantize = readers[0]
-            public = (f"{name[1:]}.codes", f"{name[1:]}.scales")
+            public = tuple(f"{name[1:]}.{suffix}" for suffix in _SUFFIXES[: len(quantize.outputs)])
             swapped = {
                 reader.name: _receive_codes(reader, name, quantize, public),
-                maker.name: _send_codes(maker, name[1:], quantize, public),
+                maker.name: _send_codes(program, maker, name[1:], quantize, public),
             }
             graphs = tuple(swapped.get(graph.name, graph) for graph in program.graphs)
             return quantize_at_source(replace(program, graphs=graphs))
@@ -252,7 +250,7 @@ def _is_read_elsewhere(program: Program, name: str, reader: Graph) -> bool:
     )
 
 
-def _receive_codes(graph: Graph, name: str, quantize: Op, public: tuple[str, str]) -> Graph:
+def _receive_codes(graph: Graph, name: str, quantize: Op, public: tuple[str, ...]) -> Graph:
     values = tuple(f"%{item}" for item in public)
     renamed = dict(zip(quantize.outputs, values, strict=True))
     types = {renamed.get(key, key): kind for key, kind in graph.types.items() if key != name}
@@ -266,12 +264,15 @@ def _receive_codes(graph: Graph, name: str, quantize: Op, public: tuple[str, str
     )
 
 
-def _send_codes(graph: Graph, old: str, quantize: Op, public: tuple[str, str]) -> Graph:
+def _send_codes(
+    program: Program, graph: Graph, old: str, quantize: Op, public: tuple[str, ...]
+) -> Graph:
     source = dict(graph.outputs)[old]
-    values = (f"{source}.codes", f"{source}.scales")
-    made = Op("dynamic_quantize", (source,), values, quantize.attributes, quantize.scope)
+    values = tuple(f"{source}.{suffix}" for suffix in _SUFFIXES[: len(public)])
+    made = replace(quantize, inputs=(source, *quantize.inputs[1:]), outputs=values)
     types = dict(graph.types)
-    types.update(zip(values, infer(made, [types[source]]), strict=True))
+    operands = [types[source], *(program.constants[name].type for name in made.inputs[1:])]
+    types.update(zip(values, infer(made, operands), strict=True))
     outputs: list[tuple[str, str]] = []
     for name, value in graph.outputs:
         pairs = zip(public, values, strict=True) if name == old else [(name, value)]
