@@ -57,7 +57,7 @@ def test_all_mistakes_of_a_recipe_are_told_at_once():
         "r.yaml: methods.4.rate: found 1.0, expected a number >= 0 and < 1",
         'r.yaml: methods.5.rate: found "0.5"',
         "r.yaml: methods.5.layers: found",
-        "r.yaml: methods.6.rate: missing",
+        "r.yaml: methods.6: found none, expected exactly one of rate, threshold, quality",
         "r.yaml: methods.7.method: missing",
     ):
         assert line in told
