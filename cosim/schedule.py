@@ -17,7 +17,7 @@ import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.ir import DTYPE_BITS, Constant, Graph, Op, Program, TensorType, is_constant
 from cosim.ops import OPS, row
 from hwmodels.workload import NUMBER_BITS, Nonzero, Number, TensorRef, WorkItem, Workload
-from kernels.encodings import Encoding, nonzero_mask
+from kernels.encodings import FLOAT_BITS, Encoding, nonzero_mask
 
 # Work of a transcription that neither the array nor the vector unit does.
 NOT_SIMULATED = ("log-mel features", "argmax and token suppression", "text detokenisation")
@@ -140,8 +140,12 @@ class _Context:
         constant = self._constant(name)
         if constant.encoding == "binary":
             return "i1"
-        bits = 16 if constant.encoding == "half" else json.loads(constant.storage).get("bits", 32)
-        return {32: "f32", 16: "f16"}.get(bits) or ("i8" if bits > 4 else "i4")
+        if constant.encoding == "half":
+            return "f16"
+        bits = int(json.loads(constant.storage).get("bits", 32))
+        if bits in FLOAT_BITS:
+            return "f32" if bits == 32 else "f16"
+        return "i8" if bits > 4 else "i4"
 
     def ref(self, name: str) -> TensorRef:
         """Return the tensor behind a value or constant; views share it, or a part of it."""
