@@ -263,7 +263,8 @@ def _notes(config: PruneMagnitudeConfig, rows: Sequence[_Row]) -> list[str]:
     """Return what a reader of the recipe would not expect."""
     notes = []
     untouched = [row for row in rows if not row.zeroed]
-    if untouched and (config.rate or config.rate is None):
+    is_ranked_together = config.rate is not None and config.scope != "local"
+    if untouched and not is_ranked_together and config.rate != 0:
         notes.append(
             f"nothing zeroed in {len(untouched)} of {len(rows)} layers "
             f"({untouched[0].layer} has {untouched[0].of} {config.what})"
