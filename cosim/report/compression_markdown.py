@@ -173,7 +173,7 @@ def _losses(rows: Sequence[Row], total: Row) -> list[str]:
         ),
         (
             (
-                row["about"] or row["recipe"],
+                _part(row),
                 scaled(row["changed_weights"]),
                 percent(row["changed_weights"] / parameters),
                 scaled(row["size_bytes"], "B"),
@@ -196,10 +196,8 @@ def _scan_findings(scanned: Sequence[Row], base: Row) -> list[str]:
     ]
     if wrong:
         worst = wrong[0]
-        found.append(
-            f"Most is lost in {worst['about'] or worst['recipe']}: {difference(worst)} points."
-        )
-    text = ", ".join(str(row["about"] or row["recipe"]) for row in sure)
+        found.append(f"Most is lost in {_part(worst)}: {difference(worst)} points.")
+    text = ", ".join(_part(row) for row in sure)
     found.append(
         f"The interval lies above zero for: {text}; the others cannot be told from fp32 on so few "
         "words."
@@ -207,6 +205,11 @@ def _scan_findings(scanned: Sequence[Row], base: Row) -> list[str]:
         else "No part alone can be told from fp32 on so few words."
     )
     return found
+
+
+def _part(row: Row) -> str:
+    """Return which part of the model a recipe of a scan compresses, in words."""
+    return str(row["about"] or row["recipe"]).rstrip(".")
 
 
 def _recipes(rows: Sequence[Row]) -> list[str]:
