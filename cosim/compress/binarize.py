@@ -64,11 +64,13 @@ def binarize(state: State, config: BinarizeConfig, selected: tuple[Layer, ...]) 
     What an earlier entry decided for a selected layer's operands is replaced.
     """
     names = dict.fromkeys(layer.weight for layer in selected if layer.weight)
+    weights = {name: state.weights[name] for name in names}
     changed = {
-        name: binarized(
-            state.weights[name].values, center=config.center, granularity=config.granularity
+        name: replace(
+            binarized(weight.values, center=config.center, granularity=config.granularity),
+            encoding=weight.encoding,
         )
-        for name in names
+        for name, weight in weights.items()
     }
     targets = {layer.name for layer in selected}
     kept = tuple(policy for policy in state.policies if policy.target not in targets)
