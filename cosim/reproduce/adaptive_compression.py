@@ -10,10 +10,11 @@ import numpy as np
 
 from cosim.compress import quanto
 from cosim.compress.compressed import zipped_arrays
+from cosim.compress.fuzzy import BITS as FUZZY_BITS
+from cosim.compress.fuzzy_classes import F64, Class, Decision, decide
 from cosim.compress.network import scan
 from cosim.config import configs_root, load
 from cosim.models import LoadedModel
-from cosim.reproduce.fuzzy import Shares, generalized_normal, shares_of
 from cosim.reproduce.rows import (
     Judge,
     Remark,
@@ -31,6 +32,10 @@ from cosim.reproduce.shapes import drawn, shapes_of
 _DATA = configs_root() / "published" / "000_adaptive_compression.yaml"
 _BITS: tuple[quanto.Bits, ...] = (8, 4, 2)
 _SPEECH = "needs the trained weights and LibriSpeech"
+_WITHOUT_MEDIUM = (
+    "assumed that the two classes are low and high: with a class medium, as many layers would be "
+    "of class L as in Table V, and Table VI has others"
+)
 _ZIP = "depends on the trained weights; --zipped measures drawn ones"
 WITHIN_ZIP = 0.05
 """How far the zip of drawn weights may be from that of trained ones to count as in agreement."""
@@ -41,9 +46,12 @@ SHAPES: Mapping[float, str] = {
     8.0: "nearly uniform",
 }
 WEIGHTS = 512 * 512
-PARAMETERS: Mapping[str, tuple[float, float]] = {"first": (0.5, 1.0), "second": (0.5, 0.5)}
+Parameters = tuple[float, float | None]
+THREE_CLASSES: Mapping[str, Parameters] = {"first": (0.5, 1.0), "second": (0.5, 0.5)}
 """alpha and beta in deviations, where the printed formula is illegible: the readings whose classes
 are those of Table V."""
+TWO_CLASSES: Parameters = (0.5, None)
+"""For Table VI, which gives no parameters; class low ends before alpha matters."""
 
 
 @dataclass(frozen=True)
@@ -158,26 +166,35 @@ def _zipped(
     return Row(judge.table, quantity, "MB", printed, ours, verdict, note)
 
 
-def classes(exponent: float, which: str) -> Shares:
-    """Return the shares of the fuzzy classes among drawn weights of one layer."""
+def classes(exponent: float, parameters: Parameters) -> Decision:
+    """Return the fuzzy classes of drawn weights of one layer, and of the layer."""
     weights = generalized_normal(exponent, WEIGHTS, np.random.default_rng(0))
-    return shares_of(weights, *PARAMETERS[which])
+    return decide(weights, alpha=parameters[0], beta=parameters[1])
+
+
+def generalized_normal(exponent: float, count: int, rng: np.random.Generator) -> F64:
+    """Return numbers with density proportional to exp(-|x|^exponent): 2 normal, 1 Laplace.
+
+    |x|^p is gamma distributed with shape 1/p. Classes do not depend on the scale.
+    """
+    sizes = rng.gamma(1.0 / exponent, size=count) ** (1.0 / exponent)
+    return np.asarray(sizes * (rng.integers(0, 2, size=count) * 2.0 - 1.0))
 
 
 def _three_classes(_request: Request) -> Iterator[Row]:
     """Compare classes of weights with the printed classes of layers, and their pruning rate."""
     data = published()
     for which, systems in data.three_classes.items():
-        alpha, beta = PARAMETERS[which]
-        label = f"alpha = {alpha:g} std, beta = {beta:g} std"
+        parameters = THREE_CLASSES[which]
+        label = "alpha = {:g} std, beta = {:g} std".format(*parameters)
         printed = {name: [float(cell) for cell in line.split()] for name, line in systems.items()}
         for exponent, shape in SHAPES.items():
-            found = classes(exponent, which)
+            found = classes(exponent, parameters)
             yield _majority(f"{shape} weights, {label}", found, list(printed.values()))
         rates = [line.split()[5] for line in systems.values() if line.split()[5] != "0"]
         usual = max(set(rates), key=rates.count)
         for exponent, shape in SHAPES.items():
-            ours = 100 * classes(exponent, which).low
+            ours = 100 * classes(exponent, parameters).shares["L"]
             is_near = agrees(usual, ours, within=0.1)
             note = (
                 "assumed that the weights of class L are what is pruned"
@@ -192,10 +209,10 @@ def _three_classes(_request: Request) -> Iterator[Row]:
     yield missing("V", "14 WERs and zipped sizes", _SPEECH)
 
 
-def _majority(quantity: str, found: Shares, printed: list[list[float]]) -> Row:
+def _majority(quantity: str, found: Decision, printed: list[list[float]]) -> Row:
     """Return the share of the largest class; the verdict says whether most layers are of it."""
-    letters = "LMH"
-    shares = dict(zip(letters, (found.low, found.medium, found.high), strict=True))
+    letters: tuple[Class, ...] = ("L", "M", "H")
+    shares = {letter: found.shares[letter] for letter in letters}
     winners = [letters[int(np.argmax(line[2:5]))] for line in printed]
     usual = max(letters, key=winners.count)
     levels = [line[2 + letters.index(usual)] for line in printed]
@@ -232,6 +249,13 @@ def _two_classes(_request: Request) -> Iterator[Row]:
         )
         verdict: Verdict = "ambiguous" if is_near else "not reproducible"
         yield Row("VI", f"{name} zipped", "MB", zipped, ours, verdict, note)
+    for exponent, shape in SHAPES.items():
+        found = classes(exponent, TWO_CLASSES)
+        bits = FUZZY_BITS[2][found.decided]
+        note = f"such a layer is of class {found.decided}, {bits} bits; {_WITHOUT_MEDIUM}"
+        share = 100 * found.shares["L"]
+        quantity = f"share of weights of class L, {shape} weights, two classes"
+        yield Row("VI", quantity, "%", "", share, "ambiguous", note)
     yield missing("VI", "7 WERs", _SPEECH)
 
 

@@ -1,39 +1,11 @@
-"""Fuzzy classes of weights: memberships by hand, shares of known distributions."""
+"""Paper 000: what drawn weights of known distributions are by the fuzzy classes."""
 
-import numpy as np
+import math
+
 import pytest
 
 from cosim.reproduce import reproduce
-from cosim.reproduce.adaptive_compression import classes
-from cosim.reproduce.fuzzy import knots_of, shares_of, trapezoid
-
-
-def test_a_trapezoid_rises_stays_and_falls():
-    x = np.array([0.0, 1.0, 1.5, 2.0, 3.0, 3.5, 4.0, 5.0])
-    found = trapezoid(x, (1.0, 2.0, 3.0, 4.0))
-    assert found.tolist() == [0.0, 0.0, 0.5, 1.0, 1.0, 0.5, 0.0, 0.0]
-
-
-def test_equal_knots_are_a_step_that_holds_its_end():
-    x = np.array([0.0, 1.0, 2.0, 3.0])
-    assert trapezoid(x, (1.0, 1.0, 2.0, 2.0)).tolist() == [0.0, 1.0, 1.0, 0.0]
-
-
-def test_knots_ascend_for_every_shape():
-    rng = np.random.default_rng(0)
-    for magnitudes in (rng.random(1000), rng.exponential(size=1000), np.full(10, 3.0)):
-        knots = knots_of(magnitudes, 0.5, 1.0)
-        for values in (knots.low, knots.medium, knots.high):
-            assert list(values) == sorted(values)
-
-
-def test_five_weights_by_hand():
-    # magnitudes 0, 1, 2, 3, 4: median 2, deviation sqrt(2)
-    found = shares_of(np.array([0.0, -1.0, 2.0, -3.0, 4.0]), 0.5, 1.0)
-    # low: 1 up to 2 - 0.707, 0 from 1.414; medium: triangle of half width 1.414 about 2;
-    # high: 0 up to 2.586 or 2.707, 1 from there
-    assert (found.low, found.medium, found.high) == pytest.approx((0.4, 0.2, 0.4))
-    assert found.unclassified == 0.0
+from cosim.reproduce.adaptive_compression import THREE_CLASSES, TWO_CLASSES, classes
 
 
 @pytest.mark.parametrize(
@@ -50,18 +22,24 @@ def test_five_weights_by_hand():
     ],
 )
 def test_shares_of_generalised_normal_weights(which, exponent, expected):
-    found = classes(exponent, which)
-    shares = [100 * share for share in (found.low, found.medium, found.high)]
+    found = classes(exponent, THREE_CLASSES[which])
+    shares = [100 * found.shares[letter] for letter in "LMH"]
     assert shares == pytest.approx(expected, abs=0.8)
     assert sum(shares) == pytest.approx(100)
+    assert found.unclassified == 0
+    if which == "first":
+        assert found.decided == "M"
+    else:
+        assert found.decided in ("L", "H")
 
 
-def test_weights_of_no_class_are_medium():
-    # beta far below alpha: the triangle is narrow and leaves gaps on both sides
-    weights = np.random.default_rng(2).standard_normal(20_000)
-    found = shares_of(weights, 1.0, 0.25)
-    assert found.unclassified > 0.05
-    assert found.medium >= found.unclassified
+def test_low_weights_of_two_classes_are_those_within_a_deviation_of_the_least():
+    # magnitudes of normal weights deviate by sqrt(1 - 2 / pi), those of Laplace weights by 1
+    normal, laplace = classes(2.0, TWO_CLASSES), classes(1.0, TWO_CLASSES)
+    deviation = math.sqrt(1 - 2 / math.pi)
+    assert normal.shares["L"] == pytest.approx(math.erf(deviation / math.sqrt(2)), abs=0.003)
+    assert laplace.shares["L"] == pytest.approx(1 - math.exp(-1), abs=0.003)
+    assert (normal.decided, laplace.decided) == ("H", "L")
 
 
 def test_most_layers_are_of_the_class_that_most_weights_have():
@@ -76,3 +54,13 @@ def test_the_pruning_rate_is_the_share_of_low_weights_for_the_second_parameters_
         is_second = row.quantity.endswith("beta = 0.5 std")
         assert row.verdict == ("ambiguous" if is_second else "not reproducible")
         assert row.paper == ("36" if is_second else "48")
+
+
+def test_table_six_tells_which_layers_are_low():
+    rows = {row.quantity: row for row in reproduce("000", table="VI")}
+    normal = rows["share of weights of class L, normal weights, two classes"]
+    assert normal.note.startswith("such a layer is of class H, 4 bits")
+    laplace = rows["share of weights of class L, Laplace weights, two classes"]
+    assert laplace.note.startswith("such a layer is of class L, 2 bits")
+    # 87 - 0.3383 (87 - 51)
+    assert rows["Ebranch zipped"].ours == pytest.approx(74.82, abs=0.005)
