@@ -383,14 +383,15 @@ def data_command(name: str) -> None:
 @click.argument("kind", required=False)
 def list_command(kind: str | None) -> None:
     """List what exists: models, recipes, hardware, corpora, ... (all kinds without KIND)."""
-    from cosim.listing import listing  # noqa: PLC0415
+    from cosim.listing import listing, summaries  # noqa: PLC0415
 
     for title, names in listing(kind).items():
         if kind is None:
             click.echo(f"{title}: {', '.join(names)}")
         else:
+            told, width = summaries(kind), max(map(len, names), default=0)
             for name in names:
-                click.echo(name)
+                click.echo(f"{name:{width}}  {told.get(name, '')}".rstrip())
 
 
 def _echo_table(rows: Iterable[Mapping[str, object]], total: Mapping[str, object]) -> None:

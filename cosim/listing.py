@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cosim.config import configs_root
+from cosim.config import about, configs_root
 from cosim.errors import CosimError, suggestion
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -30,6 +30,14 @@ def listing(kind: str | None = None) -> Mapping[str, tuple[str, ...]]:
     if kind not in found:
         raise CosimError(f"list: found {kind!r}, expected a kind{suggestion(kind, list(found))}")
     return {kind: found[kind]}
+
+
+def summaries(kind: str) -> Mapping[str, str]:
+    """Return what each configuration of a kind says of itself, by name; empty for other kinds."""
+    folder = configs_root() / kind
+    if kind not in _CONFIGS:
+        return {}
+    return {path.stem: about(path) for path in sorted(folder.glob("*.yaml"))}
 
 
 def _registered(package: str) -> tuple[str, ...]:
