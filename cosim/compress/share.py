@@ -13,7 +13,7 @@ from annotated_types import Ge, MinLen
 
 from cosim.compress.network import F32, KINDS, Kind, Layer, Selector, State, Weight
 from cosim.compress.recipe import compressor
-from cosim.compress.surgery import names_of, network, parameter, put
+from cosim.compress.surgery import like, names_of, network, put
 from cosim.errors import CosimError, suggestion
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _shared(
         tensor, weight = first, weights[0]
         if config.values == "mean" and len(weights) > 1:
             weight = Weight(_mean([each.values for each in weights]))
-            tensor = _like(first, weight.values)
+            tensor = like(first, weight.values)
         paths = tuple(f"{block}.{name}" for block in owners)
         found.append(Shared(paths, tensor, weight, (len(tensors) - 1) * first.numel()))
     return found
@@ -207,11 +207,3 @@ def _mean(values: Sequence[F32]) -> F32:
     total = np.sum(np.stack(values), axis=0, dtype=np.float64)
     mean: F32 = np.asarray(total / len(values), np.float32)
     return mean
-
-
-def _like(tensor: "Tensor", values: F32) -> "Tensor":
-    """Return values as a parameter, or as a buffer where the tensor is one."""
-    from torch import nn  # noqa: PLC0415, slow to import
-
-    fresh = parameter(values)
-    return fresh if isinstance(tensor, nn.Parameter) else fresh.data

@@ -43,6 +43,39 @@ def parameter(values: F32) -> "nn.Parameter":
     return torch.nn.Parameter(fresh, requires_grad=False)
 
 
+def like(tensor: "Tensor", values: F32) -> "Tensor":
+    """Return values as a parameter, or as a buffer where the tensor is one."""
+    from torch import nn  # noqa: PLC0415, slow to import
+
+    fresh = parameter(values)
+    return fresh if isinstance(tensor, nn.Parameter) else fresh.data
+
+
+def refit(module: "nn.Module") -> None:
+    """Make every layer say the sizes that its weight has, in place.
+
+    A convolution of every channel by itself stays one; other groups stay as many.
+    """
+    from torch import nn  # noqa: PLC0415, slow to import
+
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = layer.weight.shape
+        elif isinstance(layer, nn.Conv1d | nn.Conv2d):
+            outputs, inputs = layer.weight.shape[:2]
+            if layer.groups > 1 and layer.groups == layer.out_channels:
+                layer.groups = outputs
+            layer.out_channels, layer.in_channels = outputs, inputs * layer.groups
+        elif isinstance(layer, nn.LayerNorm):
+            layer.normalized_shape = tuple(layer.weight.shape)
+        elif isinstance(layer, nn.GroupNorm):
+            if layer.num_groups == layer.num_channels:
+                layer.num_groups = len(layer.weight)
+            layer.num_channels = len(layer.weight)
+        elif isinstance(layer, nn.BatchNorm1d):
+            layer.num_features = len(layer.weight)
+
+
 def by_weight(layers: Iterable[Layer]) -> Mapping[str, list[Layer]]:
     """Return the layers that use each weight; layers without one are left out."""
     found: dict[str, list[Layer]] = {}

@@ -1,5 +1,7 @@
 """Attention blocks: the class by which compression finds them, and the plain block."""
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
@@ -17,6 +19,10 @@ class Heads(nn.Module):
         super().__init__()
         self.heads = heads
         self.head_dim = width // heads
+
+    def keep_heads(self, numbers: Sequence[int]) -> None:
+        """Say which heads are left once the others are gone from the projections."""
+        self.heads = len(numbers)
 
     def split(self, x: Tensor) -> Tensor:
         """Return [1, heads, positions, head_dim] of x [1, positions, width]."""

@@ -10,6 +10,8 @@ from typing import Literal
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from cosim.models.channels import Channels, Place, inputs, outputs
+
 LAYER_NORM_EPSILON = 1e-12  # ESPnet's LayerNorm, transformer/layer_norm.py
 Activation = Literal["relu", "swish"]
 SubsamplingKind = Literal["conv2d", "conv2d1", "conv2d2", "conv2d6"]
@@ -41,6 +43,18 @@ def depthwise(channels: int, taps: int) -> nn.Conv1d:
     return nn.Conv1d(channels, channels, taps, padding=(taps - 1) // 2, groups=channels)
 
 
+def depthwise_places(module: nn.Module, name: str) -> tuple[Place, ...]:
+    """Return where channels stand in a depthwise convolution, alone or behind a padding."""
+    if isinstance(module, nn.Sequential):
+        return outputs(f"{name}.{len(module) - 1}")
+    return outputs(name)
+
+
+def batch_norm(name: str) -> tuple[Place, ...]:
+    """Return where channels stand in a batch normalisation."""
+    return (*outputs(name), Place(f"{name}.running_mean"), Place(f"{name}.running_var"))
+
+
 class ConvolutionModule(nn.Module):
     """Pointwise convolution with a gate, depthwise convolution, norm, swish, pointwise convolution.
 
@@ -61,6 +75,17 @@ class ConvolutionModule(nn.Module):
         y = self.pointwise_conv2(F.silu(self.norm(self.depthwise_conv(y))))
         result: Tensor = y.transpose(1, 2)
         return result
+
+    def channels(self) -> tuple[Channels, ...]:
+        """Return those between the pointwise convolutions; the first makes each and its gate."""
+        places = (
+            Place("pointwise_conv1.weight", copies=2),
+            Place("pointwise_conv1.bias", copies=2),
+            *depthwise_places(self.depthwise_conv, "depthwise_conv"),
+            *batch_norm("norm"),
+            inputs("pointwise_conv2"),
+        )
+        return (Channels("pointwise_conv1", places),)
 
 
 class SpatialGate(nn.Module):
@@ -136,6 +161,7 @@ class Subsampling(nn.Module):
             nn.ReLU(),
         )
         bands = second.positions(first.positions(features))
+        self.bands = bands
         self.out = nn.Sequential(nn.Linear(width * bands, width))
 
     def least(self, positions: int) -> int:
@@ -149,3 +175,10 @@ class Subsampling(nn.Module):
         _, channels, positions, bands = x.shape
         result: Tensor = self.out(x.transpose(1, 2).reshape(1, positions, channels * bands))
         return result
+
+    def channels(self) -> tuple[Channels, ...]:
+        """Return those of both convolutions; the linear layer reads the second's for every band."""
+        return (
+            Channels("conv.0", (*outputs("conv.0"), inputs("conv.2"))),
+            Channels("conv.2", (*outputs("conv.2"), inputs("out.0", self.bands))),
+        )

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
+from cosim.models.channels import Channels, inputs, outputs
 from cosim.models.espnet_attention import RelativeAttention, distances_of
-from cosim.models.espnet_layers import FeedForward
+from cosim.models.espnet_layers import FeedForward, batch_norm
 
 REDUCTION = 2
 _REDUCTION_TAPS = 5  # Kim et al. 2022, section 3.1.1, and their TimeReductionLayer
@@ -54,6 +55,16 @@ class Convolution(nn.Module):
         y = self.depthwise_conv(F.silu(self.pointwise_conv1(x.transpose(1, 2))))
         result: Tensor = self.pointwise_conv2(F.silu(self.norm(y))).transpose(1, 2)
         return result
+
+    def channels(self) -> tuple[Channels, ...]:
+        """Return those between the pointwise convolutions."""
+        places = (
+            *outputs("pointwise_conv1"),
+            *outputs("depthwise_conv"),
+            *batch_norm("norm"),
+            inputs("pointwise_conv2"),
+        )
+        return (Channels("pointwise_conv1", places),)
 
 
 class SqueezeformerLayer(nn.Module):

@@ -8,7 +8,7 @@ whose are Hugging Face's.
 Symbols: `samples`, then as in `cosim.models.espnet`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -28,6 +28,7 @@ from cosim.models import (
     wav2vec2,
     wavlm,
 )
+from cosim.models.channels import Channels, inputs
 from cosim.models.conformer import (
     ConformerDimensions,
     ConformerEncoderDimensions,
@@ -195,6 +196,11 @@ class SslConformer(nn.Module):
         self.encoder: Encoder = build_encoder(d.conformer)
         self.ctc = CtcHead(d.encoder.width, d.vocabulary)
         self.decoder = Decoder(d.encoder.width, d.vocabulary, d.decoder)
+
+    def hidden(self) -> Channels:
+        """Return the units of the upstream's width, which the projection reads."""
+        found = self.frontend.upstream.hidden().under("frontend.upstream")
+        return replace(found, places=(*found.places, inputs("preencoder.linear_out")))
 
     def graphs(self) -> tuple[GraphSpec, ...]:
         """Return `encoder` and `step`, ready for torch.export."""

@@ -3,11 +3,14 @@
 Baevski et al. 2020 (wav2vec 2.0), Hsu et al. 2021 (HuBERT), Chen et al. 2022 (WavLM).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from cosim.models.attention import Attention
+from cosim.models.channels import Channels, Place, inputs, outputs
 from cosim.models.marks import rel_shift, relative_buckets
 from cosim.models.ssl_dimensions import UpstreamDimensions
 
@@ -58,6 +61,23 @@ class FeatureEncoder(nn.Module):
         for layer in self.conv_layers:
             x = layer(x)
         return x.transpose(1, 2)
+
+    def channels(self) -> tuple[Channels, ...]:
+        """Return those of each convolution but the last, whose readers are outside."""
+        return tuple(
+            self.made(number, inputs(f"conv_layers.{number + 1}.conv"))
+            for number in range(len(self.conv_layers) - 1)
+        )
+
+    def made(self, number: int, *readers: Place) -> Channels:
+        """Return the channels of one convolution with who reads them.
+
+        A layer norm takes its statistics over them; a group norm here has a group for each.
+        """
+        name = f"conv_layers.{number}"
+        norm = self.get_submodule(f"{name}.layer_norm")
+        places = (*outputs(f"{name}.conv"), *outputs(f"{name}.layer_norm"), *readers)
+        return Channels(f"{name}.conv", places, is_exact=not isinstance(norm, nn.LayerNorm))
 
 
 class FeatureProjection(nn.Module):
@@ -145,6 +165,11 @@ class GatedAttention(SelfAttention):
         rows = by_distance.transpose(0, 1).unsqueeze(0).unsqueeze(2)
         result: Tensor = rel_shift(rows.expand(1, self.first_heads, x.shape[1], rows.shape[3]))
         return result
+
+    def keep_heads(self, numbers: Sequence[int]) -> None:
+        """Say which heads are left, counted among those that were before."""
+        super().keep_heads(numbers)
+        self.kept = tuple(self.kept[number] for number in numbers)
 
     def of_kept(self, y: Tensor) -> Tensor:
         """Return [1, heads, ...] of y [1, first heads, ...]."""

@@ -4,13 +4,16 @@ Symbols: `samples` at 16 kHz. The encoder's positions follow from the convolutio
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from cosim.errors import CosimError
 from cosim.models import GraphSpec
+from cosim.models.channels import Channels, Place, inputs, outputs
 from cosim.models.ssl_dimensions import UpstreamDimensions
 from cosim.models.ssl_layers import (
     EncoderLayer,
@@ -22,6 +25,7 @@ from cosim.models.ssl_layers import (
 )
 
 MakeAttention = Callable[[int], SelfAttention]
+_READERS = ("lm_head", "project_hid", "final_proj")  # layers of heads that read hidden vectors
 EXAMPLE_POSITIONS = 20  # lengths of 0 and 1 would be specialised by torch.export
 
 
@@ -77,6 +81,42 @@ class Upstream(nn.Module):
         """Return hidden vectors [1, positions, width] of samples [1, samples]."""
         return self.states(samples)[-1]
 
+    def hidden(self) -> Channels:
+        """Return the units of the width between projection and heads (Peng et al. 2023, d).
+
+        The norms take their statistics over them, and the positional convolution has them in
+        groups. CosimError where attention has a gate for each head's part of the width.
+        """
+        layers = list(cast("Iterable[EncoderLayer]", self.encoder.layers))
+        if any(isinstance(layer.attention, GatedAttention) for layer in layers):
+            raise CosimError(
+                "hidden units: gates read the width in parts of equal size, one a head"
+            )
+        convolution = "encoder.pos_conv_embed.conv"
+        places = [
+            *outputs("feature_projection.projection"),
+            Place(f"{convolution}.bias"),
+            *outputs("encoder.layer_norm"),
+            Place("masked_spec_embed"),
+        ]
+        for number in range(len(layers)):
+            block = f"encoder.layers.{number}"
+            readers = (
+                *(f"attention.{key}_proj" for key in "qkv"),
+                "feed_forward.intermediate_dense",
+            )
+            writers = ("attention.out_proj", "layer_norm", "feed_forward.output_dense")
+            places += [inputs(f"{block}.{name}") for name in readers]
+            for name in (*writers, "final_layer_norm"):
+                places += outputs(f"{block}.{name}")
+        return Channels(
+            "encoder",
+            tuple(places),
+            is_exact=False,
+            grouped=f"{convolution}.weight",
+            groups=self.dimensions.position_groups,
+        )
+
     def graphs(self) -> tuple[GraphSpec, ...]:
         """Return `encoder`: `samples` to `hidden`."""
         return (encoder_graph(self, self.dimensions, "hidden"),)
@@ -97,6 +137,12 @@ class HeadedNetwork(nn.Module):
     def upstream(self) -> Upstream:
         """The network below the heads."""
         return cast("Upstream", self.get_submodule(self.dimensions.layout.family))
+
+    def hidden(self) -> Channels:
+        """Return the units of the upstream's width, which the heads read too."""
+        found = self.upstream.hidden().under(self.dimensions.layout.family)
+        readers = [key for key in _READERS if hasattr(self, key)]
+        return replace(found, places=(*found.places, *map(inputs, readers)))
 
     def states(self, samples: Tensor) -> tuple[Tensor, ...]:
         """Return what the upstream's `states` does."""

@@ -32,6 +32,7 @@ from cosim.models import (
     model,
 )
 from cosim.models.attention import Attention
+from cosim.models.channels import Channels, inputs, outputs
 from cosim.models.checkpoint import assign, checkpoint_folder, read_json, read_tensors
 from cosim.models.drawn import draw
 from cosim.models.packages import converted, describe
@@ -161,6 +162,10 @@ class Encoder(nn.Module):
             x = layer(x)
         result: Tensor = self.layer_norm(x)
         return result
+
+    def channels(self) -> tuple[Channels, ...]:
+        """Return those of the first convolution."""
+        return (Channels("conv1", (*outputs("conv1"), inputs("conv2"))),)
 
 
 class Decoder(nn.Module):
