@@ -61,7 +61,7 @@ class StructuredConfig:
     @property
     def kinds(self) -> tuple[Kind, ...]:
         """Attentions, linear layers or convolutions; for the width, whatever is in its stack."""
-        return _KINDS[self.unit]
+        return _KINDS[self.remove]
 
 
 @compressor(StructuredConfig)
