@@ -2,18 +2,24 @@
 
 This is what the executor and the hardware model both take. On disk it is a folder: `program.txt`,
 `weights.safetensors`, `ledger.jsonl`, `artefact.json` and, where the model has one, the file that
-turns tokens into text.
+turns tokens into text. `weights.safetensors` is as long as the ledger's tensors together and the
+header that `artefact.json` states.
 """
 
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from numpy.typing import NDArray
+
+from cosim import tensor_file
+from cosim.artefact_check import rebuilt, strange, unlike
 from cosim.cache import cache_folder
-from cosim.compress.compressed import CompressedModel, compress, encode, zipped_bytes
+from cosim.compress.compressed import CompressedModel, Report, compress, zipped_tensors
 from cosim.compress.network import scan
 from cosim.compress.recipe import Recipe, load_recipe
 from cosim.config import load as load_config
@@ -24,9 +30,18 @@ from cosim.models import Decoding, FrontEnd, LoadedModel, ModelConfig, Network, 
 from cosim.models import load as load_model
 from cosim.results import SCHEMA, config_hash, versions, write_json, write_rows, write_text
 from cosim.verify import problems
-from kernels.encodings import Encoding, attributes, digest, kind, rebuild, size_bits, tensors
+from kernels.encodings import (
+    Encoding,
+    attributes,
+    digest,
+    encode_dense,
+    kind,
+    size_bits,
+    tensors,
+)
 
 RATE_HZ = 16000
+WEIGHTS = "weights.safetensors"
 _TOKENS = {  # kind -> file in the folder
     "tokenizer_json": "tokenizer.json",
     "pieces": "tokens.txt",
@@ -93,27 +108,42 @@ class Artefact:
     tokens: Tokens | None
 
 
-def stored_zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
-    """Return the zipped size of encodings, kept in the user cache by content: zipping is slow."""
-    key = config_hash({name: digest(encoding) for name, encoding in encodings.items()})
-    path = cache_folder("zipped") / f"{key}.json"
+def _quiet(_text: str) -> None:
+    """Tell nobody."""
+
+
+def stored_zipped_bytes(encodings: Mapping[str, Encoding], *, report: Report = _quiet) -> int:
+    """Return the zipped size of encodings together (see `zipped_by_tensor`)."""
+    return sum(zipped_by_tensor(encodings, report=report).values())
+
+
+def zipped_by_tensor(
+    encodings: Mapping[str, Encoding], *, report: Report = _quiet
+) -> dict[str, int]:
+    """Return the zipped size of each encoding, kept in the user cache by content: zipping is slow.
+
+    `report` is told how far it is, where it is not in the cache.
+    """
+    digests = {name: digest(encoding) for name, encoding in encodings.items()}
+    path = cache_folder("zipped") / f"{config_hash(digests)}-tensors.json"
     if path.exists():
-        return int(json.loads(path.read_text(encoding="utf-8"))["zipped_bytes"])
-    size = zipped_bytes(encodings)
-    write_json(path, {"zipped_bytes": size})
-    return size
+        kept: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))
+        return kept
+    sizes = zipped_tensors(encodings, report=report)
+    write_json(path, sizes)
+    return sizes
 
 
-def facts_of(loaded: LoadedModel, *, is_zipped: bool = True) -> ModelFacts:
+def facts_of(loaded: LoadedModel, *, is_zipped: bool = True, report: Report = _quiet) -> ModelFacts:
     """Return the sizes of a model as it was loaded, stored as fp32."""
-    plain = {name: encode(weight) for name, weight in scan(loaded.module).weights.items()}
+    plain = _plain(loaded)
     return ModelFacts(
         loaded.name,
         loaded.family,
         loaded.source,
         loaded.parameters,
         sum(-(-size_bits(encoding) // 8) for encoding in plain.values()),
-        stored_zipped_bytes(plain) if is_zipped else None,
+        stored_zipped_bytes(plain, report=report) if is_zipped else None,
         loaded.front,
         loaded.decoding,
         loaded.is_random,
@@ -129,8 +159,13 @@ def captured(loaded: LoadedModel) -> tuple[Graph, ...]:
     """
     from cosim.lower import capture_all  # noqa: PLC0415, imports torch
 
-    plain = {name: encode(weight) for name, weight in scan(loaded.module).weights.items()}
-    return capture_all(cast("Network", loaded.module).graphs(), encodings=plain)
+    return capture_all(cast("Network", loaded.module).graphs(), encodings=_plain(loaded))
+
+
+def _plain(loaded: LoadedModel) -> dict[str, Encoding]:
+    """Return every tensor in fp32, in the memory of the module."""
+    weights = scan(loaded.module).weights
+    return {name: encode_dense(weight.values) for name, weight in weights.items()}
 
 
 def build(
@@ -138,25 +173,33 @@ def build(
     compressed: CompressedModel,
     facts: ModelFacts,
     graphs: tuple[Graph, ...],
+    *,
+    report: Report = _quiet,
 ) -> Artefact:
     """Return the artefact of a compressed model: its `captured` graphs lowered and verified.
 
     `graphs` are those of the model before compression, captured anew where the recipe changes them.
+    Zipped sizes are measured where `facts` has that of the model.
 
     Raises CosimError for policies that match nothing.
     """
     from cosim.lower import assemble, capture_all  # noqa: PLC0415, torch, of no need when saved
 
     if compressed.is_restructured:
-        network = cast("Network", compressed.module)
+        report("capturing anew")
+        network = cast("Network", compressed.structure)
         graphs = capture_all(network.graphs(), encodings=compressed.encodings)
     program = assemble(
         loaded.name, graphs, encodings=compressed.encodings, policies=compressed.policies
     )
+    ledger = compressed.ledger
+    if facts.zipped_bytes is not None:
+        zipped = zipped_by_tensor(compressed.encodings, report=report)
+        ledger = tuple(replace(row, zipped_bytes=zipped[row.name]) for row in ledger)
     compression = CompressionFacts(
         compressed.recipe.name,
         compressed.size_bytes,
-        stored_zipped_bytes(compressed.encodings) if facts.zipped_bytes is not None else None,
+        sum(row.zipped_bytes or 0 for row in ledger) if facts.zipped_bytes is not None else None,
         compressed.sparsity,
         compressed.mean_bits,
         compressed.notes,
@@ -166,15 +209,17 @@ def build(
         {f"@{name}": encoding for name, encoding in compressed.encodings.items()},
         facts,
         compression,
-        tuple(asdict(row) for row in compressed.ledger),
+        tuple(row.row() for row in ledger),
         loaded.tokens,
     )
 
 
-def build_from(model: Path, recipe: Path | None, *, is_zipped: bool = True) -> Artefact:
+def build_from(
+    model: Path, recipe: Path | None, *, is_zipped: bool = True, report: Report = _quiet
+) -> Artefact:
     """Return the artefact of a model file under a recipe file (None: fp32).
 
-    Without `is_zipped`, zipped sizes are not measured.
+    Without `is_zipped`, zipped sizes are not measured. `report` is told of each stage.
     """
     problems: list[str] = []
     config = collect(problems, lambda: load_config(resolve(str(model)), ModelConfig))
@@ -183,32 +228,49 @@ def build_from(model: Path, recipe: Path | None, *, is_zipped: bool = True) -> A
         chosen = collect(problems, lambda: load_recipe(resolve(str(recipe))))
     if config is None or chosen is None:
         raise CosimError(problems)
+    report(f"loading {config.name}")
     loaded = load_model(config)
-    compressed = compress(loaded.module, chosen, source=str(recipe or ""))
-    return build(loaded, compressed, facts_of(loaded, is_zipped=is_zipped), captured(loaded))
+    compressed = compress(loaded.module, chosen, source=str(recipe or ""), report=report)
+    with ThreadPoolExecutor(1) as aside:  # zlib leaves the interpreter to the capture
+        facts = aside.submit(facts_of, loaded, is_zipped=is_zipped, report=report)
+        report("capturing")
+        graphs = () if compressed.is_restructured else captured(loaded)
+    return build(loaded, compressed, facts.result(), graphs, report=report)
 
 
-def compress_to(model: Path, recipe: Path, out: Path) -> Artefact:
+def compress_to(model: Path, recipe: Path, out: Path, *, report: Report = _quiet) -> Artefact:
     """Write the artefact of a model file under a recipe file and return it."""
-    artefact = build_from(model, recipe)
-    save(artefact, out)
+    _refuse_other(out)
+    artefact = build_from(model, recipe, report=report)
+    save(artefact, out, report=report)
     return artefact
 
 
-def save(artefact: Artefact, folder: Path) -> None:
-    """Write an artefact folder; CosimError when the folder holds something else."""
-    from safetensors.numpy import save_file  # noqa: PLC0415, not needed to simulate
+def header_bytes(artefact: Artefact) -> int:
+    """Return the bytes of `weights.safetensors` before the first tensor."""
+    return len(tensor_file.header_of(_arrays(artefact)))
 
-    if folder.exists() and any(folder.iterdir()) and not (folder / "artefact.json").exists():
-        raise CosimError(f"{folder}: exists and is not an artefact; choose another --out")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "artefact.json").unlink(missing_ok=True)
-    stored = {
+
+def _arrays(artefact: Artefact) -> dict[str, NDArray[Any]]:
+    """Return every stored array as `CONSTANT|PART`."""
+    return {
         f"{name}|{part}": values
         for name, encoding in artefact.encodings.items()
         for part, values in tensors(encoding).items()
     }
-    save_file(stored, str(folder / "weights.safetensors"))
+
+
+def _refuse_other(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()) and not (folder / "artefact.json").exists():
+        raise CosimError(f"{folder}: exists and is not an artefact; choose another --out")
+
+
+def save(artefact: Artefact, folder: Path, *, report: Report = _quiet) -> None:
+    """Write an artefact folder; CosimError when the folder holds something else."""
+    _refuse_other(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "artefact.json").unlink(missing_ok=True)
+    header = tensor_file.write(folder / WEIGHTS, _arrays(artefact), report=report)
     write_text(folder / "program.txt", to_text(artefact.program))
     write_rows(folder / "ledger.jsonl", artefact.ledger)
     tokens = artefact.tokens
@@ -224,8 +286,13 @@ def save(artefact: Artefact, folder: Path) -> None:
             "decoding": type(artefact.model.decoding).__name__,
             "tokens": tokens.kind if tokens is not None else None,
             "compression": asdict(artefact.compression),
+            "header_bytes": header,
             "encodings": {
-                name: {"kind": kind(encoding), "attributes": attributes(encoding)}
+                name: {
+                    "kind": kind(encoding),
+                    "attributes": attributes(encoding),
+                    "digest": digest(encoding),
+                }
                 for name, encoding in artefact.encodings.items()
             },
         },
@@ -237,45 +304,29 @@ def load(folder: Path) -> Artefact:
 
     Raises CosimError naming each file and tensor that is missing, damaged or does not fit.
     """
-    from safetensors import SafetensorError  # noqa: PLC0415, not needed to simulate
-    from safetensors.numpy import load_file  # noqa: PLC0415
-
-    names = ("artefact.json", "program.txt", "weights.safetensors", "ledger.jsonl")
+    names = ("artefact.json", "program.txt", WEIGHTS, "ledger.jsonl")
     missing = [f"{folder / name}: no such file" for name in names if not (folder / name).is_file()]
     if missing:
         raise CosimError([*missing, f"{folder}: not an artefact made by `cosim compress`"])
+    stored = tensor_file.read(folder / WEIGHTS)
     try:
         facts = json.loads((folder / "artefact.json").read_text(encoding="utf-8"))
         program = from_text((folder / "program.txt").read_text(encoding="utf-8"))
-        stored = load_file(str(folder / "weights.safetensors"))
         rows = (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
         ledger = tuple(json.loads(row) for row in rows)
-        encodings = {
-            name: rebuild(
-                entry["kind"],
-                entry["attributes"],
-                {
-                    key.partition("|")[2]: values
-                    for key, values in stored.items()
-                    if key.partition("|")[0] == name
-                },
-            )
-            for name, entry in facts["encodings"].items()
-        }
         model = _model_facts(facts)
         tokens = _tokens(folder, facts["tokens"])
         notes = tuple(facts["compression"].pop("notes"))
         compression = CompressionFacts(notes=notes, **facts["compression"])
-    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        encodings, wrong = rebuilt(facts["encodings"], stored)
+        wrong = [f"{folder / WEIGHTS}: {text}" for text in wrong]
+        wrong += [f"{folder / 'ledger.jsonl'}: {text}" for text in unlike(ledger, encodings)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CosimError(f"{folder}: the artefact is damaged: {error}") from None
-    wrong = [f"{folder}/program.txt: {text}" for text in problems(program)]
-    wrong += [
-        f"{folder}/weights.safetensors: {name}: weights are not those of the program"
-        for name, constant in program.constants.items()
-        if name not in encodings or digest(encodings[name]) != constant.digest
-    ]
+    file = folder / "program.txt"
+    wrong += [f"{file}: {text}" for text in (*problems(program), *strange(program, encodings))]
     if program.hash != facts["program_hash"]:
-        wrong.append(f"{folder}/program.txt: hash differs from the one in artefact.json")
+        wrong.append(f"{file}: hash differs from the one in artefact.json")
     if wrong:
         raise CosimError(wrong)
     return Artefact(program, encodings, model, compression, ledger, tokens)

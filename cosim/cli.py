@@ -191,9 +191,11 @@ def reproduce_command(paper: str, table: str | None, zipped: bool, as_json: bool
 def compress_command(model: Path, recipe: Path, out: Path) -> None:
     """Write a compressed artefact: program text, encoded weights, size ledger."""
     from cosim.artefact import compress_to  # noqa: PLC0415
-    from cosim.report.terminal import print_artefact  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress, print_artefact  # noqa: PLC0415
 
-    print_artefact(compress_to(model, recipe, out), out)
+    with TerminalProgress() as progress:
+        made = compress_to(model, recipe, out, report=progress.stage)
+    print_artefact(made, out)
 
 
 @main.command("evaluate")

@@ -11,7 +11,7 @@ from rich.progress import TimeElapsedColumn as Elapsed
 from rich.table import Table
 
 import cosim.guard  # noqa: F401 (the check is the import)
-from cosim.artefact import Artefact
+from cosim.artefact import WEIGHTS, Artefact, header_bytes
 from cosim.dispatch import Dispatch
 from kernels import COMPILE_LISTENERS
 
@@ -244,13 +244,14 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
 
 def print_artefact(artefact: Artefact, folder: Path) -> None:
     """Print what a recipe made of a model."""
-    done = artefact.compression
+    done, header = artefact.compression, header_bytes(artefact)
     open_console().print(
         f"{artefact.model.name}: {scaled(artefact.model.size_bytes, 'B')} -> "
         f"{scaled(done.size_bytes, 'B')} ({_zipped(done.zipped_bytes)}), "
         f"{done.mean_bits:.2f} bits a weight, {percent(done.sparsity)} zeros\n"
         + "".join(f"note: {note}\n" for note in done.notes)
-        + f"program {artefact.program.hash[:16]} in {folder}",
+        + f"{WEIGHTS}: {done.size_bytes + header} bytes, {done.size_bytes} of tensors and {header} "
+        f"of header\nprogram {artefact.program.hash[:16]} in {folder}",
         soft_wrap=True,
     )
 
