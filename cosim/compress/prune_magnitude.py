@@ -271,7 +271,10 @@ def _notes(config: PruneMagnitudeConfig, rows: Sequence[_Row]) -> list[str]:
         )
     empty = [row for row in rows if row.zeroed == row.of]
     if empty:
-        notes.append(f"all {config.what} zeroed in {len(empty)} layers (first {empty[0].layer})")
+        notes.append(
+            f"all {config.what} zeroed in {len(empty)} of {len(rows)} layers "
+            f"(first {empty[0].layer})"
+        )
     return [f"{config.method}: {note}" for note in notes]
 
 
