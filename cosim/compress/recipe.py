@@ -101,7 +101,7 @@ def parse_recipe(
 
     Example:
         >>> parse_recipe({"methods": []}, name="fp32", source="fp32.yaml")
-        Recipe(name='fp32', methods=())
+        Recipe(name='fp32', methods=(), lines=())
 
     """
     entry = reduce(or_, methods().values())
