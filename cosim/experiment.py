@@ -30,12 +30,16 @@ class Frame:
     speech: SpeechConfig
     hardware: str | dict[str, Any]
     energy: str | dict[str, Any]
+    calibration: SpeechConfig | None = None
     seed: Annotated[int, Ge(0)] = 0
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A checked experiment; `document` is all of it as plain data, the files it names included."""
+    """A checked experiment; `document` is all of it as plain data, the files it names included.
+
+    `calibration` is the speech from which static ranges of activations are taken.
+    """
 
     name: str
     path: Path
@@ -43,6 +47,7 @@ class Experiment:
     recipe: Recipe
     recipe_source: str
     speech: SpeechConfig
+    calibration: SpeechConfig | None
     chip: Chip
     seed: int
     document: dict[str, Any]
@@ -105,6 +110,7 @@ def load_experiment(path: Path, assignments: Iterable[str] = ()) -> Experiment:
         recipe=recipe,
         recipe_source=sources["recipe"],
         speech=frame.speech,
+        calibration=frame.calibration,
         chip=chip,
         seed=frame.seed,
         document={**data, **chip.document},

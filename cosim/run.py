@@ -34,6 +34,7 @@ from cosim.experiment import Experiment
 from cosim.models import AttentionRules, LoadedModel, load
 from cosim.results import SCHEMA, RunFolder, config_hash, now, read_rows, versions, write_rows
 from cosim.simulate import SpeechRun, check_chip, simulate_speech
+from cosim.speech.manifest import SpeechConfig
 from cosim.speech.normalize import normalizer
 from cosim.speech.selection import Speech, select
 from cosim.speech.wer import write_trn
@@ -124,6 +125,17 @@ def run(
     return document
 
 
+def batches_of(
+    loaded: LoadedModel, speech: SpeechConfig | None, relative_to: Path, progress: Progress
+) -> Sequence[object]:
+    """Return inputs for methods that calibrate; none without `speech`."""
+    if speech is None:
+        return ()
+    from cosim.calibration import calibration_batches  # noqa: PLC0415, only some recipes need it
+
+    return calibration_batches(loaded, speech, relative_to=relative_to, progress=progress.note)
+
+
 def _engines(
     experiment: Experiment, loaded: LoadedModel, progress: Progress, seconds: dict[str, float]
 ) -> Engines:
@@ -133,7 +145,12 @@ def _engines(
     progress.stage("compressing")
     started = perf_counter()
     facts = facts_of(loaded)
-    compressed = compress(loaded.module, experiment.recipe, source=experiment.recipe_source)
+    compressed = compress(
+        loaded.module,
+        experiment.recipe,
+        source=experiment.recipe_source,
+        batches=batches_of(loaded, experiment.calibration, experiment.path, progress),
+    )
     seconds["compress"] = perf_counter() - started
     progress.stage("lowering")
     started = perf_counter()

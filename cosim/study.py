@@ -34,7 +34,7 @@ from cosim.results import (
     write_json,
     write_rows,
 )
-from cosim.run import hear, heard_before
+from cosim.run import batches_of, hear, heard_before
 from cosim.speech.selection import Speech, select
 from cosim.study_file import Entry, Study
 from cosim.study_rows import (
@@ -160,7 +160,8 @@ def _workshop(study: Study, progress: Progress) -> Workshop:
     progress.stage("loading and capturing the model")
     loaded = load(study.model)
     progress.note(f"weights: {loaded.source}")
-    return Workshop(loaded, facts_of(loaded), captured(loaded))
+    batches = batches_of(loaded, study.calibration, study.path, progress)
+    return Workshop(loaded, facts_of(loaded), captured(loaded), batches)
 
 
 def _all_made(study: Study, workshop: Workshop, progress: Progress) -> tuple[tuple[Made, ...], str]:
