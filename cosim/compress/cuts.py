@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cosim.compress.network import NofMForm, State, Weight
+from cosim.compress.network import F32, NofMForm, State, Weight
 from cosim.compress.surgery import like, names_of, put
 from cosim.compress.units import Part, Units
+from cosim.compress.zero_blocks import Norm, per_element, powers
 from cosim.errors import CosimError
 
 if TYPE_CHECKING:
@@ -98,23 +99,31 @@ def _tensor(module: "nn.Module", path: str, axis: int) -> "Tensor | None":
     return tensor
 
 
-def scores(weights: Mapping[str, Weight], units: Removable) -> NDArray[np.float64]:
-    """Return the root of the sum of squares of each unit's weights, of what computes and reads it.
+def scores(weights: Mapping[str, Weight], units: Removable, norm: Norm) -> F32:
+    """Return the norm per element of each unit over the weights that compute it and that read it.
 
     Biases and normalisations do not count.
     """
     sums = np.zeros(units.count)
+    elements = 0
     for cut in units.cuts:
-        if cut.is_ranked:
-            values = np.moveaxis(weights[cut.tensor].values, cut.axis, 0)
-            squares = np.square(values, dtype=np.float64).reshape(len(values), -1).sum(axis=1)
-            sums += squares[cut.at].sum(axis=1)
-            if cut.groups > 1:  # what reads a unit stands in the other axis
-                inner = np.square(weights[cut.tensor].values, dtype=np.float64)
-                shape = (cut.groups, -1, *inner.shape[1:])
-                read = inner.reshape(shape).sum(axis=(1, *range(3, inner.ndim + 1)))
-                sums += read.ravel()
-    return np.sqrt(sums)
+        if not cut.is_ranked:
+            continue
+        values = powers(weights[cut.tensor].values, norm)
+        per_index = _sums(values, cut.axis)
+        sums += per_index[cut.at].sum(axis=1)
+        elements += values.size // len(per_index) * cut.at.shape[1]
+        if cut.groups > 1:  # what reads a unit stands in the other axis, within its group
+            sums += np.concatenate([_sums(part, 1) for part in np.split(values, cut.groups)])
+            elements += values.size // len(values)
+    return per_element(sums, elements, norm)
+
+
+def _sums(values: F32, axis: int) -> NDArray[np.float64]:
+    """Return the sum over all other axes."""
+    rows = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    total: NDArray[np.float64] = rows.sum(axis=1, dtype=np.float64)
+    return total
 
 
 def remove(state: State, module: "nn.Module", gone: Iterable[tuple[Removable, Indices]]) -> State:
@@ -129,8 +138,7 @@ def remove(state: State, module: "nn.Module", gone: Iterable[tuple[Removable, In
     decided = [name for name in cuts if state.weights[name].has_format]
     if decided:
         raise CosimError(
-            f"structured: {name}: an earlier entry has decided how it is stored; remove units "
-            "before that"
+            f"{name}: an earlier entry has decided how it is stored; remove units before that"
             for name in decided
         )
     places = _places(module)

@@ -78,36 +78,36 @@ def low_rank(state: State, config: LowRankConfig, selected: tuple[Layer, ...]) -
     users = by_weight(state.layers)
     before = names_of(module)
     carried: dict[int, Weight] = {}
-    notes: list[str] = []
+    stay: list[str] = []
     done: list[tuple[Factors, str]] = []
     for weight, layers in by_weight(selected).items():
         others = [layer.name for layer in users[weight] if layer not in layers]
         if others:
-            notes.append(f"low_rank: {layers[0].name} stays: {others[0]} has the same weight")
+            stay.append(f"{layers[0].name} stays: {others[0]} has the same weight")
             continue
         values = state.weights[weight].values
         factors = factorised(values, config)
         if factors is None:
             rows, columns = values.shape
-            notes.append(
-                f"low_rank: {layers[0].name} stays: two layers would save nothing of its "
+            stay.append(
+                f"{layers[0].name} stays: two layers would save nothing of its "
                 f"{rows} x {columns} weights"
             )
             continue
         done.append((factors, layers[0].name))
         carried |= _replace(state, module, layers, factors, before)
     if not done:
-        raise CosimError(notes)
+        raise CosimError(stay)
     ranks = [factors.rank for factors, _ in done]
     lost, where = max((factors.lost, name) for factors, name in done)
     spread = f"{min(ranks)}" if min(ranks) == max(ranks) else f"{min(ranks)} to {max(ranks)}"
-    notes.insert(
-        0,
-        f"low_rank: {len(done)} linear layers became two of rank {spread}; at most {lost:.1%} of "
-        f"the squared singular values are lost ({where})",
+    total = (
+        f"{len(done)} linear layers became two of rank {spread}; at most {lost:.1%} of the squared "
+        f"singular values are lost ({where})"
     )
     after = names_of(module)
     changed = {after[tensor]: weight for tensor, weight in carried.items()}
+    notes = (f"low_rank: {text}" for text in (total, *stay))
     return state.restructured(changed).with_notes(*notes)
 
 

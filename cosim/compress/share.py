@@ -93,7 +93,7 @@ def share(state: State, config: ShareConfig, selected: tuple[Layer, ...]) -> Sta
             "parameters fewer"
         )
     if not plan and not problems:
-        problems.append("share: no block of a stack is selected with another, nothing is shared")
+        problems.append("layers: no block of a stack is selected with another, nothing is shared")
     if problems:
         raise CosimError(problems)
     held: dict[int, Weight] = {}
@@ -136,7 +136,7 @@ def _groups(
         groups = [list(numbers[at : at + size]) for at in range(0, len(numbers), size)]
         return [group for group in groups if len(group) > 1]
     problems += [
-        f"share: groups: found block {number}, expected one of those selected of {stack}: "
+        f"groups: found block {number}, expected one of those selected of {stack}: "
         f"{', '.join(map(str, numbers))}"
         for group in config.groups
         for number in group
@@ -164,7 +164,7 @@ def _shared(
     for part in config.parts or ():
         if not named_by(part, known):
             near = suggestion(part, parts_of(known))
-            problems.append(f"share: parts: found {part}, which names nothing in {blocks[0]}{near}")
+            problems.append(f"parts: found {part}, which names nothing in {blocks[0]}{near}")
     found = []
     for name in known:
         if config.parts is not None and not any(named_by(part, [name]) for part in config.parts):
@@ -172,7 +172,7 @@ def _shared(
         owners = [block for block in blocks if name in held[block]]
         if len(owners) < len(blocks) and config.parts is not None:
             lacking = next(block for block in blocks if block not in owners)
-            problems.append(f"share: {owners[0]} has {name}, {lacking} has not")
+            problems.append(f"{owners[0]} has {name}, {lacking} has not")
         if len(owners) == 1:
             continue
         tensors = {id(held[block][name]): held[block][name] for block in owners}
@@ -180,7 +180,7 @@ def _shared(
         unlike = [block for block in owners if held[block][name].shape != first.shape]
         if unlike:
             problems += [
-                f"share: {name}: found shapes {list(first.shape)} in {owners[0]} and "
+                f"{name}: found shapes {list(first.shape)} in {owners[0]} and "
                 f"{list(held[block][name].shape)} in {block}, expected equal ones"
                 for block in unlike
             ]

@@ -19,6 +19,7 @@ from cosim.compress.prune_units import selected_heads, selected_units
 from cosim.compress.ranking import share_of
 from cosim.compress.recipe import compressor
 from cosim.compress.surgery import network, refit
+from cosim.compress.zero_blocks import Norm
 from cosim.errors import CosimError, suggestion
 
 if TYPE_CHECKING:
@@ -33,13 +34,21 @@ _KINDS: dict[Unit, tuple[Kind, ...]] = {
 }
 
 
+_WORDS: dict[Unit, str] = {
+    "heads": "heads",
+    "units": "feed-forward units",
+    "channels": "channels",
+    "hidden": "hidden units",
+}
+
+
 @dataclass(frozen=True)
 class StructuredConfig:
     """Remove units of the selected layers: a share by norm, or all but those that are listed.
 
     `remove`: `heads` of attentions; `units` between the two layers of feed-forwards; `channels`
     that a selected convolution makes; `hidden`, the width that a wav2vec2-type stack has between
-    its blocks. `rate` takes floor(rate * units) with the smallest norm from every layer. `kept`
+    its blocks. `rate` takes floor(rate * units) with the smallest `norm` from every layer. `kept`
     maps the name of an attention, of the first layer of a feed-forward, of a convolution or of a
     stack to the numbers of units that stay, from 0; what is not named stays whole.
     """
@@ -48,6 +57,7 @@ class StructuredConfig:
     remove: Unit
     layers: Selector = "*"
     rate: Annotated[float, Gt(0), Lt(1)] | None = None
+    norm: Norm = "l1"
     kept: dict[str, Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)]] | None = field(
         default=None, hash=False
     )
@@ -104,7 +114,7 @@ def _channels(module: "nn.Module", selected: set[str]) -> list[Removable]:
     if not found:
         names = ", ".join(channels.name for channels in known) or "none"
         raise CosimError(
-            "structured: none of the selected convolutions has channels that can be removed; "
+            "layers: none of the selected convolutions has channels that can be removed; "
             f"those that have: {names}"
         )
     return found
@@ -125,8 +135,8 @@ def _hidden(module: "nn.Module", selected: Sequence[Layer]) -> list[Removable]:
             found.append(of_channels(hidden, module))
     if not found:
         raise CosimError(
-            "structured: hidden: found no selected stack whose width can be cut; networks of "
-            "wav2vec2 and HuBERT have one"
+            "layers: found none in a stack whose width can be cut; networks of wav2vec2 and HuBERT "
+            "have one"
         )
     return found
 
@@ -142,7 +152,7 @@ def _gone(
     gone = []
     names = [units.name for units in removables]
     problems = [
-        f"structured: kept.{name}: no such {config.remove}{suggestion(name, names)}"
+        f"kept.{name}: no such {config.remove}{suggestion(name, names)}"
         for name in config.kept or ()
         if name not in names
     ]
@@ -150,29 +160,30 @@ def _gone(
         if config.kept is not None:
             numbers = _not_kept(units, config.kept.get(units.name), problems)
         else:
-            numbers = _weakest(state, units, config.rate or 0.0)
+            numbers = _weakest(state, units, config)
         if len(numbers):
             gone.append((units, numbers))
     if not gone and not problems:
-        problems.append(f"structured: no {config.remove} go: found a rate too low or all kept")
+        problems.append(f"no {_WORDS[config.remove]} go: found a rate too low or all of them kept")
     if problems:
         raise CosimError(problems)
     return gone
 
 
-def _weakest(state: State, units: Removable, rate: float) -> Indices:
+def _weakest(state: State, units: Removable, config: StructuredConfig) -> Indices:
     """Return the units of smallest norm, equally many of each group; of equals, the first ones."""
     size = units.count // units.groups
-    order = np.argsort(scores(state.weights, units).reshape(units.groups, size), kind="stable")
+    found = scores(state.weights, units, config.norm).reshape(units.groups, size)
     first = np.arange(units.groups)[:, None] * size
-    return np.sort((first + order)[:, : share_of(rate, size)].ravel())
+    order = first + np.argsort(found, axis=1, kind="stable")
+    return np.sort(order[:, : share_of(config.rate or 0.0, size)].ravel())
 
 
 def _not_kept(units: Removable, kept: tuple[int, ...] | None, problems: list[str]) -> Indices:
     """Return the numbers that are not listed; note what is wrong with the list."""
     if kept is None:
         return np.zeros(0, np.intp)
-    at = f"structured: kept.{units.name}"
+    at = f"kept.{units.name}"
     beyond = [number for number in kept if number >= units.count]
     if beyond or len(set(kept)) < len(kept):
         what = f"{beyond[0]}" if beyond else "a number twice"
@@ -201,11 +212,12 @@ def _without_heads(module: "nn.Module", name: str, numbers: Indices) -> None:
 def _notes(unit: Unit, gone: Sequence[tuple[Removable, Indices]]) -> list[str]:
     total = sum(units.count for units, _ in gone)
     removed = sum(len(numbers) for _, numbers in gone)
-    notes = [f"structured: {removed} of {total} {unit} removed in {len(gone)} layers"]
+    words = _WORDS[unit]
+    notes = [f"structured: {removed} of {total} {words} removed in {len(gone)} places"]
     inexact = [units.name for units, _ in gone if not units.is_exact]
     if inexact:
         notes.append(
-            f"structured: in {', '.join(inexact)} norms take their statistics over the {unit} "
+            f"structured: in {', '.join(inexact)} norms take their statistics over the {words} "
             "that stay: the network is not the one with the others at zero, and wants training"
         )
     return notes

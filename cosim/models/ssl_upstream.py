@@ -90,7 +90,7 @@ class Upstream(nn.Module):
         layers = list(cast("Iterable[EncoderLayer]", self.encoder.layers))
         if any(isinstance(layer.attention, GatedAttention) for layer in layers):
             raise CosimError(
-                "hidden units: gates read the width in parts of equal size, one a head"
+                "hidden: gates of attention read the width in parts of equal size, one a head"
             )
         convolution = "encoder.pos_conv_embed.conv"
         places = [
