@@ -14,11 +14,14 @@ from typing import Literal, get_args
 from cosim import expr
 from cosim.expr import Dim
 
-Dtype = Literal["f32", "i8", "u8", "i32", "i64", "i1", "u1"]
-"""i1 is a sign, +1 or -1, and u1 is 1 or 0; rows are packed in bytes, the first in bit 0."""
+Dtype = Literal["f32", "f16", "bf16", "i8", "u8", "i32", "i64", "i1", "u1"]
+"""i1 is a sign, +1 or -1, and u1 is 1 or 0; rows are packed in bytes, the first in bit 0. f16 and
+bf16 are held by the executor as float32 of the same value; a chip moves their 16 bits."""
 PACKED: tuple[Dtype, ...] = ("i1", "u1")
 DTYPE_BITS: Mapping[Dtype, int] = {
     "f32": 32,
+    "f16": 16,
+    "bf16": 16,
     "i8": 8,
     "u8": 8,
     "i32": 32,
@@ -246,7 +249,7 @@ def to_text(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
-_TYPE = r"(?:f32|i8|u8|i32|i64|i1|u1)<[^>]*>"
+_TYPE = r"(?:f32|f16|bf16|i8|u8|i32|i64|i1|u1)<[^>]*>"
 _CONSTANT = re.compile(
     rf"constant (@\S+) : ({_TYPE}) (\w+) (\{{.*\}}) bits (\d+) index (\d+) sha256 "
     r"([0-9a-f]+)$"

@@ -10,6 +10,7 @@ from cosim.ir import Constant, Graph, Program, TensorType
 from cosim.models import GraphSpec
 from cosim.passes.binarize import binarize_operands
 from cosim.passes.caches import append_caches
+from cosim.passes.cast import round_operands
 from cosim.passes.clean import merge_equal, remove_identities
 from cosim.passes.quantize import (
     Policy,
@@ -62,19 +63,25 @@ def assemble(
     `encodings` are keyed by parameter name; the constant of parameter `p` is `@p`. Raises
     CosimError for policies that match nothing.
     """
-    used = {name for graph in captured for op in graph.ops for name in op.inputs if name[0] == "@"}
+    used = _constants_of(captured)
     constants = {f"@{key}": _constant(value) for key, value in encodings.items()}
-    program = Program(
-        name, captured, {key: value for key, value in constants.items() if key in used}
-    )
+    program = Program(name, captured, constants)
     program = remove_identities(program)
     program = replace(program, graphs=tuple(merge_equal(graph) for graph in program.graphs))
     executed = [policy for policy in policies if not _is_idle(policy, encodings, used)]
     program = binarize_operands(write_policies(program, executed))
+    program = round_operands(program)
     program = carry_out_policies(program)
     program = quantize_at_source(program)
     program = replace(program, graphs=tuple(quantize_caches(graph) for graph in program.graphs))
-    return verify(program)
+    used = _constants_of(program.graphs)
+    kept = {key: value for key, value in program.constants.items() if key in used}
+    return verify(replace(program, constants=kept))
+
+
+def _constants_of(graphs: Iterable[Graph]) -> set[str]:
+    """Return the names of the constants that graphs read."""
+    return {name for graph in graphs for op in graph.ops for name in op.inputs if name[0] == "@"}
 
 
 def _is_idle(policy: Policy, encodings: Mapping[str, Encoding], used: Container[str]) -> bool:

@@ -140,9 +140,10 @@ class _Context:
         constant = self._constant(name)
         if constant.encoding == "binary":
             return "i1"
+        storage = json.loads(constant.storage)
         if constant.encoding == "half":
-            return "f16"
-        bits = int(json.loads(constant.storage).get("bits", 32))
+            return "bf16" if storage["number"] == "bf16" else "f16"
+        bits = int(storage.get("bits", 32))
         if bits in FLOAT_BITS:
             return "f32" if bits == 32 else "f16"
         return "i8" if bits > 4 else "i4"

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 TensorKind = Literal["constant", "activation", "state", "input", "output"]
-Number = Literal["f32", "f16", "i32", "i8", "u8", "i4", "i1", "u1"]
+Number = Literal["f32", "f16", "bf16", "i32", "i8", "u8", "i4", "i1", "u1"]
 NUMBER_BITS: dict[Number, int] = {
     "f32": 32,
     "f16": 16,
+    "bf16": 16,
     "i32": 32,
     "i8": 8,
     "u8": 8,

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from ir_meanings import MEANINGS, SHAPED, windows
 from numpy.typing import NDArray
 
@@ -135,6 +136,16 @@ def _static_bits(_op: Op, operands: list[Array]) -> Array:
     return steps.astype(np.int8)
 
 
+def _static_codes(_op: Op, operands: list[Array]) -> Array:
+    x, scale = operands
+    return np.clip(np.rint(x / scale), -127, 127).astype(np.int8)
+
+
+def _cast(op: Op, operands: list[Array]) -> Array:
+    number = {"f16": torch.float16, "bf16": torch.bfloat16}[str(op.attribute("number"))]
+    return torch.from_numpy(np.ascontiguousarray(operands[0])).to(number).float().numpy()
+
+
 def _binary_attention(op: Op, operands: list[Array | Codes]) -> Array:
     q, q_scale, k, k_scale, v, v_scale, *level = operands
     exact = q.astype(np.int64) @ np.swapaxes(k.astype(np.int64), -1, -2)
@@ -209,6 +220,8 @@ def _quantized_attention(op: Op, operands: list[Array | Codes]) -> Array:
 
 
 _ON_CODES = {
+    "quantize": _static_codes,
+    "cast": _cast,
     "binarize": _static_bits,
     "binary_attention": _binary_attention,
     "quantized_linear": _quantized_linear,

@@ -214,6 +214,16 @@ def cache_append(draw) -> Case:
     return joined(draw, st.just(2))
 
 
+def static_quantize(draw) -> Case:
+    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
+    return [source, (1,)], {}, [source]
+
+
+def cast(draw) -> Case:
+    source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
+    return [source], {"number": draw(st.sampled_from(["f16", "bf16"]))}, [source]
+
+
 def dynamic_quantize(draw) -> Case:
     source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
     per = draw(st.sampled_from(["row", "tensor"]))
@@ -264,7 +274,8 @@ def binary_attention(draw) -> Case:
 
 
 def _name(case: Callable[..., Case]) -> str:
-    return {"take": "slice", "total": "sum"}.get(case.__name__, case.__name__)
+    names = {"take": "slice", "total": "sum", "static_quantize": "quantize"}
+    return names.get(case.__name__, case.__name__)
 
 
 CASES = {
@@ -275,6 +286,7 @@ CASES = {
             *(embedding, positions, relative_buckets, concat, cache_append, pad, repeat),
             *(affine, glu, total, layer_norm, batch_norm, group_norm),
             *(linear, conv1d, conv2d, matmul, attention),
+            *(static_quantize, cast),
             *(dynamic_quantize, dynamic_binarize, binarize, binary_attention),
             *(quantized_linear, quantized_conv1d, quantized_conv2d, quantized_attention),
         )

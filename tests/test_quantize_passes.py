@@ -123,7 +123,9 @@ def test_policies_that_nothing_can_carry_out_are_all_named():
     ]
     with pytest.raises(CosimError) as caught:
         carry_out_policies(write_policies(program(text), policies))
-    expected = "expected i8/row/dynamic, i8/tensor/dynamic (probabilities: u8/row/unit)"
+    expected = (
+        "expected i8/row/dynamic, i8/tensor/dynamic, i8/tensor/static (probabilities: u8/row/unit)"
+    )
     assert caught.value.problems == [
         "q_proj (linear): integer activations need integer weights; @float is float",
         "k_proj (linear): integer activations need integer weights; @pruned is float",

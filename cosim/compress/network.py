@@ -184,7 +184,9 @@ class OperandPolicy:
 
     `target` is the module that holds the op. Operands: `input` of a linear layer or convolution;
     `q`, `k`, `v` and the probabilities `p` of an attention. `dynamic` scales by the largest
-    magnitude of a row or of the tensor; `unit` is the known range [0, 1], with zero point 0.
+    magnitude of a row or of the tensor, `static` by a calibrated one, which is a tensor of its own
+    among the weights; `unit` is the known range [0, 1], with zero point 0; `f16` and `bf16` are no
+    scale but floats of 16 bits.
     """
 
     target: str
@@ -192,7 +194,7 @@ class OperandPolicy:
     bits: int
     signed: bool
     per: Literal["row", "tensor"]
-    scale: Literal["dynamic", "unit"]
+    scale: Literal["dynamic", "static", "unit", "f16", "bf16"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import MinLen
 
 from cosim.compress import quanto
+from cosim.compress.calibrate import Reach, with_scales
 from cosim.compress.codes import Granularity, Group, Range, Scheme, quantized
 from cosim.compress.network import Kind, Layer, OperandPolicy, Selector, State, Weight
 from cosim.compress.recipe import compressor
@@ -17,15 +18,32 @@ __all__ = ["Activations", "QuantizeConfig", "operand_policies", "quantize", "qua
 
 @dataclass(frozen=True)
 class Activations:
-    """Operands in `bits` bits, scaled while running by the largest magnitude `per` row or tensor.
+    """Operands in `bits` bits, signed and symmetric.
 
-    A row is one frame or token. Convolutions and the values of an attention sum over rows, so
-    theirs is one scale per tensor in any case.
+    `scale: dynamic` scales while running by the largest magnitude `per` row (a frame or token) or
+    tensor. Convolutions and the values of an attention sum over rows, so theirs is one scale per
+    tensor in any case. `scale: static` has one fixed scale per operand from calibration inputs, by
+    their largest magnitude or a percentile of all (`range`); what is beyond saturates.
     """
 
     bits: Literal[8] = 8
-    scale: Literal["dynamic"] = "dynamic"
-    per: Literal["row", "tensor"] = "row"
+    scale: Literal["dynamic", "static"] = "dynamic"
+    per: Literal["row", "tensor"] | None = None
+    range: Reach | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.scale == "static" and self.per == "row":
+            problems.append("per: found row with a static scale, expected tensor")
+        if self.scale == "dynamic" and self.range is not None:
+            problems.append("range: found one with a dynamic scale, expected it with a static one")
+        if problems:
+            raise CosimError(problems)
+
+    @property
+    def granularity(self) -> Literal["row", "tensor"]:
+        """What one scale is for: `per`, which is a row unless it is given or the scale static."""
+        return self.per or ("row" if self.scale == "dynamic" else "tensor")
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
     changed = {name: _coded(state.weights[name], config) for name in names}
     targets = {layer.name for layer in selected}
     kept = tuple(policy for policy in state.policies if policy.target not in targets)
-    state = replace(state.with_weights(changed), policies=kept)
+    before, state = state, replace(state.with_weights(changed), policies=kept)
     if config.preset is not None:
         return state.with_notes(*_quanto_notes(state, selected, config))
     if config.activations is None:
@@ -107,6 +125,10 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
         if not _is_torn(layer, config)
         for policy in operand_policies(layer, config.activations)
     ]
+    if config.activations.scale == "static":
+        state = with_scales(before, selected, config.activations.range or "minmax").with_weights(
+            changed
+        )
     state = replace(state, policies=(*kept, *added))
     return state.with_notes(*_operand_notes(selected, config, config.activations))
 
@@ -155,7 +177,7 @@ def _operand_notes(
             f"quantize: operands of {len(torn)} convolutions stay fp32 ({torn[0].name}, ...): "
             "integer kernels know one scale per output channel of a window"
         )
-    if (activations.scale, activations.per) == ("dynamic", "row") and any(
+    if activations.granularity == "row" and any(
         layer.kind == "conv" and layer.takes_codes and layer not in torn for layer in selected
     ):
         notes.append(
@@ -193,18 +215,18 @@ def _quanto_notes(state: State, selected: tuple[Layer, ...], config: QuantizeCon
 
 def operand_policies(layer: Layer, activations: Activations) -> list[OperandPolicy]:
     """Return the policies of one layer's operands; an embedding is a gather and has none."""
-    bits, per = activations.bits, activations.per
+    bits, per, how = activations.bits, activations.granularity, activations.scale
     if not layer.takes_codes:
         return []
     if layer.kind == "linear":
-        return [OperandPolicy(layer.name, "input", bits, True, per, "dynamic")]
+        return [OperandPolicy(layer.name, "input", bits, True, per, how)]
     if layer.kind == "conv":
-        return [OperandPolicy(layer.name, "input", bits, True, "tensor", "dynamic")]
+        return [OperandPolicy(layer.name, "input", bits, True, "tensor", how)]
     if layer.kind == "attention":
         return [
-            OperandPolicy(layer.name, "q", bits, True, per, "dynamic"),
-            OperandPolicy(layer.name, "k", bits, True, per, "dynamic"),
-            OperandPolicy(layer.name, "v", bits, True, "tensor", "dynamic"),
+            OperandPolicy(layer.name, "q", bits, True, per, how),
+            OperandPolicy(layer.name, "k", bits, True, per, how),
+            OperandPolicy(layer.name, "v", bits, True, "tensor", how),
             OperandPolicy(layer.name, "p", bits, False, "tensor", "unit"),
         ]
     return []

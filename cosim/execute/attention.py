@@ -10,7 +10,7 @@ from cosim.execute.fusion import Tail
 from cosim.execute.layout import Array
 from cosim.execute.pointwise import finish
 from cosim.execute.views import shifted
-from cosim.ir import Op
+from cosim.ir import Op, is_constant
 from kernels import attention, attention_blocks
 from kernels import matmul as products
 
@@ -101,6 +101,9 @@ def _emit_codes(builder: Builder, op: Op) -> None:
 
 def scales_of(builder: Builder, name: str) -> Callable[[list[Array]], Array]:
     """Return how a scale [.., heads, rows] or [1] is handed to a kernel at each call."""
+    if is_constant(name):
+        calibrated = builder.get(name)
+        return lambda _values: calibrated
     slot = builder.slots[name]
     if len(builder.shape(name)) == 1:
         return lambda values: values[slot]

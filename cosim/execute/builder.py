@@ -18,6 +18,8 @@ VIEWS = ("reshape", "transpose", "slice", "expand", "rel_shift")
 """Ops whose result may lie in the memory of their operand."""
 _DTYPES = {
     "f32": np.float32,
+    "f16": np.float32,  # rounded
+    "bf16": np.float32,
     "i8": np.int8,
     "u8": np.uint8,
     "i32": np.int32,

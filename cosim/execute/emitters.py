@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from cosim.execute import attention, bits, grouped, pointwise, products, tables, views
+from cosim.execute import attention, bits, grouped, pointwise, products, rounding, tables, views
 from cosim.execute.builder import Builder
 from cosim.ir import Op
 
@@ -42,6 +42,8 @@ EMITTERS: Mapping[str, Callable[[Builder, Op], None]] = {
     "layer_norm": pointwise.emit_layer_norm,
     "batch_norm": pointwise.emit_batch_norm,
     "group_norm": pointwise.emit_group_norm,
+    "quantize": rounding.emit_quantize,
+    "cast": rounding.emit_cast,
     "dynamic_quantize": pointwise.emit_quantize,
     "dynamic_binarize": bits.emit_dynamic_binarize,
     "binarize": bits.emit_binarize,

@@ -13,7 +13,13 @@ from cosim.execute.pointwise import finish, norm_of
 from cosim.ir import Op
 from kernels import conv, norms, panels
 
-ACTIVATIONS = {"f32": "f32", "i8": "i8", "i1": "b1", "u1": "u1"}  # dtype -> what kernels call it
+ACTIVATIONS = {
+    **dict.fromkeys(("f32", "f16", "bf16"), "f32"),
+    "i8": "i8",
+    "i1": "b1",
+    "u1": "u1",
+}
+"""What kernels call the dtype of an operand."""
 CHUNK_BYTES = 1 << 20
 """Rows that are normalised behind a product are taken so many bytes at a time, to stay in cache."""
 WINDOW_BYTES = 1 << 20

@@ -190,6 +190,20 @@ def dynamic_quantize(types: Types, op: Op) -> tuple[TensorType, ...]:
     return (TensorType(types[0].shape, "i8"), TensorType(scales, "f32"))
 
 
+def quantize(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return codes of the first operand's shape; the second is their scale [1]."""
+    _expect(types[1], (1,), op)
+    return (TensorType(types[0].shape, "i8"),)
+
+
+def cast(types: Types, op: Op) -> tuple[TensorType, ...]:
+    """Return the operand rounded to the attribute `number`."""
+    number = op.attribute("number")
+    if number not in ("f16", "bf16"):
+        raise ValueError(f"{op.kind} {op.outputs[0]}: number is {number!r}, not f16 or bf16")
+    return (TensorType(types[0].shape, "f16" if number == "f16" else "bf16"),)
+
+
 def dynamic_binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return bits of the operand's shape and what they are worth in each row (last axis).
 

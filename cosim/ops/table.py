@@ -5,11 +5,13 @@ Rows that share rules stand together: views, copies, functions of elements, norm
 
 from collections.abc import Callable, Mapping
 
+from cosim.ir import Dtype
 from cosim.ops import aten, aten_products, shapes, work, work_attention, work_products
 from cosim.ops.aten import AtenCall, Imported
 from cosim.ops.rows import OpRow
 
 _SAME = (None,)
+_FLOATS: tuple[Dtype, ...] = ("f32", "f16", "bf16")
 _ONE = aten.read_operands(0)
 _RESHAPES = (
     "view.default",
@@ -188,6 +190,7 @@ PRODUCTS = (
         shapes.linear,
         work_products.linear,
         {"linear.default": aten.read_operands(0, 1, 2)},
+        (_FLOATS, "f32"),
     ),
     OpRow(
         "conv1d",
@@ -196,6 +199,7 @@ PRODUCTS = (
         shapes.convolution,
         work_products.convolution,
         {"conv1d.default": aten_products.read_convolution},
+        (_FLOATS, "f32"),
     ),
     OpRow(
         "conv2d",
@@ -204,6 +208,7 @@ PRODUCTS = (
         shapes.convolution,
         work_products.convolution,
         {"conv2d.default": aten_products.read_convolution},
+        (_FLOATS, "f32"),
     ),
     OpRow(
         "matmul",
@@ -226,6 +231,8 @@ PRODUCTS = (
     ),
 )
 CODES = (
+    OpRow("quantize", 2, 2, shapes.quantize, work.quantize, {}),
+    OpRow("cast", 1, 1, shapes.cast, work.pointwise, {}),
     OpRow("dynamic_quantize", 1, 1, shapes.dynamic_quantize, work.quantize, {}),
     OpRow("dynamic_binarize", 1, 1, shapes.dynamic_binarize, work.binarize, {}),
     OpRow("binarize", 2, 3, shapes.binarize, work.binarize, {}),

@@ -90,8 +90,8 @@ def total(context: WorkContext, op: Op) -> list[WorkItem]:
 
 
 def quantize(context: WorkContext, op: Op) -> list[WorkItem]:
-    """Charge absmax, scale and rounding over every element of the operand."""
-    function = f"dynamic_quantize_{op.attribute('per')}"
+    """Charge scale and rounding over every element of the operand, and absmax if it is dynamic."""
+    function = op.kind if op.kind == "quantize" else f"dynamic_quantize_{op.attribute('per')}"
     return [_vector(context, op, "quantize", function, op.inputs[0])]
 
 

@@ -1,9 +1,11 @@
 """Write operand policies into op attributes, then carry them out as explicit ops.
 
 After these passes every activation that a product reads as integers is made by a
-`dynamic_quantize` that is executed and simulated like any other op.
+`dynamic_quantize`, or a `quantize` by a calibrated scale, that is executed and simulated like any
+other op.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -40,7 +42,7 @@ class Policy(Protocol):
 
     @property
     def scale(self) -> str:
-        """`dynamic` (absmax) or `unit` (the range is known to be [0, 1])."""
+        """`dynamic` (absmax), `static` (calibrated) or `unit` (the range is known to be [0, 1])."""
 
 
 OPERANDS: Mapping[str, Mapping[str, int]] = {
@@ -51,7 +53,7 @@ OPERANDS: Mapping[str, Mapping[str, int]] = {
 }
 
 
-_QUANTIZERS = ("dynamic_quantize", "dynamic_binarize", "binarize")
+_QUANTIZERS = ("quantize", "dynamic_quantize", "dynamic_binarize", "binarize")
 _SUFFIXES = ("codes", "scales")
 """What the results of quantisers are called; one with fixed scales has codes alone."""
 
@@ -112,32 +114,65 @@ def _carry_out(graph: Graph, program: Program, wrong: list[str]) -> Graph:
         for operand, position in OPERANDS[op.kind].items():
             if operand not in granularity or operand == "p":
                 continue
-            source = op.inputs[position]
-            per = granularity[operand].split("/")[1]
-            outputs = (f"{op.outputs[0]}.{operand}", f"{op.outputs[0]}.{operand}_scale")
-            quantize = Op("dynamic_quantize", (source,), outputs, attributes(per=per), op.scope)
-            types.update(zip(outputs, infer(quantize, [types[source]]), strict=True))
+            quantize, scale = _quantizer(program, op, operand, position, granularity[operand])
+            operands = [types[op.inputs[position]], *_types(program, quantize.inputs[1:])]
+            types.update(zip(quantize.outputs, infer(quantize, operands), strict=True))
             ops.append(quantize)
-            made += outputs
+            made += [quantize.outputs[0], scale]
         rest = op.inputs[len(made) // 2 :]
         kept = tuple((key, value) for key, value in op.attributes if key != "policy")
         ops.append(Op(f"quantized_{op.kind}", (*made, *rest), op.outputs, kept, op.scope))
     return replace(graph, ops=tuple(ops), types=types)
 
 
+def scale_name(target: str, operand: str) -> str:
+    """Return the name of the tensor [1] that holds the calibrated scale of a static operand."""
+    return f"{target}.{operand}_scale"
+
+
+def _quantizer(program: Program, op: Op, operand: str, position: int, form: str) -> tuple[Op, str]:
+    """Return the op that makes codes of an operand, and the name of their scale."""
+    source, codes = op.inputs[position], f"{op.outputs[0]}.{operand}"
+    _, per, how = form.split("/")
+    if how == "static":
+        scale = _first_equal(program, f"@{scale_name(op.scope, operand)}")
+        return Op("quantize", (source, scale), (codes,), (), op.scope), scale
+    scale = f"{codes}_scale"
+    return Op("dynamic_quantize", (source,), (codes, scale), attributes(per=per), op.scope), scale
+
+
+def _first_equal(program: Program, name: str) -> str:
+    """Return the first constant that holds the same, so that a value is quantised by it once."""
+    held = program.constants.get(name)
+    if held is None:
+        return name
+    return next(key for key, other in program.constants.items() if other.digest == held.digest)
+
+
+def _types(program: Program, names: Iterable[str]) -> list[TensorType]:
+    """Return the types of constants; one number for those that are missing, as is told."""
+    one = TensorType((1,), "f32")
+    return [program.constants[name].type if name in program.constants else one for name in names]
+
+
 def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[str]:
     """Say why the policy of one op cannot be carried out."""
     where = f"{op.scope} ({op.kind})"
     found = [
-        f"{where}: operand {operand} as {text}: expected i8/row/dynamic, i8/tensor/dynamic "
-        "(probabilities: u8/row/unit)"
+        f"{where}: operand {operand} as {text}: expected i8/row/dynamic, i8/tensor/dynamic, "
+        "i8/tensor/static (probabilities: u8/row/unit)"
         for operand, text in granularity.items()
         if text
         not in (
             ("u8/row/unit", "u8/tensor/unit")
             if operand == "p"
-            else ("i8/row/dynamic", "i8/tensor/dynamic")
+            else ("i8/row/dynamic", "i8/tensor/dynamic", "i8/tensor/static")
         )
+    ]
+    found += [
+        f"{where}: operand {operand}: no calibration input reached it, so its scale is not known"
+        for operand, text in granularity.items()
+        if text.endswith("/static") and f"@{scale_name(op.scope, operand)}" not in program.constants
     ]
     if op.kind == "attention":
         missing = [name for name in OPERANDS["attention"] if name not in granularity]
@@ -149,7 +184,7 @@ def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[
             found.append(f"{where}: v per row: its rows are summed over, expected per tensor")
         return found
     weight = program.constants[op.inputs[1]]
-    if weight.encoding == "dense" or '"bits": 32' in weight.storage:
+    if weight.encoding in ("dense", "half") or re.search('"bits": (16|32)', weight.storage):
         found.append(f"{where}: integer activations need integer weights; {op.inputs[1]} is float")
     if op.kind != "linear":
         found += _refused_windows(op, granularity["input"], depth=weight.type.shape[1])

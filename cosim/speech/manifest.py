@@ -70,14 +70,21 @@ class Listing:
 Row = tuple[str, Utterance | str]  # where it stands; an utterance, or what is wrong there
 
 
-def read_manifest(path: Path, *, split: str | None = None, keep_going: bool = False) -> Listing:
+def read_manifest(
+    path: Path,
+    *,
+    split: str | None = None,
+    keep_going: bool = False,
+    is_transcribed: bool = True,
+) -> Listing:
     """Return the utterances of a JSON-lines manifest (the format of NVIDIA NeMo).
 
     A row holds `audio` or `audio_filepath` (relative to the manifest), `text`, and may hold
     `duration` (s), `offset` (s, with `duration`: a segment of the file), `speaker`, `id`, `split`;
-    other keys are ignored. Raises CosimError naming every broken row unless `keep_going`.
+    other keys are ignored. Without `is_transcribed` a row may lack `text`. Raises CosimError naming
+    every broken row unless `keep_going`.
     """
-    rows = ((where, *_manifest_row(path, line)) for where, line in _lines(path))
+    rows = ((where, *_manifest_row(path, line, is_transcribed)) for where, line in _lines(path))
     return _collect(path, _of_split(path, rows, split), keep_going=keep_going)
 
 
@@ -152,7 +159,7 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}: line {number}", line.strip()
 
 
-def _manifest_row(path: Path, line: str) -> tuple[str, Utterance | str]:
+def _manifest_row(path: Path, line: str, is_transcribed: bool) -> tuple[str, Utterance | str]:
     """Return the split that a row names (or an empty text) and the utterance or its mistakes."""
     try:
         data = json.loads(line)
@@ -161,11 +168,11 @@ def _manifest_row(path: Path, line: str) -> tuple[str, Utterance | str]:
     if not isinstance(data, dict):
         return "", f"found {line[:40]}, expected a JSON object"
     audio: Any = data.get("audio", data.get("audio_filepath"))
-    text: Any = data.get("text")
+    text: Any = data.get("text", None if is_transcribed else "")
     wrong = []
     if not isinstance(audio, str) or not audio:
         wrong.append("audio: missing, expected a path in `audio` or `audio_filepath`")
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or (is_transcribed and not text.strip()):
         wrong.append(f"text: found {json.dumps(text)}, expected what is said")
     wrong += [
         f"{key}: found {json.dumps(data[key])}, expected seconds"

@@ -57,13 +57,17 @@ def select(
     max_seconds: float | None = None,
     progress: corpora.Progress,
     cache: Path | None = None,
+    is_transcribed: bool = True,
 ) -> Speech:
     """Return the utterances that `speech` names, each one's audio read once to check it.
 
     Paths are resolved as `cosim.config.resolve` does, beside the file `relative_to`. Raises
     CosimError naming every broken row and every unusable recording; `keep_going` skips those.
+    Without `is_transcribed` rows of a manifest may lack their text.
     """
-    listing, name, attribution = _list(speech, relative_to, keep_going, progress, cache)
+    listing, name, attribution = _list(
+        speech, relative_to, progress, cache, keep_going=keep_going, is_transcribed=is_transcribed
+    )
     utterances = listing.utterances[: speech.limit]
     usable, broken, warnings = _check(utterances, max_seconds)
     if broken and not keep_going:
@@ -110,9 +114,11 @@ def load_utterance(
 def _list(
     speech: SpeechConfig,
     relative_to: Path | None,
-    keep_going: bool,
     progress: corpora.Progress,
     cache: Path | None,
+    *,
+    keep_going: bool,
+    is_transcribed: bool,
 ) -> tuple[Listing, str, str]:
     """Return the listing, the name of the speech and its attribution."""
     split = speech.split
@@ -123,7 +129,9 @@ def _list(
     given = speech.manifest or speech.librispeech or speech.kaldi or ""
     path = config.resolve(given, relative_to)
     if speech.manifest is not None:
-        listing = read_manifest(path, split=split, keep_going=keep_going)
+        listing = read_manifest(
+            path, split=split, keep_going=keep_going, is_transcribed=is_transcribed
+        )
     elif speech.librispeech is not None:
         listing = read_librispeech(path, split=split, keep_going=keep_going)
     else:
