@@ -44,6 +44,26 @@ def test_no_other_scale_is_nearer_in_squares(values, factor):
     np.testing.assert_allclose(scale[:, 0], np.abs(exact).mean(axis=1), rtol=1e-6, atol=1.5e-45)
 
 
+@given(VALUES)
+def test_centred_signs_are_those_of_bit(values):
+    """W_b = m sign(W - mean(W)): the mean of the whole tensor, m = mean |W| of a row or all."""
+    middle = np.float32(values.astype(np.float64).mean())
+    by_row, whole = binarized(values), binarized(values, granularity="tensor")
+    for weight in (by_row, whole):
+        np.testing.assert_array_equal(weight.table, np.where(values >= middle, 1, -1))
+    sizes = np.abs(values.astype(np.float64))
+    np.testing.assert_allclose(by_row.scale[:, 0], sizes.mean(axis=1), rtol=1e-6, atol=1.5e-45)
+    assert whole.scale.shape == (1, 1)
+    np.testing.assert_allclose(whole.scale[0, 0], sizes.mean(), rtol=1e-6, atol=1.5e-45)
+
+
+def test_a_weight_at_the_mean_is_positive_and_the_mean_is_not_that_of_its_row():
+    values = np.array([[5.0, 6.0], [-1.0, 2.0]], np.float32)  # mean 3
+    assert binarized(values).table.tolist() == [[1, 1], [-1, -1]]
+    assert binarized(values, center=False).table.tolist() == [[1, 1], [-1, 1]]
+    assert binarized(np.array([[1.0, 3.0, 2.0]], np.float32)).table.tolist() == [[-1, 1, 1]]
+
+
 def test_a_bit_a_weight_is_stored_and_the_module_computes_with_it(small):
     result = made(small, {"method": "binarize", "layers": "fc1"})
     encoding = result.encodings["fc1.weight"]
@@ -60,6 +80,31 @@ def test_activations_become_signs_or_codes(small):
     assert signs.policies == (OperandPolicy("fc1", "input", 1, True, "row", "dynamic"),)
     codes = made(small, {"method": "binarize", "layers": "fc1", "activations": {"bits": 8}})
     assert codes.policies == (OperandPolicy("fc1", "input", 8, True, "row", "dynamic"),)
+
+
+def test_all_four_products_of_attention_are_of_bits(small):
+    """q, k and v are signs with a scale a row; probabilities are unsigned."""
+    entry = {"method": "binarize", "layers": "attn*", "activations": {"bits": 1}}
+    found = {(p.target, p.operand): p for p in made(small, entry).policies}
+    assert {operand for target, operand in found if target == "attn"} == {"q", "k", "v", "p"}
+    assert {target for target, operand in found if operand == "input"} == {
+        f"attn.{name}_proj" for name in ("q", "k", "v", "out")
+    }
+    assert {p.bits for p in found.values()} == {1}
+    assert [key for key, p in found.items() if not p.signed] == [("attn", "p")]
+    linears = made(small, {**entry, "scope": ["linear"]}).policies
+    assert {p.operand for p in linears} == {"input"}
+    assert made(small, {**entry, "activations": None}).policies == ()
+
+
+def test_attention_with_a_bias_stays_float_and_is_noted(small):
+    small.attn.takes_codes = False
+    result = made(small, {"method": "binarize", "layers": "attn*", "activations": {"bits": 1}})
+    assert {p.target for p in result.policies} == {
+        f"attn.{name}_proj" for name in ("q", "k", "v", "out")
+    }
+    (note,) = result.notes
+    assert note.startswith("binarize: products of 1 attentions stay fp32 (attn, ...)")
 
 
 def test_convolutions_are_refused(small):
