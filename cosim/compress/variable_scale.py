@@ -5,7 +5,7 @@ encoder and V_n = V_0 - n beta in the decoder (equations 5 and 6). All attention
 rate. Within a layer the weights of smallest magnitude are pruned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal
@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from annotated_types import Ge, Lt
 
-from cosim.compress.network import Kind, Layer, Selector, State
+from cosim.compress.network import Kind, Layer, Selector, State, Weight
 from cosim.compress.prune_magnitude import smallest
 from cosim.compress.recipe import compressor
 from cosim.errors import CosimError
@@ -68,16 +68,13 @@ def variable_scale(state: State, config: VariableScaleConfig, selected: tuple[La
                 "weights": weight.table.size,
             }
         )
-    asked = sum(rate * weights[name].table.size for name, (_, rate) in rates.items())
-    pruned = sum(weights[name].table.size for name in rates)
-    zeros = sum(_zeros(weight.values) for weight in weights.values())
-    stored = sum(weight.table.size for weight in weights.values())
+    changed = {name: weights[name] for name in rates}
     note = (
-        f"variable_scale: sparsity {float(asked / pruned):.2%} of the attention and feed-forward "
-        f"weights, as the paper counts; {zeros / stored:.2%} of all {stored} stored numbers"
+        f"variable_scale: sparsity {_sparsity(changed.values()):.2%} of the attention and "
+        f"feed-forward weights, as the paper counts; {_sparsity(weights.values()):.2%} of all "
+        "stored numbers"
     )
-    changed = state.with_weights({name: weights[name] for name in rates}).with_notes(note)
-    return changed.reporting(rows)
+    return state.with_weights(changed).with_notes(note).reporting(rows)
 
 
 def pruning_rates(
@@ -126,6 +123,11 @@ def pruning_rates(
 def _exact(rate: float) -> Fraction:
     """Return the decimal that was written."""
     return Fraction(str(rate))
+
+
+def _sparsity(weights: Collection[Weight]) -> float:
+    zeros = sum(_zeros(weight.values) for weight in weights)
+    return zeros / sum(weight.table.size for weight in weights)
 
 
 def _zeros(values: np.ndarray) -> int:
