@@ -8,7 +8,7 @@ header that `artefact.json` states.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -214,12 +214,21 @@ def build(
     )
 
 
+Batches = Callable[[LoadedModel], Sequence[Any]]
+
+
 def build_from(
-    model: Path, recipe: Path | None, *, is_zipped: bool = True, report: Report = _quiet
+    model: Path,
+    recipe: Path | None,
+    *,
+    is_zipped: bool = True,
+    batches: Batches = lambda _loaded: (),
+    report: Report = _quiet,
 ) -> Artefact:
     """Return the artefact of a model file under a recipe file (None: fp32).
 
-    Without `is_zipped`, zipped sizes are not measured. `report` is told of each stage.
+    Without `is_zipped`, zipped sizes are not measured. `batches` gives the inputs of a model with
+    which methods calibrate. `report` is told of each stage.
     """
     problems: list[str] = []
     config = collect(problems, lambda: load_config(resolve(str(model)), ModelConfig))
@@ -230,7 +239,9 @@ def build_from(
         raise CosimError(problems)
     report(f"loading {config.name}")
     loaded = load_model(config)
-    compressed = compress(loaded.module, chosen, source=str(recipe or ""), report=report)
+    compressed = compress(
+        loaded.module, chosen, source=str(recipe or ""), batches=batches(loaded), report=report
+    )
     with ThreadPoolExecutor(1) as aside:  # zlib leaves the interpreter to the capture
         facts = aside.submit(facts_of, loaded, is_zipped=is_zipped, report=report)
         report("capturing")
@@ -238,10 +249,17 @@ def build_from(
     return build(loaded, compressed, facts.result(), graphs, report=report)
 
 
-def compress_to(model: Path, recipe: Path, out: Path, *, report: Report = _quiet) -> Artefact:
+def compress_to(
+    model: Path,
+    recipe: Path,
+    out: Path,
+    *,
+    batches: Batches = lambda _loaded: (),
+    report: Report = _quiet,
+) -> Artefact:
     """Write the artefact of a model file under a recipe file and return it."""
     _refuse_other(out)
-    artefact = build_from(model, recipe, report=report)
+    artefact = build_from(model, recipe, batches=batches, report=report)
     save(artefact, out, report=report)
     return artefact
 

@@ -188,13 +188,34 @@ def reproduce_command(paper: str, table: str | None, zipped: bool, as_json: bool
 @click.argument("model", type=_PATH)
 @click.option("--recipe", type=_PATH, required=True, help="Recipe file.")
 @click.option("--out", type=_PATH, required=True, help="Artefact folder to write.")
-def compress_command(model: Path, recipe: Path, out: Path) -> None:
+@click.option("--calibration", type=_PATH, help="Speech for static ranges: manifest or folder.")
+@click.option("--calibration-limit", type=click.IntRange(min=1), help="Only its first so many.")
+def compress_command(
+    model: Path,
+    recipe: Path,
+    out: Path,
+    calibration: Path | None,
+    calibration_limit: int | None,
+) -> None:
     """Write a compressed artefact: program text, encoded weights, size ledger."""
     from cosim.artefact import compress_to  # noqa: PLC0415
+    from cosim.evaluate import speech_at  # noqa: PLC0415
     from cosim.report.terminal import TerminalProgress, print_artefact  # noqa: PLC0415
+    from cosim.run import batches_of  # noqa: PLC0415
 
+    speech = None
+    if calibration is not None:
+        speech = speech_at(calibration, limit=calibration_limit, option="--calibration")
+    elif calibration_limit is not None:
+        raise CosimError("--calibration-limit: found without --calibration, expected both")
     with TerminalProgress() as progress:
-        made = compress_to(model, recipe, out, report=progress.stage)
+        made = compress_to(
+            model,
+            recipe,
+            out,
+            batches=lambda loaded: batches_of(loaded, speech, Path(), progress),
+            report=progress.stage,
+        )
     print_artefact(made, out)
 
 

@@ -87,10 +87,10 @@ class Transcript:
         return asdict(self)
 
 
-def speech_at(path: Path, *, limit: int | None = None) -> SpeechConfig:
+def speech_at(path: Path, *, limit: int | None = None, option: str = "--speech") -> SpeechConfig:
     """Return the `speech:` key that stands for a manifest file or a corpus folder.
 
-    Raises CosimError naming the three formats when the path is none of them.
+    Raises CosimError naming the option and the three formats when the path is none of them.
     """
     if path.is_file():
         return SpeechConfig(manifest=str(path), limit=limit)
@@ -99,7 +99,7 @@ def speech_at(path: Path, *, limit: int | None = None) -> SpeechConfig:
     if path.is_dir() and next(path.rglob("*.trans.txt"), None) is not None:
         return SpeechConfig(librispeech=str(path), limit=limit)
     found = "a folder of another kind" if path.is_dir() else "no such file or folder"
-    raise CosimError(f"--speech {path}: {found}, expected {FORMATS}")
+    raise CosimError(f"{option} {path}: {found}, expected {FORMATS}")
 
 
 def normalizer_of(family: str) -> str:
