@@ -128,10 +128,10 @@ def level_of(x: Array) -> Array:
     return (x * x).sum(-1) / np.where(x.sum(-1) > 0, x.sum(-1), 1)
 
 
-def _static_bits(_op: Op, operands: list[Array]) -> Array:
+def _static_bits(op: Op, operands: list[Array]) -> Array:
     x, level, *move = operands
-    if move:
-        return np.where(x >= -move[0], 1, -1).astype(np.int8)
+    if op.attribute("set") == "signed":
+        return np.where(x >= (-move[0] if move else 0), 1, -1).astype(np.int8)
     steps = np.rint(np.clip(x.astype(np.float64) / level.astype(np.float64), 0, 1))
     return steps.astype(np.int8)
 

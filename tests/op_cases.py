@@ -240,7 +240,8 @@ def dynamic_binarize(draw) -> Case:
 def binarize(draw) -> Case:
     source = tuple(draw(st.lists(SIZES, min_size=1, max_size=4)))
     if draw(st.booleans()):
-        return [source, (1,)], {"set": "unsigned"}, [source]
+        chosen = draw(st.sampled_from(["signed", "unsigned"]))
+        return [source, (1,)], {"set": chosen}, [source]
     moves = [source[-1:]]
     if len(source) > 2:
         moves.append((source[-3], 1, source[-1]))

@@ -18,13 +18,13 @@ constant @bias : f32<6> dense {} bits 192 index 0 sha256 0b
 constant @conv : f32<6, 6, 3> binary {} bits 300 index 0 sha256 0c
 constant @w : f32<6, 6> binary {} bits 288 index 0 sha256 0a
 constant @wide : f32<6, 6> bitpacked {"bits": 8} bits 480 index 0 sha256 0d
-constant @fc2.input_level : f32<1> dense {} bits 32 index 0 sha256 0e
-constant @attn.k_level : f32<1> dense {} bits 32 index 0 sha256 1a
+constant @fc2.input_scale : f32<1> dense {} bits 32 index 0 sha256 0e
+constant @attn.k_scale : f32<1> dense {} bits 32 index 0 sha256 1a
 constant @attn.k_move : f32<6> dense {} bits 192 index 0 sha256 1b
-constant @attn.p_level : f32<1> dense {} bits 32 index 0 sha256 1c
-constant @attn.q_level : f32<1> dense {} bits 32 index 0 sha256 1d
+constant @attn.p_scale : f32<1> dense {} bits 32 index 0 sha256 1c
+constant @attn.q_scale : f32<1> dense {} bits 32 index 0 sha256 1d
 constant @attn.q_move : f32<6> dense {} bits 192 index 0 sha256 1e
-constant @attn.v_level : f32<1> dense {} bits 32 index 0 sha256 1f
+constant @attn.v_scale : f32<1> dense {} bits 32 index 0 sha256 1f
 constant @attn.v_move : f32<6> dense {} bits 192 index 0 sha256 2a
 """
 BLOCK = (
@@ -48,8 +48,8 @@ SIGNS = np.where(random(2, 6, 6) >= 0, 1, -1).astype(np.int8)
 VALUES = {
     "@bias": random(1, 6),
     "@w": Codes(SIGNS, np.abs(random(3, 6, 1)), (6, 6)),
-    "@fc2.input_level": np.array([0.7], np.float32),
-    **{f"@attn.{name}_level": np.array([0.5], np.float32) for name in "qkvp"},
+    "@fc2.input_scale": np.array([0.7], np.float32),
+    **{f"@attn.{name}_scale": np.array([0.5], np.float32) for name in "qkvp"},
     **{f"@attn.{name}_move": random(seed, 6) * 0.2 for seed, name in enumerate("qkv")},
 }
 
@@ -126,11 +126,11 @@ def test_static_operands_read_their_constants():
     assert problems(after) == []
     graph = after.graphs[0]
     made = {op.inputs[0]: op for op in graph.ops if op.kind == "binarize"}
-    assert made["%q"].inputs == ("%q", "@attn.q_level", "@attn.q_move")
-    assert made["%t"].inputs == ("%t", "@fc2.input_level")
+    assert made["%q"].inputs == ("%q", "@attn.q_scale", "@attn.q_move")
+    assert made["%t"].inputs == ("%t", "@fc2.input_scale")
     (attention,) = (op for op in graph.ops if op.kind == "binary_attention")
-    assert attention.inputs[1::2] == ("@attn.q_level", "@attn.k_level", "@attn.v_level")
-    assert attention.inputs[6] == "@attn.p_level"
+    assert attention.inputs[1::2] == ("@attn.q_scale", "@attn.k_scale", "@attn.v_scale")
+    assert attention.inputs[6] == "@attn.p_scale"
     x = random(3, 1, 4, 6)
     plain, _ = run(program(BLOCK).graphs[0], VALUES, {"x": x})
     found, _ = run(graph, VALUES, {"x": x})

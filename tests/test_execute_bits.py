@@ -45,8 +45,8 @@ def test_bits_about_fixed_thresholds_are_multiplied(order, per_head):
     move = d.constant(3, 1, 20) if per_head else d.constant(20)
     level, w = d.constant(1, positive=True), signs(d, 7, 20)
     signed = d.add("binarize", x, level, move, set="signed")
-    steps = d.add("binarize", x, level, set="unsigned")
-    outputs = [d.add("quantized_linear", one, level, w) for one in (signed, steps)]
+    plain, steps = (d.add("binarize", x, level, set=chosen) for chosen in ("signed", "unsigned"))
+    outputs = [d.add("quantized_linear", one, level, w) for one in (signed, plain, steps)]
     agree(d, *outputs, lengths=LENGTHS, tolerance=2e-5)
 
 

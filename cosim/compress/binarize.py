@@ -6,25 +6,36 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from annotated_types import MinLen
 
+from cosim.compress.bit_levels import Move, with_levels
+from cosim.compress.calibrate import with_scales
 from cosim.compress.network import F32, Kind, Layer, OperandPolicy, Selector, State, Weight
 from cosim.compress.quantize import Activations, operand_policies
 from cosim.compress.recipe import compressor
+from cosim.errors import CosimError
 
 _HEADS: tuple[Literal["q", "k", "v"], ...] = ("q", "k", "v")
 
 
 @dataclass(frozen=True)
 class Signs:
-    """Operands of one bit, each row scaled while running.
+    """Operands of one bit; `scale: dynamic` scales each row while running.
 
     Signed, {-a, +a}: a sign(x) with a = mean |x| of the row, sign(0) = +1. Where ReLU or softmax
     makes the operand it is unsigned, {0, a}: a clip(round(x / a), 0, 1), half to even, with a =
     sum x^2 / sum x of the row, the mean of x weighted by itself. Values of an attention are summed
     over their rows, so theirs is one scale for a head: the mean of those of its rows.
+
+    `scale: static` has one a per operand from calibration inputs instead, and signs of x + move
+    with a `move` of each channel: zero, or minus its mean. See `cosim.compress.bit_levels`.
     """
 
     bits: Literal[1]
-    scale: Literal["dynamic"] = "dynamic"
+    scale: Literal["dynamic", "static"] = "dynamic"
+    move: Move | None = None
+
+    def __post_init__(self) -> None:
+        if self.scale == "dynamic" and self.move is not None:
+            raise CosimError("move: found one with a dynamic scale, expected it with a static one")
 
 
 @dataclass(frozen=True)
@@ -74,22 +85,33 @@ def binarize(state: State, config: BinarizeConfig, selected: tuple[Layer, ...]) 
     }
     targets = {layer.name for layer in selected}
     kept = tuple(policy for policy in state.policies if policy.target not in targets)
-    state = replace(state.with_weights(changed), policies=kept)
     if config.activations is None:
-        return state
-    added: list[OperandPolicy] = []
-    for layer in selected:
-        if isinstance(config.activations, Activations):
-            added += operand_policies(layer, config.activations)
-        else:
-            added += bit_policies(layer)
+        return replace(state.with_weights(changed), policies=kept)
+    state, added = _with_policies(state, selected, config.activations)
     floats = [layer for layer in selected if not layer.takes_codes]
     if floats:
         state = state.with_notes(
             f"binarize: products of {len(floats)} attentions stay fp32 ({floats[0].name}, ...): "
             "scores with a bias or a pattern are not made of bits or codes"
         )
-    return replace(state, policies=(*kept, *added))
+    return replace(state.with_weights(changed), policies=(*kept, *added))
+
+
+def _with_policies(
+    state: State, selected: tuple[Layer, ...], activations: Signs | Activations
+) -> tuple[State, tuple[OperandPolicy, ...]]:
+    """Return the policies of the operands, and the state with what static ones have to know.
+
+    Calibration runs the network as it is before its weights are binarised.
+    """
+    if isinstance(activations, Activations):
+        if activations.scale == "static":
+            state = with_scales(state, selected, activations.range or "minmax")
+        made = (policy for layer in selected for policy in operand_policies(layer, activations))
+        return state, tuple(made)
+    if activations.scale == "static":
+        return with_levels(state, selected, activations.move or "zero")
+    return state, tuple(policy for layer in selected for policy in bit_policies(layer))
 
 
 def binarized(

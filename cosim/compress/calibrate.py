@@ -24,6 +24,7 @@ Batch = Callable[["nn.Module"], object]
 Reach = Literal["minmax"] | Percentile
 Key = tuple[str, str]
 """Layer and operand, e.g. `("encoder.layers.0.fc1", "input")`."""
+See = Callable[[Key, "Tensor"], None]
 LIMIT = 127
 """Largest code of 8 bits."""
 _SMALLEST = 2.0**-100
@@ -84,9 +85,25 @@ def calibrate(
         calibrate(module, [lambda network: network(features)], scan(module).layers)
 
     """
+    ranges = Ranges(isinstance(reach, Percentile))
+    watch(module, batches, layers, ranges.see)
+    return ranges.ends(reach)
+
+
+def watch(
+    module: "nn.Module",
+    batches: Iterable[Batch],
+    layers: Sequence[Layer],
+    see: See,
+    *,
+    has_probabilities: bool = False,
+) -> None:
+    """Call `see` with each operand of `layers` whenever a batch makes a product of it.
+
+    Operands of attention are q, k and v, and with `has_probabilities` p, computed anew.
+    """
     import torch  # noqa: PLC0415, slow to import
 
-    ranges = Ranges(isinstance(reach, Percentile))
     modules = dict(module.named_modules())
     attending: list[str] = []
     hooks = []
@@ -98,20 +115,19 @@ def calibrate(
                 place.register_forward_hook(_leaves(attending), always_call=True),
             ]
         elif layer.kind != "embedding":
-            hooks.append(place.register_forward_pre_hook(_sees(ranges, layer.name)))
+            hooks.append(place.register_forward_pre_hook(_sees(see, layer.name)))
     try:
-        with torch.inference_mode(), _watched_attention(ranges, attending):
+        with torch.inference_mode(), _watched_attention(see, attending, has_probabilities):
             for batch in batches:
                 batch(module)
     finally:
         for hook in hooks:
             hook.remove()
-    return ranges.ends(reach)
 
 
-def _sees(ranges: Ranges, name: str) -> Callable[..., None]:
+def _sees(see: See, name: str) -> Callable[..., None]:
     def hook(_module: object, inputs: tuple[Any, ...]) -> None:
-        ranges.see((name, "input"), inputs[0])
+        see((name, "input"), inputs[0])
 
     return hook
 
@@ -130,7 +146,7 @@ def _leaves(attending: list[str]) -> Callable[..., None]:
     return hook
 
 
-def _watched_attention(ranges: Ranges, attending: Sequence[str]) -> Any:
+def _watched_attention(see: See, attending: Sequence[str], has_probabilities: bool) -> Any:
     """Return a context in which q, k and v of every attention in a watched block are seen."""
     from torch.nn.functional import scaled_dot_product_attention  # noqa: PLC0415
     from torch.overrides import TorchFunctionMode  # noqa: PLC0415
@@ -146,10 +162,18 @@ def _watched_attention(ranges: Ranges, attending: Sequence[str]) -> Any:
             del types
             if func is scaled_dot_product_attention and attending:
                 for operand, value in zip(_HEADS, args, strict=False):
-                    ranges.see((attending[-1], operand), value)
+                    see((attending[-1], operand), value)
+                if has_probabilities:
+                    see((attending[-1], "p"), _probabilities(*args[:2], **(kwargs or {})))
             return func(*args, **(kwargs or {}))
 
     return Watched()
+
+
+def _probabilities(q: "Tensor", k: "Tensor", scale: float | None = None) -> "Tensor":
+    """Return the softmax of scores without bias or mask, the only ones that codes are kept for."""
+    scores = q @ k.transpose(-1, -2)
+    return (scores * (q.shape[-1] ** -0.5 if scale is None else scale)).softmax(-1)
 
 
 def with_scales(state: State, selected: Sequence[Layer], reach: Reach) -> State:
@@ -159,28 +183,39 @@ def with_scales(state: State, selected: Sequence[Layer], reach: Reach) -> State:
     the weights that earlier entries made. A layer that no batch reaches has none, which a note
     tells. Raises CosimError without batches.
     """
+    require_batches(state)
+    layers = [layer for layer in selected if layer.takes_codes and layer.kind != "embedding"]
+    found = calibrate(as_it_is(state), state.batches, layers, reach=reach)
+    scales = {
+        scale_name(*key): Weight(np.array([largest / LIMIT], np.float32))
+        for key, largest in found.items()
+    }
+    state = tell_missed(state, layers, found)
+    return replace(state, weights={**state.weights, **scales})
+
+
+def require_batches(state: State) -> None:
+    """Raise CosimError where there is nothing to calibrate with."""
     if not state.batches:
         raise CosimError(
             "activations.scale: static needs calibration inputs and found none; expected speech in "
             "`calibration:` of the experiment or --calibration, or `batches` of compress()"
         )
-    layers = [layer for layer in selected if layer.takes_codes and layer.kind != "embedding"]
-    found = calibrate(_as_it_is(state), state.batches, layers, reach=reach)
-    scales = {
-        scale_name(*key): Weight(np.array([largest / LIMIT], np.float32))
-        for key, largest in found.items()
-    }
+
+
+def tell_missed(state: State, layers: Iterable[Layer], found: Iterable[Key]) -> State:
+    """Return the state with a note of the layers that no batch has reached."""
     reached = {name for name, _ in found}
     missed = [layer.name for layer in layers if layer.name not in reached]
-    if missed:
-        state = state.with_notes(
-            f"calibration: no input reached {len(missed)} layers ({missed[0]}"
-            f"{', ...' if len(missed) > 1 else ''}); a program that calls them is refused"
-        )
-    return replace(state, weights={**state.weights, **scales})
+    if not missed:
+        return state
+    return state.with_notes(
+        f"calibration: no input reached {len(missed)} layers ({missed[0]}"
+        f"{', ...' if len(missed) > 1 else ''}); a program that calls them is refused"
+    )
 
 
-def _as_it_is(state: State) -> "nn.Module":
+def as_it_is(state: State) -> "nn.Module":
     """Return a copy of the network that computes with the weights as they are now."""
     import torch  # noqa: PLC0415, slow to import
 

@@ -33,7 +33,7 @@ def emit_dynamic_binarize(builder: Builder, op: Op) -> None:
 
 
 def emit_binarize(builder: Builder, op: Op) -> None:
-    """Write bits about fixed thresholds: minus the move of each channel, or half a level."""
+    """Write bits about fixed thresholds: 0 or minus the move of a channel, or half a level."""
     name, result = op.inputs[0], op.outputs[0]
     level = float(builder.get(op.inputs[1])[0])
     order = row_order(builder.fixed(name))
@@ -42,7 +42,8 @@ def emit_binarize(builder: Builder, op: Op) -> None:
     builder.choose(op, "binarize", "about fixed thresholds")
     if len(op.inputs) == 2:
         x, packed = builder.rows(name, order), _packed_rows(bits, order)
-        call_all(builder, [partial(binarize, x, packed, level=level, is_signed=False)])
+        is_signed = op.attribute("set") == "signed"
+        call_all(builder, [partial(binarize, x, packed, level=level, is_signed=is_signed)])
         return
     threshold = -builder.get(op.inputs[2])
     if threshold.ndim == 1:

@@ -217,13 +217,13 @@ def dynamic_binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
 def binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return bits of the first operand's shape: signs of x + move, or 1 above half a level.
 
-    Operands are x, the level [1], and for the `set` signed a move, which is repeated to x.
+    Operands are x, the level [1], and for the `set` signed maybe a move, which is repeated to x.
     """
     _rank(types[0], 1, op)
     _expect(types[1], (1,), op)
     bits = _bits(types[0], op)
-    if (bits.dtype == "i1") != (len(types) == 3):
-        raise ValueError(f"{op.kind} {op.outputs[0]}: signs take a move, steps of a level do not")
+    if bits.dtype != "i1" and len(types) == 3:
+        raise ValueError(f"{op.kind} {op.outputs[0]}: steps of a level take no move")
     if len(types) == 3 and not _repeats(types[2], types[0]):
         raise ValueError(f"{op.kind} {op.outputs[0]}: move {types[2]} does not fit {types[0]}")
     return (bits,)

@@ -1,7 +1,7 @@
 """Carry out policies of one bit: signs and single levels made by ops, products of bits.
 
 An operand is `dynamic` (scaled by its own rows while running) or `static`: then its level, and for
-signs a shift per channel, are constants `@TARGET.OPERAND_level` and `@TARGET.OPERAND_move`.
+signs maybe a move of each channel, are constants `@TARGET.OPERAND_scale` and `..._move`.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from cosim.errors import CosimError
 from cosim.ir import Graph, Op, Program, attributes
 from cosim.ops import infer
 from cosim.passes.clean import merge_equal
-from cosim.passes.quantize import OPERANDS
+from cosim.passes.quantize import OPERANDS, first_equal, scale_name
 
 _NOT_NEGATIVE = ("relu", "sigmoid")
 _VIEWS = ("reshape", "transpose", "slice", "expand", "repeat", "pad")
@@ -38,11 +38,6 @@ def binarize_operands(program: Program) -> Program:
     return replace(program, graphs=tuple(merge_equal(graph) for graph in graphs))
 
 
-def level_name(target: str, operand: str) -> str:
-    """Return the name of the tensor that holds what one bit of a static operand is worth."""
-    return f"{target}.{operand}_level"
-
-
 def move_name(target: str, operand: str) -> str:
     """Return the name of the tensor that is added to a static operand before its sign is taken."""
     return f"{target}.{operand}_move"
@@ -61,10 +56,10 @@ def _binarized(graph: Graph, program: Program, wrong: list[str]) -> Graph:
         if refused:
             continue
         made: list[str] = []
-        for operand, position in OPERANDS[op.kind].items():
+        for operand in OPERANDS[op.kind]:
             if operand == "p":
                 continue
-            maker, scale = _maker(graph, op, operand, op.inputs[position], policy[operand])
+            maker, scale = _maker(program, graph, op, operand, policy[operand])
             operands = [
                 program.constants[name].type if name[0] == "@" else types[name]
                 for name in maker.inputs
@@ -74,7 +69,7 @@ def _binarized(graph: Graph, program: Program, wrong: list[str]) -> Graph:
             made += [maker.outputs[0], scale]
         rest = list(op.inputs[len(made) // 2 :])
         if policy.get("p", "").endswith("static"):
-            rest.append(f"@{level_name(op.scope, 'p')}")
+            rest.append(first_equal(program, f"@{scale_name(op.scope, 'p')}"))
         kind = "binary_attention" if op.kind == "attention" else f"quantized_{op.kind}"
         kept = tuple((key, value) for key, value in op.attributes if key != "policy")
         ops.append(Op(kind, (*made, *rest), op.outputs, kept, op.scope))
@@ -87,15 +82,16 @@ def _policy(op: Op) -> Mapping[str, str]:
     return dict(part.split(":") for part in text.split(" ")) if text else {}
 
 
-def _maker(graph: Graph, op: Op, operand: str, source: str, form: str) -> tuple[Op, str]:
+def _maker(program: Program, graph: Graph, op: Op, operand: str, form: str) -> tuple[Op, str]:
     """Return the op that makes bits of an operand, and the name of what they are worth."""
+    source = op.inputs[OPERANDS[op.kind][operand]]
     bits, scale = f"{op.outputs[0]}.{operand}", f"{op.outputs[0]}.{operand}_scale"
     if form.endswith("static"):
-        level = f"@{level_name(op.scope, operand)}"
-        is_signed = form.startswith("i")
-        inputs = (source, level, f"@{move_name(op.scope, operand)}")[: 3 if is_signed else 2]
-        values = attributes(set="signed" if is_signed else "unsigned")
-        return Op("binarize", inputs, (bits,), values, op.scope), level
+        level = first_equal(program, f"@{scale_name(op.scope, operand)}")
+        move = f"@{move_name(op.scope, operand)}"
+        moves = [first_equal(program, move)] if move in program.constants else []
+        values = attributes(set="signed" if form.startswith("i") else "unsigned")
+        return Op("binarize", (source, level, *moves), (bits,), values, op.scope), level
     is_unsigned = op.kind == "linear" and _is_not_negative(graph, source)
     values = attributes(set="unsigned" if is_unsigned else "signed")
     return Op("dynamic_binarize", (source,), (bits, scale), values, op.scope), scale
@@ -120,6 +116,11 @@ def _refusals(op: Op, policy: Mapping[str, str], program: Program) -> list[str]:
         f"{where}: operand {operand} as {text}: expected {' or '.join(forms[operand])}"
         for operand, text in policy.items()
         if text not in forms[operand]
+    ]
+    found += [
+        f"{where}: operand {operand}: no calibration input reached it, so its level is not known"
+        for operand, text in policy.items()
+        if text.endswith("/static") and f"@{scale_name(op.scope, operand)}" not in program.constants
     ]
     if op.kind == "linear" and program.constants[op.inputs[1]].encoding != "binary":
         found.append(

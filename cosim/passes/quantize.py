@@ -5,6 +5,8 @@ After these passes every activation that a product reads as integers is made by 
 other op.
 """
 
+import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -135,13 +137,13 @@ def _quantizer(program: Program, op: Op, operand: str, position: int, form: str)
     source, codes = op.inputs[position], f"{op.outputs[0]}.{operand}"
     _, per, how = form.split("/")
     if how == "static":
-        scale = _first_equal(program, f"@{scale_name(op.scope, operand)}")
+        scale = first_equal(program, f"@{scale_name(op.scope, operand)}")
         return Op("quantize", (source, scale), (codes,), (), op.scope), scale
     scale = f"{codes}_scale"
     return Op("dynamic_quantize", (source,), (codes, scale), attributes(per=per), op.scope), scale
 
 
-def _first_equal(program: Program, name: str) -> str:
+def first_equal(program: Program, name: str) -> str:
     """Return the first constant that holds the same, so that a value is quantised by it once."""
     held = program.constants.get(name)
     if held is None:
@@ -188,6 +190,9 @@ def _refusals(op: Op, granularity: Mapping[str, str], program: Program) -> list[
         found.append(f"{where}: integer activations need integer weights; {op.inputs[1]} is float")
     if op.kind != "linear":
         found += _refused_windows(op, granularity["input"], depth=weight.type.shape[1])
+        group, whole = json.loads(weight.storage).get("group"), math.prod(weight.type.bind({})[1:])
+        if group is not None and group < whole:
+            found.append(f"{where}: scales of groups of {group}: windows tear the groups apart")
     return found
 
 
