@@ -57,7 +57,7 @@ class PruneMagnitudeConfig:
     Exactly one of: `rate`, the share of them, rounded down, in each layer or with `global` and
     `class` in all together; `threshold`, below which all are zeroed; and with `class`, `quality`,
     the threshold in standard deviations of the layer's weights. An N:M pattern needs none: it
-    decides the share itself, in each run of a row.
+    decides the share itself, in each run of a row; a shorter run at its end keeps its n largest.
 
     `heads` selects attentions, and `units` the two linear layers of each feed-forward; both zero
     what computes a unit, its biases, and what reads it. `rows` zero their biases. `norm` is the
@@ -114,9 +114,13 @@ class PruneMagnitudeConfig:
 
 @dataclass(frozen=True)
 class _Ranked:
-    """What is ranked in one layer, attention or feed-forward; `without` zeroes those chosen."""
+    """What is ranked in one layer, attention or feed-forward; `without` zeroes those chosen.
+
+    Its scores are those of `rows` rows.
+    """
 
     layer: str
+    rows: int
     scores: Scores
     deviation: Callable[[], float]
     without: Callable[[Mask], dict[str, Weight]]
@@ -141,13 +145,9 @@ def prune_magnitude(
         names = tuple(dict.fromkeys(layer.weight for layer in selected))
         _refuse_without_zero(state, names)
         ranked = [_ranked_blocks(state, config, name) for name in names]
-    masks = _chosen(ranked, config)
-    if isinstance(config.pattern, NofM):
-        n, m = config.pattern.n, config.pattern.m
-        masks = (beyond_n_of_m(state.weights[name].values, n, m).ravel() for name in names)
     changed: dict[str, Weight] = {}
     rows: list[_Row] = []
-    for each, chosen in zip(ranked, masks, strict=True):
+    for each, chosen in zip(ranked, _chosen(ranked, config), strict=True):
         zeroed = int(np.count_nonzero(chosen))
         rows.append(_Row(each.layer, zeroed, chosen.size))
         if zeroed:
@@ -158,6 +158,11 @@ def prune_magnitude(
 
 def _chosen(ranked: Sequence[_Ranked], config: PruneMagnitudeConfig) -> Iterator[Mask]:
     """Yield which of the scores of each are zeroed."""
+    if isinstance(config.pattern, NofM):
+        for each in ranked:
+            rows = each.scores().reshape(each.rows, -1)
+            yield beyond_n_of_m(rows, config.pattern.n, config.pattern.m).ravel()
+        return
     if config.rate is None:
         for each in ranked:
             limit = config.threshold
@@ -188,6 +193,7 @@ def _in_deviations(scores: Scores, deviation: float) -> F32:
 def _ranked_units(state: State, config: PruneMagnitudeConfig, units: Units) -> _Ranked:
     return _Ranked(
         units.modules[0],
+        1,
         partial(unit_scores, state.weights, units, config.norm),
         partial(unit_deviation, state.weights, units),
         partial(without_units, state.weights, units),
@@ -218,6 +224,7 @@ def _ranked_blocks(state: State, config: PruneMagnitudeConfig, name: str) -> _Ra
 
     return _Ranked(
         layers[0].name,
+        -(-n // block[0]),
         lambda: block_scores(weight.values, block, config.norm),
         lambda: float(np.std(weight.values, dtype=np.float64)),
         without,
