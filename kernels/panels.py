@@ -25,7 +25,7 @@ from kernels import (  # (some only register kernels)
     widen,  # noqa: F401
 )
 from kernels.arguments import FLOATS, on_threads, require, told
-from kernels.choice import BIT_ACTIVATIONS, choose, is_grouped
+from kernels.choice import BIT_ACTIVATIONS, choose
 from kernels.encodings import Encoding, matrix_shape
 from kernels.finish import FORBIDDEN_CODE, NAN_SCALE
 from kernels.finish_rows import ACTIVATIONS, GLU, QUANTIZE_ROW, QUANTIZE_STATIC, RAW
@@ -133,14 +133,15 @@ def _matrix(encoding: Encoding, values: str, kernel_size: int) -> Matrix:
         table = encodings.decode(encoding).reshape(n, k)
         return Matrix(_ordered(table, kernel_size), group=k)
     codes = encodings.codes(encoding)
-    if is_grouped(encoding) and kernel_size > 1:
+    scales = encodings.scales(encoding)
+    if scales is not None and scales.shape[1] > 1 and kernel_size > 1:
         raise ValueError(
-            "prepare_linear: found group scales or zero points on a convolution of "
-            f"{kernel_size} steps, expected one symmetric scale per output"
+            f"prepare_linear: found group scales on a convolution of {kernel_size} steps, expected "
+            "one scale per output"
         )
     return Matrix(
         _ordered(codes, kernel_size),
-        encodings.scales(encoding),
+        scales,
         getattr(encoding, "zero_point", None),
         getattr(encoding, "group", k),
     )

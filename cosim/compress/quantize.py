@@ -119,16 +119,11 @@ def quantize(state: State, config: QuantizeConfig, selected: tuple[Layer, ...]) 
         return state.with_notes(*_quanto_notes(state, selected, config))
     if config.activations is None:
         return state
-    added = [
-        policy
-        for layer in selected
-        if not _is_torn(layer, config)
-        for policy in operand_policies(layer, config.activations)
-    ]
+    taking = tuple(layer for layer in selected if not _is_torn(layer, config))
     if config.activations.scale == "static":
-        state = with_scales(before, selected, config.activations.range or "minmax").with_weights(
-            changed
-        )
+        reach = config.activations.range or "minmax"
+        state = with_scales(before, taking, reach).with_weights(changed)
+    added = [policy for layer in taking for policy in operand_policies(layer, config.activations)]
     state = replace(state, policies=(*kept, *added))
     return state.with_notes(*_operand_notes(selected, config, config.activations))
 

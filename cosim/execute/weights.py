@@ -15,13 +15,12 @@ from cosim.execute.layout import Array
 from cosim.ir import Program
 from cosim.patterns import from_text
 from kernels import attention_blocks, depthwise, encodings, panels
-from kernels.choice import is_grouped
 from kernels.encodings import Binary, BitPacked, Dense, Encoding, Half
 from kernels.sparse_speeds import DEFAULT_BREAK_EVEN, Speed
 
 PanelKey = tuple[str, str, int, int]
 """Constant, activations, rows that the choice of a kernel was made for, group of filters."""
-_WIDENED = "codes with group scales or zero points in a convolution, widened to float beforehand"
+_WIDENED = "codes with group scales in a convolution, widened to float beforehand"
 
 
 @dataclass
@@ -79,7 +78,7 @@ class Weights:
                 for (other, _, _, group), panel in self.prepared.items()
                 if (other, group) == (name, i)
             ]
-            widened = taps > 1 and activation == "f32" and is_grouped(encoding)
+            widened = taps > 1 and activation == "f32" and _has_groups(encoding)
             panel = panels.prepare_linear(
                 encodings.encode_dense(encodings.decode(encoding)) if widened else encoding,
                 rows=rows,
@@ -144,6 +143,11 @@ def _sinusoids(furthest: int, width: int) -> NDArray[np.float32]:
     )
     rows = np.stack((np.sin(angles), np.cos(angles)), axis=-1)
     return rows.reshape(len(angles), width).astype(np.float32)
+
+
+def _has_groups(encoding: Encoding) -> bool:
+    scales = encodings.scales(encoding)
+    return scales is not None and scales.shape[1] > 1
 
 
 def _parts(encoding: Encoding, groups: int) -> list[Encoding]:
