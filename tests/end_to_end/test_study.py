@@ -5,9 +5,15 @@ import json
 import pytest
 
 from cosim import run as run_module
+from cosim.config import configs_root, read
 from cosim.study import default_folder
 from cosim.study_file import load_study
 
+STUDIES = [
+    path
+    for path in sorted((configs_root() / "experiments").glob("*.yaml"))
+    if "recipes" in read(path)
+]
 PRUNED = {
     "method": "prune_magnitude",
     "rate": 0.8,
@@ -19,6 +25,25 @@ RECIPES = [
     "configs/recipes/w4_weight_only.yaml",
     {"name": "pruned80", "about": "Four of five weights zero.", "methods": [PRUNED]},
 ]
+
+
+def drawn_model(*, width, heads, layers):
+    return {
+        "name": "drawn",
+        "family": "whisper",
+        "weights": {"random": {"seed": 1}},
+        "dimensions": {
+            "width": width,
+            "heads": heads,
+            "encoder_layers": layers,
+            "decoder_layers": layers,
+            "hidden": 2 * width,
+            "mels": 80,
+            "vocabulary": 51864,
+            "source_positions": 1500,
+            "target_positions": 240,
+        },
+    }
 
 
 def write_study(workspace, name="study.yaml", **changes):
@@ -243,23 +268,7 @@ def test_a_corpus_named_twice_is_refused(workspace):
 
 
 def test_a_study_of_drawn_weights_gives_sizes_and_says_why_there_are_no_word_errors(workspace):
-    dimensions = {
-        "width": 16,
-        "heads": 2,
-        "encoder_layers": 1,
-        "decoder_layers": 1,
-        "hidden": 32,
-        "mels": 80,
-        "vocabulary": 51864,
-        "source_positions": 1500,
-        "target_positions": 240,
-    }
-    drawn = {
-        "name": "drawn",
-        "family": "whisper",
-        "weights": {"random": {"seed": 1}},
-        "dimensions": dimensions,
-    }
+    drawn = drawn_model(width=16, heads=2, layers=1)
     path = write_study(workspace, model=drawn, recipes=RECIPES[:1])
     out = workspace.root / "out"
     result = workspace.invoke("run", path, "--out", out)
@@ -286,3 +295,32 @@ def test_settings_reach_into_the_lists_of_a_study(workspace):
     assert names == ["fp32", "w4a8", "w4_weight_only", "pruned80"]
     assert found.speech[0].corpus == "prompts"
     assert default_folder(found) == default_folder(load_study(path))
+
+
+@pytest.mark.slow
+def test_every_shipped_recipe_is_carried_out_from_weights_to_tokens(workspace):
+    files = sorted((configs_root() / "recipes").glob("*.yaml"))
+    path = write_study(
+        workspace,
+        model=drawn_model(width=64, heads=4, layers=2),
+        recipes=[str(file) for file in files],
+        speech=[{"manifest": str(workspace.manifest), "limit": 1}],
+        calibration={"manifest": str(workspace.manifest), "limit": 2},
+    )
+    out = workspace.root / "out"
+    result = workspace.invoke("run", path, "--out", out)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(out)
+    assert {row["recipe"] for row in rows} == {file.stem for file in files}
+    plain = next(row for row in rows if row["recipe"] == "fp32")
+    for row in rows:
+        is_plain = row["recipe"] == "fp32"
+        assert (row["program_hash"] == plain["program_hash"]) == is_plain, row["recipe"]
+        assert row["about"], row["recipe"]
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_shipped_studies_are_valid(path):
+    study = load_study(path, ["speech=[{corpus: prompts, split: test}]"])
+    assert not study.entries[0].recipe.methods
+    assert len(study.entries) >= 15
