@@ -3,13 +3,15 @@
 import numpy as np
 import pytest
 import small_whisper
+import torch
 from drafts import Draft, agree
 from ir_interpreter import Codes, run
 
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import parse_recipe
 from cosim.execute import ProgramEngine, Weights
-from cosim.lower import lower
+from cosim.lower import assemble, capture_all
+from cosim.models.torch_engine import TorchEngine
 from kernels import encodings as store
 
 LENGTHS = ({"t": 5}, {"t": 40})
@@ -73,24 +75,48 @@ def test_fixed_levels_attend():
     agree(d, y, lengths=LENGTHS, tolerance=2e-5)
 
 
-@pytest.fixture(scope="module")
-def lowered():
-    recipe = parse_recipe({"methods": [W1A1]}, name="w1a1", source="w1a1.yaml")
-    made = compress(small_whisper.module(), recipe)
-    specs = small_whisper.specs().values()
-    return made, lower("small", specs, encodings=made.encodings, policies=made.policies)
+def drive(network: torch.nn.Module) -> None:
+    """Hear noise and take some tokens, as a calibration input."""
+    engine = TorchEngine(network.graphs())
+    engine.encode(np.random.default_rng(1).standard_normal((5, 32)).astype(np.float32))
+    for past, token in enumerate([3, 14, 15, 9, 26]):
+        engine.step(token, past)
+
+
+@pytest.fixture(scope="module", params=["dynamic", "zero", "mean"])
+def lowered(request):
+    static = {"scale": "static", "move": request.param} if request.param != "dynamic" else {}
+    entry = {**W1A1, "activations": {"bits": 1, **static}}
+    recipe = parse_recipe({"methods": [entry]}, name="w1a1", source="w1a1.yaml")
+    made = compress(small_whisper.module(), recipe, batches=[drive])
+    captured = capture_all(
+        small_whisper.specs().values(), encodings=small_whisper.encodings(quantized=False)
+    )
+    return made, assemble("small", captured, encodings=made.encodings, policies=made.policies)
 
 
 def test_whisper_keeps_caches_and_memory_in_bits(lowered):
-    _, program = lowered
+    made, program = lowered
     encoder, step = program.graphs
+    is_static = any(policy.scale == "static" for policy in made.policies)
     dtypes = {name: step.types[name].dtype for name, _ in step.states}
-    assert set(dtypes.values()) == {"i1", "f32"}
+    assert set(dtypes.values()) == ({"i1"} if is_static else {"i1", "f32"})
     assert all(kind == "f32" for name, kind in dtypes.items() if name.endswith("scales"))
     memory = [step.types[name].dtype for name in step.inputs if name.startswith("%cross")]
-    assert memory.count("i1") == memory.count("f32") == len(memory) // 2
+    assert memory.count("f32") == (0 if is_static else len(memory) // 2)
+    assert memory.count("i1") == 4
     for graph in (encoder, step):
         assert {op.kind for op in graph.ops} & {"attention", "quantized_attention"} == set()
+        assert any(op.kind == "dynamic_binarize" for op in graph.ops) is not is_static
+
+
+def test_equal_operands_with_equal_levels_become_bits_once(lowered):
+    _, program = lowered
+    for graph in program.graphs:
+        made = [op for op in graph.ops if "binarize" in op.kind]
+        assert len({(op.inputs, op.attributes) for op in made}) == len(made)
+        inputs = [op.inputs[0] for op in made]
+        assert len(set(inputs)) == len(inputs)
 
 
 def test_whisper_in_single_bits_does_what_its_ops_mean(lowered):

@@ -23,7 +23,10 @@ _SMALLEST = 2.0**-100
 
 @dataclass
 class Moments:
-    """Sums over all values of an operand, and over those of each channel, [K] or [heads, 1, K]."""
+    """Sums over all values of an operand, and over those of each channel, [K] or [heads, 1, K].
+
+    Probabilities have no channels: theirs are keys, of which each call may have another number.
+    """
 
     count: int = 0
     total: float = 0.0
@@ -33,19 +36,19 @@ class Moments:
     by_channel: NDArray[np.float64] = field(default_factory=lambda: np.zeros(()))
     rows: int = 0
 
-    def see(self, name: str, values: NDArray[np.float32]) -> None:
+    def see(self, key: Key, values: F32) -> None:
         """Take notice of the values of one call."""
-        wide = values.astype(np.float64)
-        self.count += wide.size
-        self.total += float(wide.sum())
-        self.magnitudes += float(np.abs(wide).sum())
-        self.squares += float(np.square(wide).sum())
-        self.least = min(self.least, float(wide.min(initial=np.inf)))
+        self.count += values.size
+        self.total += float(values.sum(dtype=np.float64))
+        self.magnitudes += float(np.abs(values).sum(dtype=np.float64))
+        self.squares += float(np.square(values, dtype=np.float64).sum())
+        self.least = min(self.least, float(values.min(initial=np.inf)))
         if not np.isfinite(self.squares):
-            raise CosimError(f"{name}: found values that are not finite in calibration")
-        sums = _over_rows(wide)
-        self.by_channel = self.by_channel + sums
-        self.rows += wide.size // sums.size
+            raise CosimError(f"{key[0]}: {key[1]}: found values that are not finite in calibration")
+        if key[1] != "p":
+            sums = _over_rows(values)
+            self.by_channel = self.by_channel + sums
+            self.rows += values.size // sums.size
 
     @property
     def is_signed(self) -> bool:
@@ -80,7 +83,7 @@ def with_levels(
     found: dict[Key, Moments] = {}
 
     def see(key: Key, values: "Tensor") -> None:
-        found.setdefault(key, Moments()).see(f"{key[0]}: {key[1]}", values.numpy())
+        found.setdefault(key, Moments()).see(key, values.numpy())
 
     watch(module, state.batches, layers, see, has_probabilities=True)
     signed = {key for key, moments in found.items() if _is_signed(key, moments)}
@@ -103,11 +106,12 @@ def with_levels(
     return state, tuple(_policies(layers, found))
 
 
-def _over_rows(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def _over_rows(values: F32) -> NDArray[np.float64]:
     """Sum values [..., K] to [K], those of heads [1, heads, rows, K] to [heads, 1, K]."""
-    if values.ndim == 4:
-        return values.sum(axis=(0, 2), keepdims=True)[0]
-    return values.reshape(-1, values.shape[-1]).sum(axis=0)
+    is_heads = values.ndim == 4
+    rows = values[0] if is_heads else values.reshape(-1, values.shape[-1])
+    sums: NDArray[np.float64] = rows.sum(axis=-2, keepdims=is_heads, dtype=np.float64)
+    return sums
 
 
 def _is_signed(key: Key, moments: Moments) -> bool:
