@@ -83,15 +83,18 @@ def drive(network: torch.nn.Module) -> None:
         engine.step(token, past)
 
 
+@pytest.fixture(scope="module")
+def captured():
+    plain = small_whisper.encodings(quantized=False)
+    return capture_all(small_whisper.specs().values(), encodings=plain)
+
+
 @pytest.fixture(scope="module", params=["dynamic", "zero", "mean"])
-def lowered(request):
+def lowered(request, captured):
     static = {"scale": "static", "move": request.param} if request.param != "dynamic" else {}
     entry = {**W1A1, "activations": {"bits": 1, **static}}
     recipe = parse_recipe({"methods": [entry]}, name="w1a1", source="w1a1.yaml")
     made = compress(small_whisper.module(), recipe, batches=[drive])
-    captured = capture_all(
-        small_whisper.specs().values(), encodings=small_whisper.encodings(quantized=False)
-    )
     return made, assemble("small", captured, encodings=made.encodings, policies=made.policies)
 
 
