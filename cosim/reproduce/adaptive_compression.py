@@ -136,7 +136,8 @@ def _quanto(request: Request) -> Iterator[Row]:
         for bits in _BITS:
             memory, zipped = system.quantized[str(bits)]
             ours = memory_mb(model, bits)
-            yield judge(f"{name} memory at {bits} bits", memory, ours, unit="MB")
+            rule = f"by the rule of {{method: quantize, preset: quanto, weight_bits: {bits}}}"
+            yield judge(f"{name} memory at {bits} bits", memory, ours, unit="MB", note=rule)
             quantity = f"{name} zipped at {bits} bits"
             yield _zipped(judge, quantity, zipped, values, bits, request)
 
