@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, TypeVar, cast, get_args
 
 from numpy.typing import NDArray
 
@@ -42,6 +42,7 @@ from kernels.encodings import (
 
 RATE_HZ = 16000
 WEIGHTS = "weights.safetensors"
+T = TypeVar("T")
 _TOKENS = {  # kind -> file in the folder
     "tokenizer_json": "tokenizer.json",
     "pieces": "tokens.txt",
@@ -326,21 +327,17 @@ def load(folder: Path) -> Artefact:
     missing = [f"{folder / name}: no such file" for name in names if not (folder / name).is_file()]
     if missing:
         raise CosimError([*missing, f"{folder}: not an artefact made by `cosim compress`"])
-    stored = tensor_file.read(folder / WEIGHTS)
-    try:
-        facts = json.loads((folder / "artefact.json").read_text(encoding="utf-8"))
-        program = from_text((folder / "program.txt").read_text(encoding="utf-8"))
-        rows = (folder / "ledger.jsonl").read_text(encoding="utf-8").splitlines()
-        ledger = tuple(json.loads(row) for row in rows)
-        model = _model_facts(facts)
-        tokens = _tokens(folder, facts["tokens"])
-        notes = tuple(facts["compression"].pop("notes"))
-        compression = CompressionFacts(notes=notes, **facts["compression"])
-        encodings, wrong = rebuilt(facts["encodings"], stored)
-        wrong = [f"{folder / WEIGHTS}: {text}" for text in wrong]
-        wrong += [f"{folder / 'ledger.jsonl'}: {text}" for text in unlike(ledger, encodings)]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CosimError(f"{folder}: the artefact is damaged: {error}") from None
+    weights, ledger_file = folder / WEIGHTS, folder / "ledger.jsonl"
+    stored = tensor_file.read(weights)
+    program = _read(folder / "program.txt", from_text)
+    ledger = _read(ledger_file, lambda text: tuple(map(json.loads, text.splitlines())))
+    facts, model, compression = _read(folder / "artefact.json", _facts)
+    facts_file = folder / "artefact.json"
+    tokens = _sound(facts_file, lambda: _tokens(folder, facts["tokens"]))
+    encodings, wrong = _sound(facts_file, lambda: rebuilt(facts["encodings"], stored))
+    wrong = [f"{weights}: {text}" for text in wrong]
+    told = _sound(ledger_file, lambda: list(unlike(ledger, encodings)))
+    wrong += [f"{ledger_file}: {text}" for text in told]
     file = folder / "program.txt"
     wrong += [f"{file}: {text}" for text in (*problems(program), *strange(program, encodings))]
     if program.hash != facts["program_hash"]:
@@ -348,6 +345,33 @@ def load(folder: Path) -> Artefact:
     if wrong:
         raise CosimError(wrong)
     return Artefact(program, encodings, model, compression, ledger, tokens)
+
+
+def _read(path: Path, read: Callable[[str], T]) -> T:
+    """Return what `read` makes of the text of a file."""
+    return _sound(path, lambda: read(path.read_text(encoding="utf-8")))
+
+
+def _sound(path: Path, work: Callable[[], T]) -> T:
+    """Return what `work` returns; CosimError with the file where its contents do not allow it."""
+    try:
+        return work()
+    except CosimError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        kind = type(error).__name__
+        raise CosimError(f"{path}: the artefact is damaged: {kind}: {error}") from None
+
+
+def _facts(text: str) -> tuple[dict[str, Any], ModelFacts, CompressionFacts]:
+    """Return the contents of artefact.json, and what they say of the model and the recipe."""
+    facts = json.loads(text)
+    stated = dict(facts["compression"])
+    compression = CompressionFacts(notes=tuple(stated.pop("notes")), **stated)
+    missing = [key for key in ("program_hash", "tokens", "encodings") if key not in facts]
+    if missing:
+        raise KeyError(", ".join(missing))
+    return facts, _model_facts(facts), compression
 
 
 def _model_facts(facts: Mapping[str, Any]) -> ModelFacts:
