@@ -22,7 +22,7 @@ PRUNED = {
 }
 RECIPES = [
     "configs/recipes/w8a8.yaml",
-    "configs/recipes/w4_weight_only.yaml",
+    "configs/recipes/w8a8_static.yaml",
     {"name": "pruned80", "about": "Four of five weights zero.", "methods": [PRUNED]},
 ]
 
@@ -55,6 +55,7 @@ def write_study(workspace, name="study.yaml", **changes):
         "model": str(workspace.model),
         "recipes": RECIPES,
         "speech": [{"manifest": str(workspace.manifest)}, {"manifest": str(short)}],
+        "calibration": {"manifest": str(short)},
     }
     return workspace.write(name, {**document, **changes})
 
@@ -85,7 +86,7 @@ def test_every_recipe_is_measured_on_every_corpus_beside_fp32(studied):
     workspace, _, out = studied
     found = [(row["recipe"], row["speech"]) for row in rows_of(out)]
     corpora = [str(workspace.manifest), str(workspace.root / "short.jsonl")]
-    names = ["fp32", "w8a8", "w4_weight_only", "pruned80"]
+    names = ["fp32", "w8a8", "w8a8_static", "pruned80"]
     assert found == [(name, corpus) for corpus in corpora for name in names]
     for row in rows_of(out):
         assert row["words"] == (6 if row["speech"] == corpora[0] else 3)
@@ -118,12 +119,15 @@ def test_changed_weights_are_those_that_the_recipe_selects(studied):
     assert rows["pruned80"]["changed_weights"] == blocks + output
 
 
-@pytest.mark.parametrize("recipe", ["w8a8", "w4_weight_only"])
+@pytest.mark.parametrize("recipe", ["w8a8", "w8a8_static"])
 def test_the_word_errors_of_an_artefact_are_those_of_its_row(studied, recipe):
     workspace, _, out = studied
     artefact = workspace.root / f"artefact_{recipe}"
     named = f"configs/recipes/{recipe}.yaml"
-    made = workspace.invoke("compress", workspace.model, "--recipe", named, "--out", artefact)
+    calibrated = ("--calibration", workspace.manifest, "--calibration-limit", 2)  # those of short
+    made = workspace.invoke(
+        "compress", workspace.model, "--recipe", named, "--out", artefact, *calibrated
+    )
     assert made.exit_code == 0, made.output
     heard = workspace.invoke("evaluate", artefact, "--speech", workspace.manifest, "--json")
     assert heard.exit_code == 0, heard.output
@@ -292,7 +296,7 @@ def test_settings_reach_into_the_lists_of_a_study(workspace):
     path = write_study(workspace)
     found = load_study(path, ["speech=[{corpus: prompts}]", "recipes.0=configs/recipes/w4a8.yaml"])
     names = [entry.recipe.name for entry in found.entries]
-    assert names == ["fp32", "w4a8", "w4_weight_only", "pruned80"]
+    assert names == ["fp32", "w4a8", "w8a8_static", "pruned80"]
     assert found.speech[0].corpus == "prompts"
     assert default_folder(found) == default_folder(load_study(path))
 
@@ -321,6 +325,6 @@ def test_every_shipped_recipe_is_carried_out_from_weights_to_tokens(workspace):
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_shipped_studies_are_valid(path):
-    study = load_study(path, ["speech=[{corpus: prompts, split: test}]"])
+    study = load_study(path, ["speech=[{corpus: prompts}]", "calibration={corpus: prompts}"])
     assert not study.entries[0].recipe.methods
     assert len(study.entries) >= 15
