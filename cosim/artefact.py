@@ -1,9 +1,9 @@
 """The artefact: one program with its encoded weights, and what is needed to use it.
 
 This is what the executor and the hardware model both take. On disk it is a folder: `program.txt`,
-`weights.safetensors`, `ledger.jsonl`, `artefact.json` and, where the model has one, the file that
-turns tokens into text. `weights.safetensors` is as long as the ledger's tensors together and the
-header that `artefact.json` states.
+`weights.safetensors`, `ledger.jsonl`, `decisions.jsonl`, `artefact.json` and, where the model has
+one, the file that turns tokens into text. `weights.safetensors` is as long as the ledger's tensors
+together and the header that `artefact.json` states.
 """
 
 import json
@@ -28,7 +28,15 @@ from cosim.errors import CosimError, collect
 from cosim.ir import Graph, Program, from_text, to_text
 from cosim.models import Decoding, FrontEnd, LoadedModel, ModelConfig, Network, Tokens
 from cosim.models import load as load_model
-from cosim.results import SCHEMA, config_hash, versions, write_json, write_rows, write_text
+from cosim.results import (
+    SCHEMA,
+    config_hash,
+    read_rows,
+    versions,
+    write_json,
+    write_rows,
+    write_text,
+)
 from cosim.verify import problems
 from kernels.encodings import (
     Encoding,
@@ -42,6 +50,7 @@ from kernels.encodings import (
 
 RATE_HZ = 16000
 WEIGHTS = "weights.safetensors"
+DECISIONS = "decisions.jsonl"
 T = TypeVar("T")
 _TOKENS = {  # kind -> file in the folder
     "tokenizer_json": "tokenizer.json",
@@ -98,7 +107,8 @@ class CompressionFacts:
 class Artefact:
     """A compressed model, lowered; `encodings` are keyed by constant name.
 
-    Without `tokens` there is no text, so WER is not measured.
+    Without `tokens` there is no text, so WER is not measured. `decisions` are what methods report
+    of layers.
     """
 
     program: Program
@@ -107,6 +117,7 @@ class Artefact:
     compression: CompressionFacts
     ledger: tuple[Mapping[str, object], ...] = field(hash=False)
     tokens: Tokens | None
+    decisions: tuple[Mapping[str, object], ...] = field(default=(), hash=False)
 
 
 def _quiet(_text: str) -> None:
@@ -212,6 +223,7 @@ def build(
         compression,
         tuple(row.row() for row in ledger),
         loaded.tokens,
+        compressed.report,
     )
 
 
@@ -292,6 +304,7 @@ def save(artefact: Artefact, folder: Path, *, report: Report = _quiet) -> None:
     header = tensor_file.write(folder / WEIGHTS, _arrays(artefact), report=report)
     write_text(folder / "program.txt", to_text(artefact.program))
     write_rows(folder / "ledger.jsonl", artefact.ledger)
+    write_rows(folder / DECISIONS, artefact.decisions)
     tokens = artefact.tokens
     if tokens is not None:
         shutil.copyfile(tokens.file, folder / _TOKENS[tokens.kind])
@@ -344,7 +357,8 @@ def load(folder: Path) -> Artefact:
         wrong.append(f"{file}: hash differs from the one in artefact.json")
     if wrong:
         raise CosimError(wrong)
-    return Artefact(program, encodings, model, compression, ledger, tokens)
+    decisions = tuple(_sound(folder / DECISIONS, lambda: list(read_rows(folder / DECISIONS))))
+    return Artefact(program, encodings, model, compression, ledger, tokens, decisions)
 
 
 def _read(path: Path, read: Callable[[str], T]) -> T:

@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import cast
 
-from cosim.artefact import Artefact, ModelFacts, build, captured, facts_of
+from cosim.artefact import DECISIONS, Artefact, ModelFacts, build, captured, facts_of
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe
 from cosim.evaluate import (
@@ -119,6 +119,8 @@ def run(
     document = _document(experiment, engines, speech, heard, simulated, seconds)
     write_rows(folder / "layers.jsonl", simulated.layer_rows())
     write_rows(folder / "utterances.jsonl", _utterance_rows(heard, simulated))
+    if engines.artefact.decisions:
+        write_rows(folder / DECISIONS, engines.artefact.decisions)
     if not unmeasured(engines.artefact):
         _write_trn(folder, heard, normalizer_of(engines.artefact.model.family))
     place.close(document)
