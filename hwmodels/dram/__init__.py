@@ -1,0 +1,1 @@
+"""Dynamic memory, clock by clock: timing tables, address maps and the controller."""

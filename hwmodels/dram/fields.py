@@ -1,0 +1,105 @@
+"""Address maps: which bits of an address choose channel, bank, row and column.
+
+A map is a list of fields, most significant first, over the address in bursts: with
+`row bank column bank_group channel` neighbouring bursts lie in neighbouring channels, and a row is
+left last. Widths follow from the organisation. A field may be split by giving widths to all its
+parts but the first, as in `row column bank column:2 channel`. A hash folds other fields into one:
+`{"bank": ("row",)}` replaces the bank by its XOR with all bits of the row.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from hwmodels.dram.problems import nearest
+
+FIELDS = (
+    "channel",
+    "pseudo_channel",
+    "rank",
+    "stack_id",
+    "bank_group",
+    "bank",
+    "row",
+    "column",
+)
+HASHABLE = FIELDS[:6]
+
+
+@dataclass(frozen=True)
+class Part:
+    """`width` bits from `low` of an address in bursts, which are bits of a field from `at`."""
+
+    field: str
+    low: int
+    width: int
+    at: int
+
+
+def widths(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Return how many bits of an address each field takes."""
+    return {name: size.bit_length() - 1 for name, size in sizes.items()}
+
+
+def map_parts(sizes: Mapping[str, int], text: str) -> Iterator[Part]:
+    """Yield the parts of a map without mistakes, least significant first; none without bits."""
+    left = widths(sizes)
+    taken = dict.fromkeys(left, 0)
+    low = 0
+    for word in reversed(text.split()):
+        name, _, stated = word.partition(":")
+        width = int(stated) if stated else left[name]
+        if width:
+            yield Part(name, low, width, taken[name])
+        taken[name] += width
+        left[name] -= width
+        low += width
+
+
+def map_problems(
+    sizes: Mapping[str, int], text: str, hashing: Mapping[str, tuple[str, ...]]
+) -> Iterator[str]:
+    """Yield every mistake of an address map and its hash, for an organisation."""
+    needed = widths(sizes)
+    stated: dict[str, list[int | None]] = {}
+    for word in text.split():
+        name, colon, digits = word.partition(":")
+        if name not in sizes:
+            yield f'address_map: unknown field "{name}"{nearest(name, sizes)}'
+        elif colon and not digits.isdecimal():
+            yield f'address_map: found "{word}", expected a number of bits after the colon'
+        else:
+            stated.setdefault(name, []).append(int(digits) if digits else None)
+    for name, bits in stated.items():
+        given = sum(width or 0 for width in bits)
+        if None in bits[1:]:
+            yield (
+                f"address_map: {name} is split, expected a width such as {name}:1 "
+                "at every part but the first"
+            )
+        elif bits[0] is None and len(bits) > 1 and given >= needed[name]:
+            yield f"address_map: {name}: found {given} bits in its parts, expected < {needed[name]}"
+        elif bits[0] is not None and given != needed[name]:
+            yield (
+                f"address_map: {name}: found {given} bits, expected {needed[name]} "
+                f"for {sizes[name]} values"
+            )
+    for name, width in needed.items():
+        if width and name not in stated:
+            yield f"address_map: {name} is missing, its {sizes[name]} values take {width} bits"
+    yield from _hash_problems(sizes, hashing)
+
+
+def _hash_problems(
+    sizes: Mapping[str, int], hashing: Mapping[str, tuple[str, ...]]
+) -> Iterator[str]:
+    for target, sources in hashing.items():
+        if target not in HASHABLE:
+            yield f'address_hash: unknown field "{target}"{nearest(target, HASHABLE)}'
+        for source in sources:
+            if source not in sizes:
+                yield f'address_hash: {target}: unknown field "{source}"{nearest(source, sizes)}'
+            elif source in hashing:
+                yield (
+                    f"address_hash: {target}: found {source}, which is hashed itself; "
+                    "two addresses could meet"
+                )

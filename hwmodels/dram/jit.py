@@ -1,0 +1,74 @@
+"""Compilation: numba functions whose cache on disk notices changes in any file of this package.
+
+numba keys its cache by the file of one function, but machine code holds the helpers it calls too.
+So the key here also holds a hash of all files of the package, the CPU and the versions.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+from numba.core.caching import FunctionCache
+from numpy.typing import NDArray
+
+Record = Any
+"""A record of a numpy structured array: its fields are attributes in compiled code."""
+
+Integers = NDArray[np.int64]
+
+_PACKAGE = Path(__file__).parent
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Hash of everything that machine code of this package depends on."""
+    state = hashlib.sha256()
+    for path in sorted(_PACKAGE.glob("*.py")):
+        state.update(path.name.encode() + path.read_bytes())
+    state.update(f"{numba.__version__} {llvmlite.__version__}".encode())
+    state.update(llvmlite.binding.get_host_cpu_name().encode())
+    return state.hexdigest()
+
+
+class _PackageCache(FunctionCache):
+    """numba's cache on disk with the fingerprint in its key.
+
+    Two processes that save at once may swap the data of two keys, so the key is saved with the
+    data and compared when it is loaded.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        self._mark = fingerprint()
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        numba_key = super()._index_key(sig, codegen)  # type: ignore[no-untyped-call]
+        return (*numba_key, self._mark)
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        if self._enabled and self._impl.check_cachable(data):
+            self._impl.locator.ensure_cache_path()
+            key = self._index_key(sig, data.codegen)
+            cache: Any = self._cache_file
+            cache.save(key, (key, self._impl.reduce(data)))
+
+    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        key = self._index_key(sig, target_context.codegen())
+        cache: Any = self._cache_file
+        found = cache.load(key) if self._enabled else None
+        if found is None or found[0] != key:
+            return None
+        return self._impl.rebuild(target_context, found[1])
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, without the GIL, with the guarded cache."""
+    dispatcher: Any = numba.njit(nogil=True)(function)
+    dispatcher._cache = _PackageCache(function)  # noqa: SLF001 (numba has no public hook)
+    return dispatcher
