@@ -230,7 +230,8 @@ class State:
         """Return the state after `module` was edited: layers and weights as they are now.
 
         Weights under a name that is still there, with the shape they had, stay what methods made
-        of them; `changed` are those that an edit gives values to.
+        of them, as do calibrated tensors of operands of layers that are still there; `changed` are
+        those that an edit gives values to.
         """
         if self.module is None:
             raise ValueError("restructured: the state holds no module")
@@ -241,11 +242,18 @@ class State:
             if name in self.weights and self.weights[name].table.shape == weight.table.shape
         }
         names = {layer.name for layer in now.layers}
+        policies = tuple(policy for policy in self.policies if policy.target in names)
+        fixed = {f"{policy.target}.{policy.operand}" for policy in policies}
+        calibrated = {
+            name: weight
+            for name, weight in self.weights.items()
+            if name.endswith(("_scale", "_move")) and name.rpartition("_")[0] in fixed
+        }
         return replace(
             self,
             layers=now.layers,
-            weights={**now.weights, **kept, **changed},
-            policies=tuple(policy for policy in self.policies if policy.target in names),
+            weights={**now.weights, **calibrated, **kept, **changed},
+            policies=policies,
         )
 
 

@@ -122,6 +122,18 @@ def test_layers_that_no_input_reaches_are_told(block, heard):
     assert note.startswith("calibration: no input reached 1 layers (idle)")
 
 
+def test_levels_outlast_changes_of_other_layers(block, heard):
+    """What is removed elsewhere leaves tensors alone that are no parameters of the module."""
+    entries = [
+        {"method": "binarize", "layers": "fc1", "activations": {**STATIC, "move": "mean"}},
+        {"method": "low_rank", "layers": "fc2", "rank": 2},
+    ]
+    recipe = parse_recipe({"methods": entries}, name="r", source="r.yaml")
+    result = compress(block, recipe, batches=[lambda module: module(heard[0])])
+    assert {"fc1.input_scale", "fc1.input_move"} <= set(result.encodings)
+    assert "fc2.weight" not in result.encodings
+
+
 def test_an_operand_of_zeros_has_a_level_that_kernels_take(block):
     result = made(block, [torch.zeros(1, 3, 12)], layers="attn.q_proj")
     assert tensor(result, "attn.q_proj.input_scale")[0] == np.float32(2.0**-100)
