@@ -5,6 +5,7 @@ in what reads it.
 """
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,9 @@ import torch
 from torch import nn
 
 from cosim.compress.compressed import compress
-from cosim.compress.network import BlockForm, Layer, scan
+from cosim.compress.network import BlockForm, Layer, scan, select
 from cosim.compress.prune_magnitude import PruneMagnitudeConfig, prune_magnitude
-from cosim.compress.recipe import parse_recipe
+from cosim.compress.recipe import load_recipe, parse_recipe
 from cosim.compress.units import Part, attention_units, ffn_units
 from cosim.errors import CosimError
 from cosim.models.attention import Heads
@@ -28,6 +29,7 @@ from cosim.reproduce.shapes import shapes_of
 from kernels.encodings import encode_block_sparse
 
 HEADS = {"method": "prune_magnitude", "pattern": "heads"}
+RECIPES = sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("prune*.yaml"))
 UNITS = {"method": "prune_magnitude", "pattern": "units"}
 
 
@@ -107,6 +109,30 @@ def test_units_of_every_family_are_found_and_fill_their_axes(name):
     # sides of a product on which no unit is, and the gates that all heads of WavLM share
     beside = ("w_1.0.weight", "w_2.1.weight", "gru_rel_pos_linear.weight")
     assert not [weight for weight in left if not weight.endswith(beside)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_shipped_recipes_prune_blocks_of_every_family_and_no_output_layer(name):
+    module = shapes_of(f"configs/models/{name}.yaml").module
+    kinds = {nn.Linear: "linear", nn.Conv1d: "conv", nn.Conv2d: "conv", nn.Embedding: "embedding"}
+    layers = [
+        Layer(key, "attention" if isinstance(each, Heads) else kinds[type(each)], f"{key}.weight")
+        for key, each in module.named_modules()
+        if isinstance(each, Heads) or type(each) in kinds
+    ]
+    in_blocks = {
+        layer.name for layer in layers if layer.kind == "linear" and layer.block is not None
+    }
+    last = ("lm_head", "proj_out", "ctc_lo", "output_layer", "final_proj")
+    assert not [key for key in in_blocks if key.endswith(last)]
+    entries = [entry for path in RECIPES for entry in load_recipe(path).methods]
+    for config in entries:
+        if isinstance(config, PruneMagnitudeConfig):
+            chosen, problems = select(layers, config.layers, config.kinds)
+            assert chosen
+            assert not problems
+            if config.pattern not in ("heads", "units"):
+                assert {layer.name for layer in chosen} <= in_blocks
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
