@@ -1,5 +1,6 @@
 """Small graphs written op by op, run by the executor and by the interpreter of plain numpy."""
 
+import json
 from collections.abc import Mapping
 
 import ir_interpreter
@@ -9,7 +10,16 @@ from cosim import expr
 from cosim.execute import Plan, Weights, plan
 from cosim.ir import Constant, Graph, Op, Program, TensorType, attributes
 from cosim.ops import infer
-from kernels.encodings import Encoding, decode, digest, encode_dense, kind, size_bits
+from kernels.encodings import (
+    Encoding,
+    decode,
+    digest,
+    encode_dense,
+    index_bits,
+    kind,
+    size_bits,
+)
+from kernels.encodings import attributes as storage
 
 
 def dims(shape) -> tuple[expr.Dim, ...]:
@@ -89,7 +99,14 @@ class Draft:
 
     def weights(self, *outputs: str) -> Weights:
         constants = {
-            name: Constant(self.types[name], kind(e), "{}", size_bits(e), 0, digest(e))
+            name: Constant(
+                self.types[name],
+                kind(e),
+                json.dumps(storage(e)),
+                size_bits(e),
+                index_bits(e),
+                digest(e),
+            )
             for name, e in self.encodings.items()
         }
         return Weights(Program("draft", (self.graph(*outputs),), constants), self.encodings)

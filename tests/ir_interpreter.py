@@ -77,7 +77,11 @@ def random(seed: int, *shape: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-DTYPES = {"f32": np.float32, "i8": np.int8, "i64": np.int64, "i1": np.int8, "u1": np.int8}
+DTYPES = {
+    **dict.fromkeys(("f32", "f16", "bf16"), np.float32),
+    **dict.fromkeys(("i8", "i1", "u1"), np.int8),
+    "i64": np.int64,
+}
 
 
 def _lengths(graph: Graph, values: Mapping[str, Array]) -> dict[str, int]:
