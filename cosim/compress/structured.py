@@ -102,17 +102,17 @@ def structured(state: State, config: StructuredConfig, selected: tuple[Layer, ..
 
 def _channels(module: "nn.Module", selected: set[str]) -> list[Removable]:
     """Return the channels that selected convolutions make, where a module says who reads them."""
-    from cosim.models.channels import HasChannels  # noqa: PLC0415, beside torch
+    from cosim.models.channels import Channels, HasChannels  # noqa: PLC0415, beside torch
 
-    known = [
-        channels.under(path)
-        for path, owner in module.named_modules()
-        if isinstance(owner, HasChannels)
-        for channels in owner.channels()
-    ]
-    found = [of_channels(channels, module) for channels in known if channels.name in selected]
+    known: dict[str, Channels] = {}
+    for path, owner in module.named_modules():  # the outer ones first
+        if isinstance(owner, HasChannels):
+            for channels in owner.channels():
+                placed = channels.under(path)
+                known.setdefault(placed.name, placed)
+    found = [of_channels(known[name], module) for name in known if name in selected]
     if not found:
-        names = ", ".join(channels.name for channels in known) or "none"
+        names = ", ".join(known) or "none"
         raise CosimError(
             "layers: none of the selected convolutions has channels that can be removed; "
             f"those that have: {names}"

@@ -44,7 +44,10 @@ class Channels:
 
 @runtime_checkable
 class HasChannels(Protocol):
-    """A module with layers whose outputs nothing outside of it reads."""
+    """A module that says who reads the outputs of its layers.
+
+    Of two that name the same layer, the outer one knows more readers.
+    """
 
     def channels(self) -> tuple[Channels, ...]:
         """Return the channels of each."""

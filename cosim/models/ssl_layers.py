@@ -63,7 +63,7 @@ class FeatureEncoder(nn.Module):
         return x.transpose(1, 2)
 
     def channels(self) -> tuple[Channels, ...]:
-        """Return those of each convolution but the last, whose readers are outside."""
+        """Return those of each convolution but the last, which is read outside."""
         return tuple(
             self.made(number, inputs(f"conv_layers.{number + 1}.conv"))
             for number in range(len(self.conv_layers) - 1)

@@ -81,6 +81,13 @@ class Upstream(nn.Module):
         """Return hidden vectors [1, positions, width] of samples [1, samples]."""
         return self.states(samples)[-1]
 
+    def channels(self) -> tuple[Channels, ...]:
+        """Return those of the last convolution, which the projection normalises and reads."""
+        extractor = self.feature_extractor
+        found = extractor.made(len(extractor.conv_layers) - 1).under("feature_extractor")
+        norm, reader = outputs("feature_projection.layer_norm"), "feature_projection.projection"
+        return (replace(found, places=(*found.places, *norm, inputs(reader)), is_exact=False),)
+
     def hidden(self) -> Channels:
         """Return the units of the width between projection and heads (Peng et al. 2023, d).
 

@@ -1,7 +1,7 @@
 """wav2vec 2.0 (Baevski et al. 2020) with a CTC head, its pretraining heads or none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -9,6 +9,7 @@ from torch import nn
 
 from cosim.errors import CosimError
 from cosim.models import LoadedModel, ModelConfig, model
+from cosim.models.channels import Channels, inputs
 from cosim.models.ssl_checkpoint import load_upstream
 from cosim.models.ssl_dimensions import Layout, Size, UpstreamDimensions
 from cosim.models.ssl_upstream import CtcNetwork, HeadedNetwork, Upstream
@@ -80,6 +81,12 @@ class PretrainingNetwork(HeadedNetwork):
         self.quantizer = Quantizer(self.dimensions.channels[-1], codebooks)
         self.project_hid = nn.Linear(self.dimensions.width, codebooks.projected)
         self.project_q = nn.Linear(codebooks.width, codebooks.projected)
+
+    def channels(self) -> tuple[Channels, ...]:
+        """Return those of the last convolution, which the quantiser reads beside the upstream."""
+        (found,) = self.upstream.channels()
+        last = found.under(self.dimensions.layout.family)
+        return (replace(last, places=(*last.places, inputs("quantizer.weight_proj"))),)
 
 
 def network(dimensions: Wav2Vec2Dimensions) -> Upstream | HeadedNetwork:

@@ -7,8 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_networks import deviation, executed, in_torch, lowered, made, network, plain
 
+from cosim import config as files
+from cosim.compress.compressed import compress
 from cosim.compress.low_rank import LowRankConfig, factorised
+from cosim.compress.recipe import load_recipe
 from cosim.errors import CosimError
+from cosim.models import ModelConfig, load
 from cosim.schedule import schedule
 from hwmodels.workload import Gemm
 
@@ -136,6 +140,25 @@ def test_layers_that_share_a_weight_share_both_factors():
     assert first.up.weight is second.up.weight
     assert first.down.weight is not third.down.weight
     assert sum("feed_forward.w_1.down.weight" in name for name in model.encodings) == 2
+
+
+def test_base_model_of_paper_004_at_rank_6_has_the_tensors_of_its_low_rank_model():
+    def read(name):
+        return load(
+            files.load(files.configs_root() / "models" / f"{name}.yaml", ModelConfig)
+        ).module
+
+    recipe = load_recipe(files.configs_root() / "recipes" / "low_rank_ffn_6.yaml")
+    found = compress(read("tiny_conformer_b0"), recipe).encodings
+    wanted = dict(read("tiny_conformer_lr3").named_parameters())
+    factors = {"0.weight": "down.weight", "1.weight": "up.weight"}
+    renamed = {}
+    for name, tensor in wanted.items():
+        place, part = name[: -len("0.weight")], name[-len("0.weight") :]
+        is_factor = place.endswith((".w_1.", ".w_2."))
+        renamed[place + factors[part] if is_factor else name] = tuple(tensor.shape)
+    shapes = {name: tuple(each.shape) for name, each in found.items() if "running" not in name}
+    assert shapes == renamed
 
 
 def test_low_rank_then_eight_bits_stores_both_factors_in_eight_bits():

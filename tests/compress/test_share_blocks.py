@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from small_networks import deviation, executed, in_torch, lowered, made, network, plain
+from small_networks import FAMILIES, deviation, executed, in_torch, lowered, made, network, plain
 
 from cosim.errors import CosimError
+from cosim.models import ModelConfig, RandomWeights, Weights, load
+from cosim.models.own_folder import aliases
 from cosim.schedule import schedule
 from kernels import encodings as store
 
@@ -51,6 +53,17 @@ def test_the_mean_is_that_of_all_blocks_of_the_group():
     first, third = (before[f"encoder.encoders.{n}.{name}"] for n in (0, 2))
     found = store.decode(model.encodings[f"encoder.encoders.0.{name}"])
     np.testing.assert_allclose(found, (first + third).numpy() / 2, rtol=1e-6)
+
+
+def test_sharing_afterwards_aliases_what_a_model_of_shared_layers_does():
+    family, dimensions = FAMILIES["tiny_conformer"]
+
+    def drawn(*indices):
+        sizes = {**dimensions, "sharing": {"block": list(indices)}}
+        return load(ModelConfig("t", family, Weights(random=RandomWeights(seed=1)), sizes)).module
+
+    shared = made(drawn(1, 2, 3, 4, 5), {**PAIRS, "groups": [[0, 3], [4, 1]]}).module
+    assert aliases(shared) == aliases(drawn(1, 2, 3, 1, 2))
 
 
 def test_parts_alone_are_shared_where_they_are_named():

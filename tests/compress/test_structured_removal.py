@@ -5,14 +5,26 @@ import copy
 import numpy as np
 import pytest
 import torch
-from small_networks import NAMES, deviation, executed, in_torch, lowered, made, network, plain
+from small_networks import (
+    NAMES,
+    UPSTREAM,
+    deviation,
+    executed,
+    in_torch,
+    lowered,
+    made,
+    network,
+    plain,
+)
 from torch import nn
 
 from cosim.errors import CosimError
+from cosim.models import ModelConfig, RandomWeights, Weights, load
 from cosim.schedule import schedule
 from kernels import encodings as store
 
 EXACT = 1e-6
+CODEBOOKS = {"groups": 2, "entries": 3, "width": 4, "projected": 5}
 HEADS = {"method": "structured", "remove": "heads", "rate": 0.5}
 LISTED = {"method": "structured", "remove": "heads"}
 UNITS = {"method": "structured", "remove": "units", "rate": 0.25, "layers": {"role": "ffn"}}
@@ -96,6 +108,25 @@ def test_a_channel_removed_is_one_that_nobody_reads(name, layer, kept, readers):
     assert cut.notes == (
         f"structured: {count - len(kept)} of {count} channels removed in 1 places",
     )
+
+
+@pytest.mark.parametrize(
+    "heads", [{"vocabulary": 6}, {"codebooks": CODEBOOKS}], ids=["ctc", "codes"]
+)
+def test_channels_of_the_last_convolution_leave_a_norm_over_those_that_stay(heads):
+    weights = Weights(random=RandomWeights(seed=2))
+    module = load(ModelConfig("w", "wav2vec2", weights, {**UPSTREAM, **heads})).module
+    layer, kept = "wav2vec2.feature_extractor.conv_layers.2.conv", [0, 2, 3, 9]
+    cut = made(module, {**CHANNELS, "kept": {layer: kept}})
+    whole = copy.deepcopy(module)
+    projection = whole.upstream.feature_projection
+    projection.layer_norm = SurvivorsNorm(projection.layer_norm, kept)
+    wanted = in_torch(whole, "wav2vec2")
+    assert deviation(in_torch(cut.module, "wav2vec2"), wanted) < EXACT
+    assert any("statistics over the channels that stay" in note for note in cut.notes)
+    if "codebooks" in heads:
+        before, after = (each.quantizer.weight_proj.weight for each in (module, cut.module))
+        assert torch.equal(after, before[:, kept])
 
 
 class SurvivorsNorm(nn.Module):
