@@ -50,7 +50,7 @@ def test_all_mistakes_of_a_recipe_are_told_at_once():
     for line in (
         'r.yaml: methods.0.method: found "quantise"',
         'did you mean "quantize"?',
-        "r.yaml: methods.1.weight_bits: found 5, expected one of 4, 8",
+        "r.yaml: methods.1.weight_bits: found 5, expected one of 2, 3, 4, 8",
         'r.yaml: methods.1.granularty: unknown key; did you mean "granularity"?',
         'r.yaml: methods.2.activations.per: found "column", expected one of row, tensor',
         'r.yaml: methods.3.scope.1: found "lstm"',
