@@ -1,26 +1,41 @@
-"""Cycles of a sequence of folds on the weight-stationary array, split so that they sum exactly.
+"""Cycles of a sequence of folds on the array, split so that they sum exactly.
 
-The schedules are those that the register-transfer model of the array confirms: `serial` to the
-cycle, `double_buffered` by the rule of ONNXim (Ham et al. 2024, `src/SystolicWS.cc`).
+Every dataflow, schedule and drain here is equal, to the cycle, to the register-transfer model in
+tests/rtl; `hwmodels.rtl_checked` lists what was compared. With R rows, C columns and folds that
+each pass L elements through the array, one fold takes
+
+    weight or input stationary   R load + (R - 1) fill + L compute + (C - 1) drain
+    output stationary            (R + C - 2) fill + L compute + R drain, or 0 without drain
+
+`serial` folds follow one another; of `double_buffered` ones each starts max(L, R) after the one
+before, as the next operand shifts in, or the results before shift out, beside the computing.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from hwmodels.architecture import ProcessingArray, Schedule
-from hwmodels.dataflow import fold_count
+from hwmodels.dataflow import fold_count, fold_length
+
+Drain = Literal["shift_out", "none"]
+"""How results leave an output-stationary array.
+
+`shift_out` moves them down the columns, one row per cycle. `none` takes them from every cell at
+once, which needs a port per cell; it is the rule of SCALE-Sim (Samajdar et al. 2020).
+"""
 
 
 @dataclass(frozen=True)
 class Split:
     """Array cycles by what the array does.
 
-    With R rows, C columns and M activation rows, one fold of the serial schedule takes
-    `weight_load` R (weights shift down one row per cycle), `fill` R - 1 (the first activation row
-    reaches the bottom of the array, nothing leaves yet), `compute` M (one result row leaves the
-    first column per cycle) and `drain` C - 1 (the skewed rest leaves the other columns).
+    `weight_load` is the time in which the operand that stays shifts in, one row per cycle (in
+    `input_stationary` that operand is the activations), `fill` the time from the first element in
+    to the first result, `compute` one cycle per element that passes, and `drain` the rest until
+    the last result is out.
 
-    Worked example, R = C = 2, M = 3: 2 + 1 + 3 + 1 = 7 = 2R + C + M - 2.
+    Worked example, weight stationary, R = C = 2, M = 3: 2 + 1 + 3 + 1 = 7 = 2R + C + M - 2.
     """
 
     compute: int = 0
@@ -41,58 +56,174 @@ class Split:
             self.weight_load + other.weight_load,
         )
 
+    def times(self, number: int) -> "Split":
+        """Return the cycles of `number` such pieces one after the other."""
+        return Split(
+            self.compute * number,
+            self.fill * number,
+            self.drain * number,
+            self.weight_load * number,
+        )
+
 
 def stream(
-    array: ProcessingArray, *, m: int, folds: int, is_first: bool = True, is_last: bool = True
+    array: ProcessingArray,
+    *,
+    m: int,
+    folds: int,
+    is_first: bool = True,
+    is_last: bool = True,
+    drain: Drain = "shift_out",
 ) -> Split:
-    """Return the cycles of `folds` folds that each stream `m` activation rows.
+    """Return the cycles of `folds` folds that each pass `m` elements through the array.
 
-    `serial`: every fold takes 2R + C + M - 2 and nothing overlaps.
+    `m` is the length in time of the array's dataflow: activation rows when weights stay, weight
+    columns when activations stay, terms of the sum when results stay.
 
-    `double_buffered`: the weights of the next fold shift in while this one streams, so fold after
-    fold starts max(M, R) cycles apart: 2R + C + M - 2 + (F - 1) max(M, R) for F folds in all. Load
-    and fill show once, at the first fold of a product (`is_first`), drain once, at its last
-    (`is_last`), and M < R leaves R - M cycles of weight load per following fold uncovered. This is
-    never slower than serial, because max(M, R) <= 2R + C + M - 2 for all R, C, M >= 1.
+    `serial`: every fold takes what one fold takes and nothing overlaps.
 
-    Worked example, R = C = 2, M = 1, F = 3: load 2, fill 1, compute 3, uncovered load 2 x 1, drain
-    1 = 9 = (4 + 2 + 1 - 2) + 2 x 2; serial takes 15.
+    `double_buffered`: fold after fold starts max(L, R) cycles apart. Load and fill show once, at
+    the first fold of a product (`is_first`), drain once, at its last (`is_last`); L < R leaves
+    R - L cycles per following fold uncovered, of weight load, or of drain where results stay.
+    Without drain nothing waits and folds start L apart. This is never slower than serial, because
+    max(L, R) is at most what one fold takes for all R, C, L >= 1.
+
+    Worked example, weight stationary, R = C = 2, M = 1, F = 3: load 2, fill 1, compute 3, uncovered
+    load 2 x 1, drain 1 = 9 = (4 + 2 + 1 - 2) + 2 x 2; serial takes 15.
     """
+    if folds == 0:
+        return Split()
     rows, columns = array.rows, array.columns
+    dataflow: str = array.dataflow
+    if dataflow == "output_stationary":
+        way_out = rows if drain == "shift_out" else 0
+        one = Split(compute=m, fill=rows + columns - 2, drain=way_out)
+    else:
+        way_out = 0
+        one = Split(compute=m, fill=rows - 1, drain=columns - 1, weight_load=rows)
     if array.schedule == "serial":
-        return Split(folds * m, folds * (rows - 1), folds * (columns - 1), folds * rows)
-    uncovered = (folds - 1 if is_last else folds) * max(0, rows - m)
+        return one.times(folds)
+    waits = folds - 1 if is_last else folds
     return Split(
         compute=folds * m,
-        fill=rows - 1 if is_first else 0,
-        drain=columns - 1 if is_last else 0,
-        weight_load=uncovered + (rows if is_first else 0),
+        fill=one.fill if is_first else 0,
+        drain=(one.drain if is_last else 0) + waits * max(0, way_out - m),
+        weight_load=(one.weight_load if is_first else 0) + waits * max(0, one.weight_load - m),
+    )
+
+
+def fold(
+    array: ProcessingArray,
+    *,
+    m: int,
+    n: int,
+    k: int,
+    is_first: bool = True,
+    is_last: bool = True,
+    drain: Drain = "shift_out",
+    occupied: int | None = None,
+) -> Split:
+    """Return the cycles of one block result[m, n] over k, all its folds in a row.
+
+    `occupied` is how many of its folds hold a weight that is not zero, where the array passes over
+    the others (`skip_zero_fold`); by default all of them. A fold that is passed over takes no
+    cycle. `k` counts words of packed operands, see `packed_depth`.
+
+    Example:
+        >>> chip = ProcessingArray(rows=2, columns=2, clock_hz=1e9, schedule="serial")
+        >>> fold(chip, m=3, n=5, k=4).total, fold(chip, m=3, n=5, k=4, occupied=1).total
+        (42, 7)
+
+    """
+    sizes = {"m": m, "n": n, "k": k}
+    folds = fold_count(array.dataflow, **sizes, rows=array.rows, columns=array.columns)
+    return stream(
+        array,
+        m=fold_length(array.dataflow, **sizes),
+        folds=folds if occupied is None else occupied,
+        is_first=is_first,
+        is_last=is_last,
+        drain=drain,
     )
 
 
 def product(array: ProcessingArray, *, m_tiles: Iterable[int], n: int, k: int) -> Split:
     """Return the cycles of one product w[n, k] whose activation rows come in tiles `m_tiles`.
 
-    With one tile this is the closed form of the schedule. More tiles load every weight once per
-    tile: `double_buffered` hides that completely while each tile has at least R rows (the sum is
-    then the closed form again), `serial` pays 2R + C - 2 per fold and further tile.
+    With one tile this is the closed form of the schedule. With stationary weights more tiles load
+    every weight once per tile: `double_buffered` hides that completely while each tile has at least
+    R rows (the sum is then the closed form again), `serial` pays 2R + C - 2 per fold and further
+    tile.
     """
-    folds = fold_count(array.dataflow, n=n, k=k, rows=array.rows, columns=array.columns)
     sizes = list(m_tiles)
     total = Split()
     for index, m in enumerate(sizes):
-        total += stream(
-            array, m=m, folds=folds, is_first=index == 0, is_last=index == len(sizes) - 1
-        )
+        is_last = index == len(sizes) - 1
+        total += fold(array, m=m, n=n, k=k, is_first=index == 0, is_last=is_last)
     return total
 
 
-def closed_form(schedule: Schedule, *, m: int, n: int, k: int, rows: int, columns: int) -> int:
-    """Return the cycles of one untiled product by the formula of `schedule`, as published.
+def closed_form(
+    schedule: Schedule,
+    *,
+    m: int,
+    n: int,
+    k: int,
+    rows: int,
+    columns: int,
+    dataflow: str = "weight_stationary",
+    drain: Drain = "shift_out",
+    occupied: int | None = None,
+) -> int:
+    """Return the cycles of one untiled product by the formula of `schedule`, in one line each.
 
-    `serial`: ceil(K/R) ceil(N/C) (2R + C + M - 2), equal to the register-transfer model; SCALE-Sim
-    3 reports one cycle less. `double_buffered`: 2R + C + M - 2 + (F - 1) max(M, R).
+    `serial`: F folds of 2R + C + L - 2, F as the dataflow makes them and L its length in time;
+    R + C + K - 2 where results stay and need no drain. `double_buffered`: one fold and F - 1 times
+    max(L, R), or L without drain. Both equal the register-transfer model.
+
+    Example:
+        >>> shape = {"m": 499, "n": 768, "k": 768, "rows": 128, "columns": 128}
+        >>> closed_form("serial", **shape), closed_form("double_buffered", **shape)
+        (31716, 18346)
+
     """
-    folds = -(-k // rows) * -(-n // columns)
-    one = 2 * rows + columns + m - 2
-    return folds * one if schedule == "serial" else one + (folds - 1) * max(m, rows)
+    folds = fold_count(dataflow, m=m, n=n, k=k, rows=rows, columns=columns)
+    length = fold_length(dataflow, m=m, n=n, k=k)
+    is_drained = dataflow != "output_stationary" or drain == "shift_out"
+    one = (2 * rows if is_drained else rows) + columns + length - 2
+    apart = max(length, rows) if is_drained else length
+    folds = folds if occupied is None else occupied
+    if folds == 0:
+        return 0
+    return folds * one if schedule == "serial" else one + (folds - 1) * apart
+
+
+def macs_per_cell(a_bits: int, w_bits: int) -> int:
+    """Return how many products a cell built of sixteen 2 x 2 bit multipliers makes per cycle.
+
+    64 / (a_bits x w_bits) for widths of 2, 4 and 8 (Sharma et al. 2018, Bit Fusion).
+    Raises ValueError for other widths.
+
+    Example:
+        >>> macs_per_cell(8, 8), macs_per_cell(8, 4), macs_per_cell(4, 4), macs_per_cell(2, 2)
+        (1, 2, 4, 16)
+
+    """
+    for name, bits in (("a_bits", a_bits), ("w_bits", w_bits)):
+        if bits not in (2, 4, 8):
+            raise ValueError(f"{name}: found {bits}, expected 2, 4 or 8")
+    return 64 // (a_bits * w_bits)
+
+
+def packed_depth(k: int, per_cell: int) -> int:
+    """Return the words that hold k operands side by side, `per_cell` to a word.
+
+    A cell that multiplies several pairs per cycle takes them along k and adds them, so that the
+    array behaves as one of k / per_cell terms.
+
+    Example:
+        >>> packed_depth(499, 4)
+        125
+
+    """
+    return -(-k // per_cell)

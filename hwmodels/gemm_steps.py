@@ -11,8 +11,7 @@ from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
-from hwmodels.array import Split, stream
-from hwmodels.dataflow import fold_count
+from hwmodels.array import Split, fold
 from hwmodels.descriptors import rows, run
 from hwmodels.mapping import Mapping, Shape, m_tiles, map_product, panels
 from hwmodels.memory import Descriptor
@@ -192,10 +191,8 @@ def _share(kind: GemmKind, block: Block) -> Share:
 
 
 def _array_work(array: ProcessingArray, block: Block, *, is_first: bool, is_last: bool) -> Split:
-    folds = fold_count(
-        array.dataflow, n=block.columns, k=block.depth, rows=array.rows, columns=array.columns
-    )
-    return stream(array, m=block.rows, folds=folds, is_first=is_first, is_last=is_last)
+    m, n, k = block.rows, block.columns, block.depth
+    return fold(array, m=m, n=n, k=k, is_first=is_first, is_last=is_last)
 
 
 def _blocks(kind: GemmKind) -> Iterator[Block]:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwmodels.architecture import ProcessingArray
-from hwmodels.array import Split, closed_form, product, stream
-from hwmodels.dataflow import DATAFLOWS, blocks, dataflow, fold_count
+from hwmodels.array import Split, closed_form, fold, macs_per_cell, product, stream
+from hwmodels.dataflow import DATAFLOWS, dataflow, fold_count, fold_length
 
 SMALL = st.integers(1, 6)
 
@@ -49,14 +49,14 @@ def simulate_cells(a, w, rows, columns, *, is_double_buffered):
     for now in range(starts[-1] + m + rows + columns):
         above = np.vstack([np.zeros((1, columns), dtype=np.int64), sums[:-1]])
         moving = np.concatenate([np.full((rows, 1, 2), -1), moving[:, :-1]], axis=1)
-        for (fold, start), i in cartesian(enumerate(starts), range(rows)):
+        for (number, start), i in cartesian(enumerate(starts), range(rows)):
             if 0 <= now - start - i < m:
                 assert moving[i, 0, 0] < 0  # one activation per port and clock
-                moving[i, 0] = fold, now - start - i
+                moving[i, 0] = number, now - start - i
         sums = np.zeros((rows, columns), dtype=np.int64)
         for i, j in zip(*np.nonzero(moving[:, :, 0] >= 0), strict=True):
-            fold, row = moving[i, j]
-            n0, k0, held = folds[fold]
+            number, row = moving[i, j]
+            n0, k0, held = folds[number]
             sums[i, j] = above[i, j] + padded[row, k0 + i] * held[i, j]
             if i == rows - 1:
                 last = now + 1
@@ -136,19 +136,84 @@ def test_published_cycles_of_wav2vec2_base_are_met():
 
 
 @pytest.mark.parametrize("name", sorted(DATAFLOWS))
-@given(
-    n=st.integers(1, 20), k=st.integers(1, 20), rows=st.integers(1, 7), columns=st.integers(1, 7)
-)
-def test_every_dataflow_holds_each_weight_exactly_once(name, n, k, rows, columns):
-    held = np.zeros((n, k), dtype=int)
-    tiles = list(DATAFLOWS[name].tiles(n, k, rows, columns))
+@given(m=SMALL, n=SMALL, k=SMALL, rows=st.integers(1, 7), columns=st.integers(1, 7))
+def test_every_dataflow_makes_each_product_exactly_once(name, m, n, k, rows, columns):
+    made = np.zeros((m, n, k), dtype=int)
+    flow = DATAFLOWS[name]
+    tiles = list(flow.tiles(m, n, k, rows, columns))
     for tile in tiles:
-        held[tile.n_start : tile.n_stop, tile.k_start : tile.k_stop] += 1
-        assert tile.weights <= rows * columns
-    assert (held == 1).all()
-    assert fold_count(name, n=n, k=k, rows=rows, columns=columns) == len(tiles)
+        made[slice(*tile.m), slice(*tile.n), slice(*tile.k)] += 1
+        sizes = {axis: stop - start for axis, (start, stop) in vars(tile).items()}
+        assert sizes[flow.rows] <= rows
+        assert sizes[flow.columns] <= columns
+        assert sizes[flow.time] == fold_length(name, m=m, n=n, k=k)
+        assert tile.macs == sizes["m"] * sizes["n"] * sizes["k"]
+    assert (made == 1).all()
+    assert fold_count(name, m=m, n=n, k=k, rows=rows, columns=columns) == len(tiles)
+
+
+@pytest.mark.parametrize("drain", ["shift_out", "none"])
+@pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
+@pytest.mark.parametrize("name", sorted(DATAFLOWS))
+@given(
+    m=st.integers(1, 60),
+    n=st.integers(1, 60),
+    k=st.integers(1, 60),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 9),
+    part=st.floats(0, 1),
+)
+def test_the_split_sums_to_the_closed_form(name, schedule, drain, m, n, k, rows, columns, part):
+    sizes = {"m": m, "n": n, "k": k}
+    occupied = round(part * fold_count(name, **sizes, rows=rows, columns=columns))
+    chip = ProcessingArray(rows, columns, 1e9, dataflow=name, schedule=schedule)
+    split = fold(chip, **sizes, drain=drain, occupied=occupied)
+    assert min(vars(split).values()) >= 0
+    assert split.compute == occupied * fold_length(name, **sizes)
+    assert split.total == closed_form(
+        schedule,
+        **sizes,
+        rows=rows,
+        columns=columns,
+        dataflow=name,
+        drain=drain,
+        occupied=occupied,
+    )
+
+
+def test_a_3x5x4_product_whose_results_stay_on_2x2_cells_by_hand():
+    # Two blocks of 2 rows, three of 2 columns: 6 folds of 4 terms. Each: skew 2, sum 4, drain 2.
+    chip = ProcessingArray(2, 2, 1e9, dataflow="output_stationary", schedule="serial")
+    assert fold(chip, m=3, n=5, k=4) == Split(compute=24, fill=12, drain=12)
+    assert fold(chip, m=3, n=5, k=4, drain="none") == Split(compute=24, fill=12)
+    # One term per fold: the next results are ready after 1 cycle and wait 1 for the way out.
+    chip = ProcessingArray(2, 2, 1e9, dataflow="output_stationary", schedule="double_buffered")
+    assert fold(chip, m=3, n=5, k=1) == Split(compute=6, fill=2, drain=2 + 5)
+    assert fold(chip, m=3, n=5, k=1, drain="none") == Split(compute=6, fill=2)
+
+
+def test_a_product_of_zero_folds_takes_no_cycles():
+    for schedule in ("serial", "double_buffered"):
+        assert fold(array(4, 2, schedule), m=3, n=5, k=4, occupied=0) == Split()
+
+
+@pytest.mark.parametrize(
+    ("a_bits", "w_bits", "products"),
+    [(8, 8, 1), (8, 4, 2), (4, 8, 2), (8, 2, 4), (4, 4, 4), (4, 2, 8), (2, 2, 16)],
+)
+def test_a_cell_of_sixteen_2x2_multipliers_makes_64_over_the_bits_products(
+    a_bits, w_bits, products
+):
+    assert macs_per_cell(a_bits, w_bits) == products
+
+
+def test_widths_that_no_cell_composes_are_refused():
+    with pytest.raises(ValueError, match=r"a_bits: found 3, expected 2, 4 or 8"):
+        macs_per_cell(3, 8)
 
 
 def test_a_dataflow_name_is_taken_once():
     with pytest.raises(KeyError, match="registered twice"):
-        dataflow("weight_stationary", count=blocks)(DATAFLOWS["weight_stationary"].tiles)
+        dataflow("weight_stationary", rows="k", columns="n", time="m")(
+            DATAFLOWS["weight_stationary"].tiles
+        )
