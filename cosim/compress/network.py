@@ -25,6 +25,7 @@ Names = Annotated[str, MinLen(1)] | Annotated[tuple[Annotated[str, MinLen(1)], .
 _SIDES: Mapping[str, Side] = {
     "encoder": "encoder",
     "encoders": "encoder",
+    "stack": "encoder",  # of HuBERT's variants
     "decoder": "decoder",
     "decoders": "decoder",
 }
