@@ -13,6 +13,8 @@ from cosim.compress.network import F32, I8, Weight
 Scheme = Literal["symmetric", "asymmetric"]
 FACTORS = tuple(np.linspace(1, 0.05, 20, dtype=np.float32))
 """Parts of the whole range that the search for the least squared error tries."""
+BLOCK = 1 << 16
+"""Weights whose error is computed together, to stay in cache."""
 _TINY = np.finfo(np.float32).tiny
 
 
@@ -191,10 +193,17 @@ def _codes(runs: F32, grid: Grid, bits: int) -> F32:
 
 def _squared_error(runs: F32, grid: Grid, bits: int) -> NDArray[np.float64]:
     """Return the summed squared error of each run, in float64."""
-    values = _codes(runs, grid, bits)
-    if grid.zero is not None:
-        values -= grid.zero
-    values *= grid.scale
-    values -= runs
-    errors: NDArray[np.float64] = np.einsum("ij,ij->i", values, values, dtype=np.float64)
+    errors = np.zeros(len(runs))
+    rows = max(1, BLOCK // max(1, runs.shape[1]))
+    for first in range(0, len(runs), rows):
+        some = slice(first, first + rows)
+        own = Grid(grid.scale[some], None if grid.zero is None else grid.zero[some])
+        for column in range(0, runs.shape[1], BLOCK):
+            part = runs[some, column : column + BLOCK]
+            values = _codes(part, own, bits)
+            if own.zero is not None:
+                values -= own.zero
+            values *= own.scale
+            values -= part
+            errors[some] += np.einsum("ij,ij->i", values, values, dtype=np.float64)
     return errors
