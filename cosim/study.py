@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from cosim.artefact import Artefact, ModelFacts, build, captured, facts_of
+from cosim.artefact import DECISIONS, Artefact, ModelFacts, build, captured, facts_of
 from cosim.compress.compressed import compress
 from cosim.errors import CosimError, collect
 from cosim.evaluate import (
@@ -77,9 +77,10 @@ def run_study(
 ) -> dict[str, object]:
     """Measure every recipe on every corpus; write and return the document of `study.json`.
 
-    Beside it stand `pareto.json`, the recipes that none dominates in size and word error rate, and
-    `utterances.jsonl`. Raises CosimError for bad input, that of all corpora at once and that of all
-    recipes at once, before anything is transcribed.
+    Beside it stand `pareto.json`, the recipes that none dominates in size and word error rate,
+    `utterances.jsonl`, and in `decisions.jsonl` what methods report of layers. Raises CosimError
+    for bad input, that of all corpora at once and that of all recipes at once, before anything is
+    transcribed.
     """
     started = perf_counter()
     corpora = _corpora(study, keep_going=keep_going, progress=progress)
@@ -88,7 +89,32 @@ def run_study(
     workshop = _workshop(study, progress)
     made, reason = _all_made(study, workshop, progress)
     heard = _all_heard(place, workshop, made, corpora, progress)
-    name = normalizer_of(workshop.facts.family)
+    rows, spoken = _rows(study, workshop.facts, made, corpora, place, heard, reason)
+    document: dict[str, object] = {
+        "schema": SCHEMA,
+        "rows": rows,
+        "total": total(study, workshop.facts, corpora, reason)
+        | {"wall_seconds": round(perf_counter() - started, 1)},
+    }
+    write_rows(folder / "utterances.jsonl", spoken)
+    told = [{"recipe": one.name, **row} for one in made for row in one.decisions]
+    write_rows(folder / DECISIONS, told)
+    write_json(folder / "pareto.json", {"schema": SCHEMA, "rows": pareto_rows(rows)})
+    write_json(folder / "study.json", document)
+    return document
+
+
+def _rows(
+    study: Study,
+    facts: ModelFacts,
+    made: Sequence[Made],
+    corpora: Sequence[Speech],
+    place: RunFolder,
+    heard: Mapping[tuple[str, str], Sequence[Transcript]],
+    reason: str,
+) -> tuple[list[Row], list[Row]]:
+    """Return a row per recipe and corpus, and one per utterance of each where texts are scored."""
+    name = normalizer_of(facts.family)
     rows: list[Row] = []
     spoken: list[Row] = []
     for speech in corpora:
@@ -96,7 +122,7 @@ def run_study(
         for one in made:
             items = heard[one.name, speech.name]
             choices = next(read_rows(place.part(f"{one.part(speech)}.kernels.jsonl")))
-            row: Row = {**facts_row(one, workshop.facts), "speech": speech.name, **choices}
+            row: Row = {**facts_row(one, facts), "speech": speech.name, **choices}
             if reason:
                 rows.append({**row, **unscored(items, base)})
                 continue
@@ -109,16 +135,7 @@ def run_study(
             ]
     best = [(row["recipe"], row["speech"]) for row in pareto(rows)]
     rows = [{**row, "is_pareto": (row["recipe"], row["speech"]) in best} for row in rows]
-    document: dict[str, object] = {
-        "schema": SCHEMA,
-        "rows": rows,
-        "total": total(study, workshop.facts, corpora, reason)
-        | {"wall_seconds": round(perf_counter() - started, 1)},
-    }
-    write_rows(folder / "utterances.jsonl", spoken)
-    write_json(folder / "pareto.json", {"schema": SCHEMA, "rows": pareto_rows(rows)})
-    write_json(folder / "study.json", document)
-    return document
+    return rows, spoken
 
 
 def _kept(study: Study) -> dict[str, object]:

@@ -27,6 +27,7 @@ class Made:
     sparsity: float
     changed_weights: int
     notes: tuple[str, ...]
+    decisions: tuple[Mapping[str, object], ...]
 
     @classmethod
     def of(cls, entry: Entry, artefact: Artefact, plain: Mapping[str, str]) -> "Made":
@@ -46,6 +47,7 @@ class Made:
                 if changed.get(f"@{row['name']}") != plain.get(f"@{row['name']}")
             ),
             done.notes,
+            artefact.decisions,
         )
 
     @property

@@ -321,6 +321,8 @@ def test_every_shipped_recipe_is_carried_out_from_weights_to_tokens(workspace):
         is_plain = row["recipe"] == "fp32"
         assert (row["program_hash"] == plain["program_hash"]) == is_plain, row["recipe"]
         assert row["about"], row["recipe"]
+    decided = [json.loads(line) for line in (out / "decisions.jsonl").read_text().splitlines()]
+    assert {row["recipe"] for row in decided} >= {"fuzzy2", "fuzzy3_alpha1", "fuzzy3_alpha2"}
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
