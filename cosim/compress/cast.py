@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from annotated_types import MinLen
 
+import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.compress.network import F32, Kind, Layer, OperandPolicy, Selector, State, Weight
 from cosim.compress.recipe import compressor
 from cosim.errors import CosimError
