@@ -71,6 +71,8 @@ _ORDERED = (
     ("tRTP", "tRDA"),
     ("tRFCpb", "tRFC"),
     ("tRFC", "tREFI"),
+    ("tAAD", "tRCDRD"),
+    ("tAAD", "tRCDWR"),
 )
 
 

@@ -1,0 +1,304 @@
+"""A command queue for every bank, asked in turn: the rules of DRAMsim3.
+
+Requests wait in a read and a write queue (or a unified one) and move, one a tick, to the queue of
+their bank, from which commands are issued. A write is complete when it is accepted; its data wait
+until WR is issued and answer reads of the same address meanwhile.
+"""
+
+import numpy as np
+
+from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
+from hwmodels.dram.issue import access, delay, open_row, precharge, record
+from hwmodels.dram.jit import Record, compiled
+from hwmodels.dram.shared_queues import append, remove
+from hwmodels.dram.state import IS_SEEN, IS_WRITE, NEVER, READS, SHIFT, WRITES
+
+
+@compiled
+def accept(rules: Record, ch: Record, requests: np.ndarray, index: int, clock: int) -> bool:
+    """Take a request into its queue; False if that is full, whatever its address."""
+    request = requests[index]
+    kind = WRITES if request.is_write and not rules.is_unified else READS
+    if ch.count[kind] >= rules.capacity[kind]:
+        return False
+    request.accepted = clock
+    ch.wake = min(ch.wake, clock)
+    line, bank = request.line, request.bank
+    is_written = waiting(rules, ch, bank, line, IS_WRITE) >= 0
+    if request.is_write:
+        request.completed = clock + 1
+        if is_written:
+            ch.merged += 1
+            ch.finished += 1
+        else:
+            append(ch, kind, bank, request.row, line, index, IS_WRITE)
+        return True
+    if is_written:
+        request.completed = clock + 1
+        ch.forwarded += 1
+        ch.finished += 1
+        return True
+    first = waiting(rules, ch, bank, line, 0)
+    if first >= 0:
+        request.chain = requests[first].chain
+        requests[first].chain = index
+        ch.merged += 1
+    else:
+        append(ch, kind, bank, request.row, line, index, 0)
+    return True
+
+
+@compiled
+def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
+    """Return a request to an address that waits for its command, or -1; `kind` IS_WRITE or 0."""
+    queue = WRITES if kind == IS_WRITE and not rules.is_unified else READS
+    found = -1
+    for j in range(ch.count[queue]):
+        if ch.line[queue, j] == line and ch.flags[queue, j] & IS_WRITE == kind:
+            found = ch.request[queue, j]
+    for j in range(ch.queue_count[bank]):
+        if ch.queue_line[bank, j] == line and ch.queue_flags[bank, j] & IS_WRITE == kind:
+            found = ch.queue_request[bank, j]
+    return found
+
+
+@compiled
+def move_one(rules: Record, ch: Record, run: Record) -> bool:
+    """Move the first request whose bank has room to the queue of its bank; whether one was."""
+    writes = ch.count[WRITES]
+    if ch.draining == 0 and writes and not rules.is_unified:
+        is_last = run.is_flushing and run.next == run.count and ch.count[READS] == 0
+        is_enough = writes > rules.idle_writes or is_last
+        if writes >= rules.capacity[WRITES] or (is_enough and is_empty(rules, ch)):
+            ch.draining = writes
+    queue = WRITES if ch.draining > 0 else READS
+    for j in range(ch.count[queue]):
+        bank = ch.bank[queue, j]
+        n = ch.queue_count[bank]
+        if n >= rules.bank_queue:
+            continue
+        line = ch.line[queue, j]
+        if queue == WRITES:
+            if waiting(rules, ch, bank, line, 0) >= 0:
+                ch.draining = 0
+                return True
+            ch.draining -= 1
+        ch.queue_row[bank, n] = ch.row[queue, j]
+        ch.queue_flags[bank, n] = ch.flags[queue, j]
+        ch.queue_line[bank, n] = line
+        ch.queue_request[bank, n] = ch.request[queue, j]
+        ch.queue_count[bank] = n + 1
+        ch.queue_wake[bank] = 0
+        remove(ch, queue, j)
+        return True
+    return False
+
+
+@compiled
+def is_empty(rules: Record, ch: Record) -> bool:
+    """Whether no bank has a request in its queue."""
+    total = 0
+    for bank in range(rules.banks):
+        total += ch.queue_count[bank]
+    return total == 0
+
+
+@compiled
+def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, int, int]:
+    """Return the first request of a bank's queue that may go and its command, else -1.
+
+    The third value is a tick before which none may, as long as nothing happens to this bank.
+    """
+    row = ch.open_row[bank]
+    soon = NEVER
+    for j in range(ch.queue_count[bank]):
+        is_write = ch.queue_flags[bank, j] & IS_WRITE
+        if row < 0:
+            command = ACT
+        elif row == ch.queue_row[bank, j]:
+            command = WR if is_write else RD
+            if is_write and follows_read(ch, bank, j):
+                continue
+        elif j > 0 or not may_close(rules, ch, bank):
+            continue
+        else:
+            command = PRE
+        ready = ch.ready[command, bank] >> SHIFT
+        if ready <= tick:
+            return j, command, soon
+        soon = min(soon, ready)
+    return -1, ACT, soon
+
+
+@compiled
+def follows_read(ch: Record, bank: int, at: int) -> bool:
+    """Whether an older read of the same burst waits in the queue."""
+    for j in range(at):
+        if ch.queue_line[bank, j] == ch.queue_line[bank, at] and not (
+            ch.queue_flags[bank, j] & IS_WRITE
+        ):
+            return True
+    return False
+
+
+@compiled
+def may_close(rules: Record, ch: Record, bank: int) -> bool:
+    """Whether the open row has been used enough, or nothing in the queue hits it."""
+    if ch.hits[bank] >= rules.row_hits:
+        return True
+    hits = 0
+    for j in range(ch.queue_count[bank]):
+        hits += ch.queue_row[bank, j] == ch.open_row[bank]
+    return hits == 0
+
+
+@compiled
+def ask_banks(rules: Record, ch: Record, tick: int) -> tuple[int, int, int]:
+    """Return bank, place in its queue and command of the next one that may go; bank -1 if none.
+
+    The turn stays at the bank found. A rank with a refresh due is passed over.
+    """
+    low = ch.refresh_bank[0] if ch.refresh_count else rules.banks
+    high = low + rules.rank_banks
+    bank = ch.turn
+    for _ in range(rules.banks):
+        bank += 1
+        if bank == rules.banks:
+            bank = 0
+        if ch.queue_count[bank] == 0 or ch.queue_wake[bank] > tick or low <= bank < high:
+            continue
+        at, command, soon = first_ready(rules, ch, bank, tick)
+        if at >= 0:
+            ch.turn = bank
+            return bank, at, command
+        ch.queue_wake[bank] = soon
+    ch.turn = bank
+    return -1, 0, ACT
+
+
+@compiled
+def issue(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    channel: int,
+    bank: int,
+    at: int,
+    command: int,
+) -> None:
+    """Issue a command for a request in the queue of a bank."""
+    index, row = ch.queue_request[bank, at], ch.queue_row[bank, at]
+    ch.queue_wake[bank] = 0
+    if not ch.queue_flags[bank, at] & IS_SEEN:
+        ch.queue_flags[bank, at] |= IS_SEEN
+        if command == ACT:
+            ch.row_misses += 1
+        elif command == PRE:
+            ch.row_conflicts += 1
+        else:
+            ch.row_hits += 1
+    if command == ACT:
+        record(rules, ch, tick, run, log, ACT, channel, bank, row, index)
+        open_row(rules, ch, bank, row, tick)
+    elif command == PRE:
+        record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], index)
+        precharge(rules, ch, bank, tick)
+    else:
+        closes = rules.is_closed != 0
+        access(rules, ch, bank, tick, requests[index].accepted, command == WR, closes)
+        if closes:
+            command = WRA if command == WR else RDA
+        record(rules, ch, tick, run, log, command, channel, bank, row, index)
+        serve(rules, ch, tick, requests, bank, at)
+
+
+@compiled
+def serve(rules: Record, ch: Record, tick: int, requests: np.ndarray, bank: int, at: int) -> None:
+    """Take a request out of the queue of a bank, and with it all reads that share its burst."""
+    index = ch.queue_request[bank, at]
+    is_write = ch.queue_flags[bank, at] & IS_WRITE
+    n = ch.queue_count[bank] - 1
+    for j in range(at, n):
+        ch.queue_row[bank, j] = ch.queue_row[bank, j + 1]
+        ch.queue_flags[bank, j] = ch.queue_flags[bank, j + 1]
+        ch.queue_line[bank, j] = ch.queue_line[bank, j + 1]
+        ch.queue_request[bank, j] = ch.queue_request[bank, j + 1]
+    ch.queue_count[bank] = n
+    while index >= 0:
+        if not is_write:
+            requests[index].completed = tick + rules.read_latency
+        ch.finished += 1
+        index = requests[index].chain
+
+
+@compiled
+def refresh(
+    rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
+) -> tuple[bool, int]:
+    """Take one step of the refresh in turn; whether one was, and when the next may be."""
+    low = ch.refresh_bank[0]
+    soon = NEVER
+    is_open = False
+    for bank in range(low, low + rules.rank_banks):
+        if ch.open_row[bank] >= 0:
+            is_open = True
+            ready = ch.ready[PRE, bank] >> SHIFT
+            if ready <= tick:
+                record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], -1)
+                precharge(rules, ch, bank, tick)
+                ch.queue_wake[bank] = 0
+                return True, tick + 1
+            soon = min(soon, ready)
+    if is_open:
+        return False, soon
+    ready = ch.ready[REFAB, low] >> SHIFT
+    if ready > tick:
+        return False, ready
+    record(rules, ch, tick, run, log, REFAB, channel, low, -1, -1)
+    delay(rules, ch, REFAB, low, tick)
+    ch.refresh_count -= 1
+    for j in range(ch.refresh_count):
+        ch.refresh_bank[j] = ch.refresh_bank[j + 1]
+    return True, tick + 1
+
+
+@compiled
+def tick_banks(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    channel: int,
+) -> None:
+    """Do one tick of a channel: refresh, else one command (two on a dual bus), then move one."""
+    if tick >= ch.next_refresh:
+        ch.next_refresh += rules.refresh_interval
+        ch.refresh_bank[ch.refresh_count] = ch.refresh_turn * rules.rank_banks
+        ch.refresh_count += 1
+        ch.refresh_turn = (ch.refresh_turn + 1) % rules.ranks
+    issued, soon = False, NEVER
+    is_column = False
+    if ch.refresh_count:
+        issued, soon = refresh(rules, ch, tick, run, log, channel)
+    if not issued:
+        bank, at, command = ask_banks(rules, ch, tick)
+        if bank >= 0:
+            issued = True
+            is_column = command in (RD, WR)
+            issue(rules, ch, tick, requests, run, log, channel, bank, at, command)
+    if issued and rules.bus == 1:
+        bank, at, command = ask_banks(rules, ch, tick)
+        if bank >= 0 and is_column != (command in (RD, WR)):
+            issue(rules, ch, tick, requests, run, log, channel, bank, at, command)
+    if move_one(rules, ch, run) or issued:
+        ch.wake = tick + 1
+        return
+    ch.wake = min(soon, ch.next_refresh)
+    for bank in range(rules.banks):
+        if ch.queue_count[bank]:
+            ch.wake = min(ch.wake, max(ch.queue_wake[bank], tick + 1))

@@ -1,0 +1,158 @@
+"""Issuing commands: what each does to the banks, and what it delays. All compiled."""
+
+import numpy as np
+
+from hwmodels.dram.commands import (
+    ACT,
+    ACTIVATE,
+    PRE,
+    PREAB,
+    QUEUE,
+    RD,
+    RDA,
+    SOURCE,
+    WR,
+    WRA,
+)
+from hwmodels.dram.jit import Record, compiled
+from hwmodels.dram.state import SHIFT
+
+_LIMIT = (1 << SHIFT) - 1
+
+
+@compiled
+def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None:
+    """Push back everything that `command` to `bank` at `tick` delays."""
+    now = tick << SHIFT
+    for j in range(rules.first[command], rules.first[command + 1]):
+        following = rules.following[j]
+        level = rules.level[j]
+        low = rules.base[level, bank]
+        high = low + rules.span[level]
+        value = now + rules.value[j]
+        if rules.is_sibling[j]:
+            start = rules.base[level - 1, bank]
+            for b in range(start, start + rules.span[level - 1]):
+                if (b < low or b >= high) and ch.ready[following, b] < value:
+                    ch.ready[following, b] = value
+        elif rules.is_whole[j]:
+            ch.ready[following, low] = max(ch.ready[following, low], value)
+        else:
+            for b in range(low, high):
+                ch.ready[following, b] = max(ch.ready[following, b], value)
+
+
+@compiled
+def record(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    run: Record,
+    log: np.ndarray,
+    command: int,
+    channel: int,
+    bank: int,
+    row: int,
+    request: int,
+) -> None:
+    """Count a command, and write it down if wanted."""
+    ch.commands[command] += 1
+    if rules.is_logging:
+        entry = log[run.logged]
+        entry.tick = tick
+        entry.request = request
+        entry.command = command
+        entry.channel = channel
+        entry.bank = bank
+        entry.row = row
+        run.logged += 1
+
+
+@compiled
+def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int) -> None:
+    """Let ACT open a row; the second half of a split ACT changes nothing more."""
+    rank = bank // rules.rank_banks
+    ready = ch.ready[ACT, bank]
+    if ready >> SHIFT == tick and ready & _LIMIT:
+        ch.opening[bank] = ready & _LIMIT
+    else:
+        ch.opening[bank] = ACTIVATE
+    ch.open_row[bank] = row
+    ch.hits[bank] = 0
+    if ch.open_banks[rank] == 0:
+        ch.open_since[rank] = tick
+    ch.open_banks[rank] += 1
+    turn = ch.act_turn[rank]
+    ch.act_tick[rank, turn] = tick
+    ch.act_turn[rank] = (turn + 1) & 3
+    delay(rules, ch, ACT, bank, tick)
+    value = (ch.act_tick[rank, (turn + 1) & 3] << SHIFT) + rules.window
+    low = rank * rules.rank_banks
+    for b in range(low, low + rules.rank_banks):
+        ch.ready[ACT, b] = max(ch.ready[ACT, b], value)
+
+
+@compiled
+def close_row(rules: Record, ch: Record, bank: int, tick: int) -> None:
+    """Close the row of a bank, if one is open."""
+    if ch.open_row[bank] >= 0:
+        rank = bank // rules.rank_banks
+        ch.open_row[bank] = -1
+        ch.open_banks[rank] -= 1
+        if ch.open_banks[rank] == 0:
+            ch.open_ticks += tick - ch.open_since[rank]
+
+
+@compiled
+def precharge(rules: Record, ch: Record, bank: int, tick: int) -> None:
+    """Close one bank by PRE."""
+    close_row(rules, ch, bank, tick)
+    delay(rules, ch, PRE, bank, tick)
+
+
+@compiled
+def precharge_rank(rules: Record, ch: Record, bank: int, tick: int) -> None:
+    """Close all banks of the rank that begins at `bank` by PREab."""
+    for b in range(bank, bank + rules.rank_banks):
+        close_row(rules, ch, b, tick)
+    delay(rules, ch, PREAB, bank, tick)
+
+
+@compiled
+def access(
+    rules: Record, ch: Record, bank: int, tick: int, accepted: int, is_write: bool, closes: bool
+) -> int:
+    """Issue RD or WR to an open row, or RDA or WRA; returns the command."""
+    command = WR if is_write else RD
+    _account(rules, ch, command, bank, tick, accepted)
+    ch.hits[bank] += 1
+    if closes:
+        command = WRA if is_write else RDA
+        close_row(rules, ch, bank, tick)
+    delay(rules, ch, command, bank, tick)
+    return command
+
+
+@compiled
+def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, accepted: int) -> None:
+    """Name what kept the data bus idle before a column command.
+
+    Until the request came, its source; after that the delay that ended when the command was
+    issued, for a row just opened the delay of its ACT; a command that could have gone earlier was
+    kept waiting by the choice of the controller.
+    """
+    bus = 0 if rules.is_shared_bus else bank // rules.rank_banks
+    idle = tick - ch.bus_free[bus]
+    ch.bus_free[bus] = tick + rules.burst
+    if idle <= 0:
+        return
+    late = min(idle, max(0, accepted + 1 - (tick - idle)))
+    ch.lost[SOURCE] += late
+    idle -= late
+    ready = ch.ready[command, bank]
+    limit = QUEUE
+    if ready >> SHIFT == tick:
+        limit = ready & _LIMIT
+        if limit == ACTIVATE:
+            limit = ch.opening[bank]
+    ch.lost[limit] += idle

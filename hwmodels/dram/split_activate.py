@@ -1,0 +1,129 @@
+"""A single command bus with ACT in two halves and a write clock: LPDDR5 (JESD209-5).
+
+The first half of ACT carries its timing, the second one opens the row, from the next clock on and
+at the latest `act2` clocks later. While a second half is due there is no other ACT. A column
+command needs the write clock; when that has run out, CAS starts it and the column command follows
+in the next clock with nothing between.
+"""
+
+import numpy as np
+
+from hwmodels.dram.commands import ACT2, CAS
+from hwmodels.dram.issue import record
+from hwmodels.dram.jit import Record, compiled
+from hwmodels.dram.shared_queues import (
+    best_active,
+    best_hit,
+    best_row,
+    choose_mode,
+    due_refresh,
+    issue_access,
+    issue_refresh,
+    issue_row,
+    next_refresh_command,
+)
+from hwmodels.dram.state import ACTIVE, IS_WRITE
+
+
+@compiled
+def second_half(
+    rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
+) -> None:
+    """Issue the second half of the ACT that is under way."""
+    bank = ch.half_bank
+    at = ch.count[ACTIVE] - 1  # the last to become active, as no other ACT came between
+    record(
+        rules, ch, tick, run, log, ACT2, channel, bank, ch.open_row[bank], ch.request[ACTIVE, at]
+    )
+    ch.half_bank = -1
+    ch.wake = tick + 1
+
+
+@compiled
+def access_or_start(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    channel: int,
+    queue: int,
+    at: int,
+) -> None:
+    """Issue a column command if the write clock runs, else CAS for it."""
+    ch.wake = tick + 1
+    if tick < ch.clock_until or ch.started >= 0:
+        is_write = ch.flags[queue, at] & IS_WRITE
+        after = rules.write_clock[1] if is_write else rules.write_clock[0]
+        ch.clock_until = max(ch.clock_until, tick + after)
+        ch.started = -1
+        issue_access(rules, ch, tick, requests, run, log, queue, at)
+    elif ch.half_bank >= 0 and ch.half_since + rules.act2 <= tick + 1:
+        second_half(rules, ch, tick, run, log, channel)
+    else:
+        bank, index = ch.bank[queue, at], ch.request[queue, at]
+        record(rules, ch, tick, run, log, CAS, channel, bank, ch.open_row[bank], index)
+        ch.started = queue
+        ch.started_at = at
+
+
+@compiled
+def tick_split(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    channel: int,
+) -> None:
+    """Do one tick of a channel: what is due, then active, refresh, others, then a second half."""
+    due_refresh(rules, ch, tick)
+    ch.wake = tick + 1
+    if ch.started >= 0:
+        access_or_start(rules, ch, tick, requests, run, log, channel, ch.started, ch.started_at)
+    elif ch.half_bank >= 0 and tick >= ch.half_since + rules.act2:
+        second_half(rules, ch, tick, run, log, channel)
+    else:
+        soon = choose_and_issue(rules, ch, tick, requests, run, log, channel)
+        if soon > tick and ch.half_bank >= 0:
+            second_half(rules, ch, tick, run, log, channel)
+        elif soon > tick:
+            ch.wake = min(soon, ch.next_refresh)
+
+
+@compiled
+def choose_and_issue(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    channel: int,
+) -> int:
+    """Issue what is first among active, refresh and others; returns `tick`, else when to ask."""
+    at, soon = best_active(ch, requests, tick)
+    if at >= 0:
+        access_or_start(rules, ch, tick, requests, run, log, channel, ACTIVE, at)
+        return tick
+    if ch.refresh_count:
+        command, ready = next_refresh_command(rules, ch, tick)
+        if ready <= tick:
+            issue_refresh(rules, ch, tick, run, log, command, channel)
+        return int(min(soon, max(ready, tick)))
+    choose_mode(rules, ch)
+    hit, hit_soon = best_hit(ch, tick)
+    row, row_soon = best_row(rules, ch, tick)
+    if hit >= 0 and (row < 0 or hit < row):
+        access_or_start(rules, ch, tick, requests, run, log, channel, ch.is_writing, hit)
+        return tick
+    if row < 0:
+        return int(min(soon, hit_soon, row_soon))
+    bank = ch.bank[ch.is_writing, row]
+    if ch.open_row[bank] < 0:
+        ch.half_bank = bank
+        ch.half_since = tick
+    issue_row(rules, ch, tick, requests, run, log, row)
+    return tick

@@ -1,0 +1,288 @@
+"""What the compiled controller reads and changes: one record of rules, one record per channel.
+
+A tick is one step of the command bus. For every bank and command, `ready` holds the first tick at
+which all delays so far allow it, times 16, plus the number of the limit that set it: so one
+comparison tells whether a command may go, and a maximum keeps the reason.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from hwmodels.dram.commands import (
+    CHANNEL,
+    COMMANDS,
+    LIMITS,
+    PREAB,
+    RANK,
+    REFAB,
+    Constraint,
+    constraints,
+)
+from hwmodels.dram.jit import Record
+from hwmodels.dram.policy import MAX_BANK_QUEUE, MAX_QUEUE, Policy
+from hwmodels.dram.spec import MAX_BANKS, DramSpec
+
+SHIFT = 4
+"""Bits of a `ready` value that hold the limit."""
+NEVER = 1 << 58
+"""A tick that does not come."""
+MAX_ROWS = 128
+MAX_RANKS = 16
+FOLLOWING = 7
+"""Commands that wait for others, ACT to REFpb; the rest are as ready as what they stand for."""
+
+READS, WRITES, ACTIVE = range(3)
+"""Queues of a channel: reads, writes, and requests whose row was opened for them."""
+IS_WRITE, IS_SEEN, HAS_HAZARD = 1, 2, 4
+"""Flags of a waiting request: a command of it was issued; its address was in use when it came."""
+
+RULES = np.dtype(
+    [
+        ("channels", np.int64),
+        ("banks", np.int64),  # of a channel
+        ("rank_banks", np.int64),
+        ("ranks", np.int64),  # of a channel; pseudo-channels count as ranks
+        ("is_shared_bus", np.int64),  # ranks share one data bus
+        ("bus", np.int64),  # 0 single, 1 dual, 2 dual_edge, 3 split_activate
+        ("first", np.int64, (len(COMMANDS) + 1,)),  # rows of a command
+        ("following", np.int64, (MAX_ROWS,)),
+        ("value", np.int64, (MAX_ROWS,)),  # delay and limit, as in `ready`
+        ("level", np.int64, (MAX_ROWS,)),
+        ("is_sibling", np.int64, (MAX_ROWS,)),
+        ("is_whole", np.int64, (MAX_ROWS,)),  # the following command is for a whole rank
+        ("base", np.int64, (5, MAX_BANKS)),  # first bank of a bank's part, by level
+        ("span", np.int64, (5,)),  # banks of a part, by level
+        ("window", np.int64),  # tFAW, as in `ready`
+        ("burst", np.int64),  # ticks on the data bus
+        ("read_latency", np.int64),
+        ("refresh_interval", np.int64),
+        ("is_refreshing", np.int64),  # 0 none, 1 all banks of a rank, 2 bank by bank
+        ("is_closed", np.int64),
+        ("is_unified", np.int64),
+        ("capacity", np.int64, (2,)),
+        ("write_high", np.float64),
+        ("write_low", np.float64),
+        ("bank_queue", np.int64),
+        ("row_hits", np.int64),
+        ("idle_writes", np.int64),
+        ("offers", np.int64),  # requests a source offers in one tick
+        ("lead", np.int64),  # ticks that a tick's number is ahead of the source's clock
+        ("act2", np.int64),  # latest second half of a split ACT
+        ("write_clock", np.int64, (2,)),  # ticks that it runs on after RD, after WR
+        ("is_logging", np.int64),
+        ("is_every_tick", np.int64),  # no tick is skipped; for tests
+    ],
+    align=True,
+)
+
+STATE = np.dtype(
+    [
+        ("wake", np.int64),  # nothing can happen before this tick
+        ("column_wake", np.int64),
+        ("row_wake", np.int64),
+        ("is_writing", np.int64),
+        ("last_due", np.int64),  # delivery of the youngest read
+        ("next_refresh", np.int64),
+        ("refresh_turn", np.int64),
+        ("refresh_count", np.int64),
+        ("refresh_bank", np.int64, (256,)),  # those due, oldest first
+        ("draining", np.int64),  # writes still to be moved to the queues of banks
+        ("turn", np.int64),  # the queue of a bank asked last
+        ("pair_tick", np.int64),  # falling edge that pairs with the last row command
+        ("pair_rank", np.int64),
+        ("pair_bank", np.int64),
+        ("half_bank", np.int64),  # bank between two halves of ACT, or -1
+        ("half_since", np.int64),
+        ("started", np.int64),  # queue of the request whose CAS was issued, or -1
+        ("started_at", np.int64),
+        ("clock_until", np.int64),  # the write clock runs until then
+        ("count", np.int64, (3,)),
+        ("bank", np.int32, (3, MAX_QUEUE)),
+        ("row", np.int32, (3, MAX_QUEUE)),
+        ("flags", np.int32, (3, MAX_QUEUE)),
+        ("line", np.int64, (3, MAX_QUEUE)),
+        ("request", np.int64, (3, MAX_QUEUE)),
+        ("ready", np.int64, (FOLLOWING, MAX_BANKS)),
+        ("open_row", np.int32, (MAX_BANKS,)),  # -1: closed
+        ("active", np.int32, (MAX_BANKS,)),  # requests whose row was opened for them
+        ("hits", np.int32, (MAX_BANKS,)),  # accesses since ACT
+        ("opening", np.int64, (MAX_BANKS,)),  # limit that held back the last ACT
+        ("act_tick", np.int64, (MAX_RANKS, 4)),
+        ("act_turn", np.int64, (MAX_RANKS,)),
+        ("open_banks", np.int64, (MAX_RANKS,)),
+        ("open_since", np.int64, (MAX_RANKS,)),
+        ("bus_free", np.int64, (MAX_RANKS,)),
+        ("queue_count", np.int32, (MAX_BANKS,)),  # queues of banks
+        ("queue_wake", np.int64, (MAX_BANKS,)),
+        ("queue_row", np.int32, (MAX_BANKS, MAX_BANK_QUEUE)),
+        ("queue_flags", np.int32, (MAX_BANKS, MAX_BANK_QUEUE)),
+        ("queue_line", np.int64, (MAX_BANKS, MAX_BANK_QUEUE)),
+        ("queue_request", np.int64, (MAX_BANKS, MAX_BANK_QUEUE)),
+        ("commands", np.int64, (len(COMMANDS),)),
+        ("lost", np.int64, (len(LIMITS),)),  # ticks that data buses did not move data, by limit
+        ("open_ticks", np.int64),  # ranks with a row open, times ticks
+        ("row_hits", np.int64),
+        ("row_misses", np.int64),
+        ("row_conflicts", np.int64),
+        ("forwarded", np.int64),
+        ("merged", np.int64),
+        ("finished", np.int64),  # requests served
+    ],
+    align=True,
+)
+REQUEST = np.dtype(
+    [
+        ("arrival", np.int64),  # first clock at which the source offers it
+        ("accepted", np.int64),  # -1: not yet
+        ("completed", np.int64),  # -1: not known yet
+        ("line", np.int64),  # its address in bursts
+        ("chain", np.int64),  # the next read that shares its burst, or -1
+        ("row", np.int32),
+        ("bank", np.int32),
+        ("channel", np.int32),
+        ("is_write", np.int32),
+    ],
+    align=True,
+)
+LOG = np.dtype(
+    [
+        ("tick", np.int64),
+        ("request", np.int64),  # -1: none
+        ("command", np.int32),
+        ("channel", np.int32),
+        ("bank", np.int32),  # the first one of a rank where the command is for a rank
+        ("row", np.int32),
+    ],
+    align=True,
+)
+RUN = np.dtype(
+    [
+        ("clock", np.int64),  # last tick done
+        ("count", np.int64),  # requests known
+        ("next", np.int64),  # request that the source offers next
+        ("logged", np.int64),
+        ("is_flushing", np.int64),  # nothing will follow: waiting writes need no company
+    ],
+    align=True,
+)
+_BUSES = {"single": 0, "dual": 1, "dual_edge": 2, "split_activate": 3}
+_REFRESH = {"none": 0, "all_bank": 1, "per_bank": 2}
+
+
+def spans(spec: DramSpec) -> tuple[int, int, int, int, int]:
+    """Return how many banks a channel, rank, stack id, bank group and bank have."""
+    organisation = spec.organisation
+    group = organisation.banks
+    stack = group * organisation.bank_groups
+    rank = stack * organisation.stack_ids
+    return organisation.banks_per_channel, rank, stack, group, 1
+
+
+def make_rules(
+    spec: DramSpec, policy: Policy, *, offers: int | None, refresh_rate: int, is_logging: bool
+) -> Record:
+    """Return the record of `RULES` of a memory and a policy."""
+    rules: Record = np.zeros(1, RULES)[0]
+    organisation = spec.organisation
+    span = spans(spec)
+    ticks = spec.ticks_per_clock
+    buses = organisation.channels * organisation.pseudo_channels
+    rules["channels"] = organisation.channels
+    rules["banks"], rules["rank_banks"] = span[CHANNEL], span[RANK]
+    rules["ranks"] = span[CHANNEL] // span[RANK]
+    rules["is_shared_bus"] = organisation.ranks > 1
+    rules["bus"] = _BUSES[spec.command_bus]
+    rules["span"] = span
+    for level, banks in enumerate(span):
+        rules["base"][level][: span[CHANNEL]] = np.arange(span[CHANNEL]) // banks * banks
+    _fill_rows(rules, _needed(spec, policy))
+    rules["window"] = _value(_window(spec))
+    rules["burst"] = spec.cycles("tBL") * ticks
+    rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
+    rules["is_refreshing"] = _REFRESH[policy.refresh]
+    targets = {"none": 1, "all_bank": 1, "per_bank": span[CHANNEL]}[policy.refresh]
+    if policy.scheduler == "bank_queues":
+        targets = organisation.ranks
+    interval = spec.cycles("tREFI") // (targets * refresh_rate)
+    rules["refresh_interval"] = NEVER if policy.refresh == "none" else interval * ticks
+    rules["is_closed"] = policy.page == "closed"
+    rules["is_unified"] = policy.is_unified
+    rules["capacity"] = policy.read_queue, policy.write_queue
+    rules["write_high"] = policy.write_high * policy.write_queue
+    rules["write_low"] = policy.write_low * policy.write_queue
+    rules["bank_queue"], rules["row_hits"] = policy.bank_queue, policy.row_hits
+    rules["idle_writes"] = policy.idle_writes
+    rules["offers"] = buses if offers is None else offers
+    rules["lead"] = policy.scheduler == "bank_queues"
+    rules["act2"] = spec.cycles("tAAD", 0)
+    after = spec.cycles("tBL") + spec.cycles("tWCKPST", 0)
+    rules["write_clock"] = spec.cycles("tCL") + after, spec.cycles("tCWL") + after
+    rules["is_logging"] = is_logging
+    return rules
+
+
+def make_state(rules: Record) -> np.ndarray:
+    """Return the record of `STATE` of every channel before the first tick."""
+    state = np.zeros(int(rules["channels"]), STATE)
+    state["ready"] = -NEVER
+    state["act_tick"] = -NEVER
+    state["open_row"] = -1
+    state["opening"] = LIMITS.index("tRCD")
+    state["next_refresh"] = rules["refresh_interval"]
+    state["half_bank"] = state["started"] = state["pair_tick"] = -1
+    state["last_due"] = -1
+    return state
+
+
+def _value(row: Constraint) -> int:
+    return (row.ticks << SHIFT) + row.limit
+
+
+def _window(spec: DramSpec) -> Constraint:
+    return next(row for row in constraints(spec) if row.window == 4)
+
+
+def _needed(spec: DramSpec, policy: Policy) -> list[Constraint]:
+    """Return the rows whose commands the policy issues and that no other row covers."""
+    unused = {"RDA", "WRA"} if policy.page == "open" else set()
+    unused |= {"none": {"REFab", "REFpb", "PREab"}, "all_bank": {"REFpb"}}.get(
+        policy.refresh, {"REFab", "PREab"}
+    )
+    if policy.scheduler == "bank_queues":
+        unused |= {"PREab"}
+    rows = [
+        row
+        for row in constraints(spec)
+        if row.window == 1 and not {COMMANDS[row.preceding], COMMANDS[row.following]} & unused
+    ]
+    span = spans(spec)
+    kept: list[Constraint] = []
+    for row in sorted(rows, key=lambda row: (span[row.level], row.ticks), reverse=True):
+        if not any(_covers(other, row, span) for other in kept):
+            kept.append(row)
+    return kept
+
+
+def _covers(one: Constraint, other: Constraint, span: tuple[int, ...]) -> bool:
+    """Whether a row is at least as strict as another one wherever that one holds."""
+    return (
+        not (one.is_sibling or other.is_sibling)
+        and (one.preceding, one.following) == (other.preceding, other.following)
+        and span[one.level] >= span[other.level]
+        and one.ticks >= other.ticks
+    )
+
+
+def _fill_rows(rules: Record, rows: Iterable[Constraint]) -> None:
+    ordered = sorted(rows, key=lambda row: row.preceding)
+    if len(ordered) > MAX_ROWS:
+        raise ValueError(f"{len(ordered)} delays, expected at most {MAX_ROWS}")
+    for index, row in enumerate(ordered):
+        rules["following"][index] = row.following
+        rules["value"][index] = _value(row)
+        rules["level"][index] = row.level
+        rules["is_sibling"][index] = row.is_sibling
+        rules["is_whole"][index] = row.following in {PREAB, REFAB}
+    for command in range(len(COMMANDS) + 1):
+        rules["first"][command] = sum(row.preceding < command for row in ordered)
