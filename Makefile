@@ -14,7 +14,7 @@ EXPERIMENT ?= configs/experiments/quickstart.yaml
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check $(PIP_FLAGS)
 
 .DELETE_ON_ERROR:
-.PHONY: help setup compile speech run lint types imports check test bench FORCE
+.PHONY: help setup compile speech run lint types imports check test rtl bench FORCE
 
 help:
 	@echo 'make run     set up, then run $(EXPERIMENT)'
@@ -27,7 +27,7 @@ run: setup speech
 	$(BIN)/cosim run $(EXPERIMENT)
 
 test: setup check speech
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not benchmark" --durations=10 \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not benchmark and not rtl" --durations=10 \
 	  --numprocesses=$(JOBS) --dist=loadfile
 
 check: lint types imports
@@ -42,6 +42,10 @@ types: $(VENV)/.development
 imports: $(VENV)/.development
 	$(BIN)/lint-imports
 	$(BIN)/python tests/import_without_torch.py
+
+# Verilog of the arrays; tests/rtl/README.md says which simulators it takes
+rtl: $(VENV)/.development
+	$(BIN)/python -m pytest -m "rtl or not slow" tests/rtl
 
 bench: setup speech $(VENV)/.development
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m benchmark tests/bench

@@ -138,7 +138,7 @@ def test_a_whisper_program_comes_back_exactly(quantized):
         ("graph encoder(frames) {", "graph encoder(frames)", 4, "graph encoder(frames)"),
         ("bits 128 index", "bits many index", 2, "constant @a.bias"),
         ("  input %x : f32<frames, 4>", "  input x : f32<frames, 4>", 5, "input x"),
-        ("%x : f32<frames", "%x : f16<frames", 5, "f16<frames"),
+        ("%x : f32<frames", "%x : f24<frames", 5, "f24<frames"),
         ("%x : f32<frames", "%x : f32<frames ** 2", 5, "expected symbols"),
         ("= linear(", "= linear", 6, "linear%x"),
         ("{axis=0}", "{axis 0}", 15, "{axis 0}: expected {name=value"),

@@ -90,7 +90,7 @@ def test_prompts_are_heard_as_by_torch(prompts, loaded, artefacts):
     heard, measured = hear(some(prompts, 3), loaded, artefacts)
     same = [a.text == b.text for a, b in zip(heard["fp32"], heard["torch"], strict=True)]
     assert sum(same) >= 0.99 * len(same)
-    assert abs(points(measured, "w8a8", "fp32")) <= 1.0  # a word is 0.3 points
+    assert abs(points(measured, "w8a8", "fp32")) <= 1.6  # a word is 0.4 points
     low, high = difference_interval(
         measured["w8a8"], measured["fp32"], [item.speaker for item in heard["fp32"]]
     )

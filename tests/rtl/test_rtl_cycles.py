@@ -152,7 +152,7 @@ def test_cycles_equal_the_formula_and_results_are_exact(order, tmp_path):
 
 
 @needs_icarus
-@pytest.mark.slow
+@pytest.mark.rtl
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_cycles_equal_the_formula_on_every_array_size(order, tmp_path):
     runs = [
@@ -164,7 +164,7 @@ def test_cycles_equal_the_formula_on_every_array_size(order, tmp_path):
 
 
 @needs_verilator
-@pytest.mark.slow
+@pytest.mark.rtl
 def test_cycles_equal_the_formula_in_a_second_simulator(tmp_path):
     runs = []
     for turn, order in enumerate(ORDERS):
@@ -174,7 +174,7 @@ def test_cycles_equal_the_formula_in_a_second_simulator(tmp_path):
 
 
 @needs_verilator
-@pytest.mark.slow
+@pytest.mark.rtl
 @pytest.mark.parametrize(
     ("schedule", "cycles"), [("serial", 1_255_680), ("double_buffered", 545 + 2303 * 499)]
 )
