@@ -87,10 +87,10 @@ def test_prompts_are_heard_as_published(prompts, artefacts):
 
 
 def test_prompts_are_heard_as_by_torch(prompts, loaded, artefacts):
-    heard, measured = hear(some(prompts, 3), loaded, artefacts)
+    heard, measured = hear(some(prompts, 6), loaded, artefacts)
     same = [a.text == b.text for a, b in zip(heard["fp32"], heard["torch"], strict=True)]
     assert sum(same) >= 0.99 * len(same)
-    assert abs(points(measured, "w8a8", "fp32")) <= 1.6  # a word is 0.4 points
+    assert abs(points(measured, "w8a8", "fp32")) <= 2.5  # a word is 0.8 points
     low, high = difference_interval(
         measured["w8a8"], measured["fp32"], [item.speaker for item in heard["fp32"]]
     )
@@ -99,10 +99,10 @@ def test_prompts_are_heard_as_by_torch(prompts, loaded, artefacts):
 
 def test_the_test_other_subset_is_heard_as_by_torch(test_other, loaded, artefacts):
     assert len(test_other.utterances) == 80
-    heard, measured = hear(some(test_other, 3), loaded, artefacts)
+    heard, measured = hear(some(test_other, 4), loaded, artefacts)
     assert sum(len(item.text.split()) for item in test_other.utterances) == 1544
-    assert abs(points(measured, "fp32", "torch")) <= 0.3
-    # a word is 0.2 points; eight speakers vary far more than that
+    assert abs(points(measured, "fp32", "torch")) <= 0.4
+    # a word is 0.3 points; eight speakers vary far more than that
     assert abs(points(measured, "w8a8", "fp32")) <= 1.5
     speakers = [item.speaker for item in heard["fp32"]]
     assert len(set(speakers)) == 8
