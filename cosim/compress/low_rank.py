@@ -108,7 +108,18 @@ def low_rank(state: State, config: LowRankConfig, selected: tuple[Layer, ...]) -
     after = names_of(module)
     changed = {after[tensor]: weight for tensor, weight in carried.items()}
     notes = (f"low_rank: {text}" for text in (total, *stay))
-    return state.restructured(changed).with_notes(*notes)
+    rows = (
+        {
+            "method": config.method,
+            "layer": name,
+            "rank": each.rank,
+            "weights": each.up.size + each.down.size,
+            "weights_before": len(each.up) * each.down.shape[1],
+            "energy_lost": each.lost,
+        }
+        for each, name in done
+    )
+    return state.restructured(changed).with_notes(*notes).reporting(rows)
 
 
 def factorised(values: F32, config: LowRankConfig) -> Factors | None:

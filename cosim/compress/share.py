@@ -78,15 +78,24 @@ def share(state: State, config: ShareConfig, selected: tuple[Layer, ...]) -> Sta
     problems: list[str] = []
     plan: list[Shared] = []
     notes: list[str] = []
+    rows: list[dict[str, object]] = []
     for stack, numbers in stacks(module, selected).items():
         groups = _groups(config, stack, numbers, problems)
-        found = [
-            shared
-            for group in groups
-            for shared in _shared(state, module, [f"{stack}.{n}" for n in group], config, problems)
-        ]
-        plan += found
-        saved = sum(shared.saved for shared in found)
+        saved = 0
+        for group in groups:
+            found = _shared(state, module, [f"{stack}.{n}" for n in group], config, problems)
+            fewer = sum(shared.saved for shared in found)
+            rows.append(
+                {
+                    "method": config.method,
+                    "layer": stack,
+                    "blocks": group,
+                    "tensors": len(found),
+                    "parameters_saved": fewer,
+                }
+            )
+            plan += found
+            saved += fewer
         notes.append(
             f"share: {sum(map(len, groups))} blocks of {stack} use {len(groups)} copies of "
             f"{'all they have' if config.parts is None else ', '.join(config.parts)}; {saved} "
@@ -109,7 +118,7 @@ def share(state: State, config: ShareConfig, selected: tuple[Layer, ...]) -> Sta
         for tensor, name in names.items()
         if tensor in after and tensor not in held
     }
-    return state.restructured(changed).with_notes(*notes)
+    return state.restructured(changed).with_notes(*notes).reporting(rows)
 
 
 def stacks(module: "nn.Module", layers: Iterable[Layer]) -> dict[str, list[int]]:

@@ -97,7 +97,17 @@ def structured(state: State, config: StructuredConfig, selected: tuple[Layer, ..
     for units, numbers in gone:
         for name in heads.get(units.name, ()):
             _without_heads(module, name, numbers)
-    return state.with_notes(*_notes(config.remove, gone))
+    rows = (
+        {
+            "method": config.method,
+            "removed": config.remove,
+            "layer": units.name,
+            "units": units.count,
+            "kept": np.setdiff1d(np.arange(units.count), numbers).tolist(),
+        }
+        for units, numbers in gone
+    )
+    return state.with_notes(*_notes(config.remove, gone)).reporting(rows)
 
 
 def _channels(module: "nn.Module", selected: set[str]) -> list[Removable]:

@@ -97,6 +97,9 @@ def test_a_pair_stands_where_the_layer_was(small):
     assert {"fc1.down.weight", "fc1.up.weight", "fc1.up.bias"} <= model.encodings.keys()
     assert not {"fc1.weight", "fc1.bias", "fc1.down.bias"} & model.encodings.keys()
     assert isinstance(small.fc1, torch.nn.Linear)
+    told = {row["layer"]: (row["rank"], row["weights"]) for row in model.report}
+    assert told["fc1"] == (2, 28)
+    assert len(told) == 5
     saved = (6 * 8 - 2 * 14) + 4 * (64 - 2 * 16)
     assert model.elements == sum(row.elements for row in made(small).ledger) - saved
 

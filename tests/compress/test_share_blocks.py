@@ -44,6 +44,7 @@ def test_a_copy_is_stored_once():
     assert shared.size_bytes == whole.size_bytes - 4 * block
     assert not [name for name in shared.encodings if name.startswith("encoder.layers.1.")]
     assert any(f"{block} parameters fewer" in note for note in shared.notes)
+    assert [(row["blocks"], row["parameters_saved"]) for row in shared.report] == [([0, 1], block)]
 
 
 def test_the_mean_is_that_of_all_blocks_of_the_group():

@@ -188,6 +188,8 @@ def test_rates_take_the_units_of_least_norm():
     found = store.decode(units.encodings["encoder.layers.0.fc1.bias"])
     np.testing.assert_array_equal(found, np.delete(layer.fc1.bias.numpy(), [2, 9]))
     heads = made(module, {**HEADS, "rate": 0.25})
+    told = {row["layer"]: row["kept"] for row in heads.report}
+    assert told["encoder.layers.0.self_attn"] == [0, 2, 3]
     found = store.decode(heads.encodings["encoder.layers.0.self_attn.q_proj.bias"])
     wanted = np.delete(layer.self_attn.q_proj.bias.numpy(), [4, 5, 6, 7])
     np.testing.assert_array_equal(found, wanted)
