@@ -9,7 +9,6 @@ together and the header that `artefact.json` states.
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
@@ -255,11 +254,10 @@ def build_from(
     compressed = compress(
         loaded.module, chosen, source=str(recipe or ""), batches=batches(loaded), report=report
     )
-    with ThreadPoolExecutor(1) as aside:  # zlib leaves the interpreter to the capture
-        facts = aside.submit(facts_of, loaded, is_zipped=is_zipped, report=report)
-        report("capturing")
-        graphs = () if compressed.is_restructured else captured(loaded)
-    return build(loaded, compressed, facts.result(), graphs, report=report)
+    facts = facts_of(loaded, is_zipped=is_zipped, report=report)
+    report("capturing")
+    graphs = () if compressed.is_restructured else captured(loaded)
+    return build(loaded, compressed, facts, graphs, report=report)
 
 
 def compress_to(
