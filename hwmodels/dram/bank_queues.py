@@ -9,17 +9,17 @@ import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
 from hwmodels.dram.issue import access, delay, open_row, precharge, record
-from hwmodels.dram.jit import Record, helper
-from hwmodels.dram.queues import append, length, remove
+from hwmodels.dram.jit import Record, compiled
+from hwmodels.dram.shared_queues import append, remove
 from hwmodels.dram.state import IS_SEEN, IS_WRITE, NEVER, READS, SHIFT, WRITES
 
 
-@helper
+@compiled
 def accept(rules: Record, ch: Record, requests: np.ndarray, index: int, clock: int) -> bool:
     """Take a request into its queue; False if that is full, whatever its address."""
     request = requests[index]
     kind = WRITES if request.is_write and not rules.is_unified else READS
-    if length(ch, kind) >= rules.capacity[kind]:
+    if ch.count[kind] >= rules.capacity[kind]:
         return False
     request.accepted = clock
     ch.wake = min(ch.wake, clock)
@@ -48,12 +48,12 @@ def accept(rules: Record, ch: Record, requests: np.ndarray, index: int, clock: i
     return True
 
 
-@helper
+@compiled
 def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
     """Return a request to an address that waits for its command, or -1; `kind` IS_WRITE or 0."""
     queue = WRITES if kind == IS_WRITE and not rules.is_unified else READS
     found = -1
-    for j in range(ch.head[queue], ch.tail[queue]):
+    for j in range(ch.count[queue]):
         if ch.line[queue, j] == line and ch.flags[queue, j] & IS_WRITE == kind:
             found = ch.request[queue, j]
     for j in range(ch.queue_count[bank]):
@@ -62,17 +62,17 @@ def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
     return found
 
 
-@helper
+@compiled
 def move_one(rules: Record, ch: Record, run: Record) -> bool:
     """Move the first request whose bank has room to the queue of its bank; whether one was."""
-    writes = length(ch, WRITES)
+    writes = ch.count[WRITES]
     if ch.draining == 0 and writes and not rules.is_unified:
-        is_last = run.is_flushing and run.next == run.count and length(ch, READS) == 0
+        is_last = run.is_flushing and run.next == run.count and ch.count[READS] == 0
         is_enough = writes > rules.idle_writes or is_last
         if writes >= rules.capacity[WRITES] or (is_enough and is_empty(rules, ch)):
             ch.draining = writes
     queue = WRITES if ch.draining > 0 else READS
-    for j in range(ch.head[queue], ch.tail[queue]):
+    for j in range(ch.count[queue]):
         bank = ch.bank[queue, j]
         n = ch.queue_count[bank]
         if n >= rules.bank_queue:
@@ -94,7 +94,7 @@ def move_one(rules: Record, ch: Record, run: Record) -> bool:
     return False
 
 
-@helper
+@compiled
 def is_empty(rules: Record, ch: Record) -> bool:
     """Whether no bank has a request in its queue."""
     total = 0
@@ -103,7 +103,7 @@ def is_empty(rules: Record, ch: Record) -> bool:
     return total == 0
 
 
-@helper
+@compiled
 def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, int, int]:
     """Return the first request of a bank's queue that may go and its command, else -1.
 
@@ -130,7 +130,7 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
     return -1, ACT, soon
 
 
-@helper
+@compiled
 def follows_read(ch: Record, bank: int, at: int) -> bool:
     """Whether an older read of the same burst waits in the queue."""
     for j in range(at):
@@ -141,7 +141,7 @@ def follows_read(ch: Record, bank: int, at: int) -> bool:
     return False
 
 
-@helper
+@compiled
 def may_close(rules: Record, ch: Record, bank: int) -> bool:
     """Whether the open row has been used enough, or nothing in the queue hits it."""
     if ch.hits[bank] >= rules.row_hits:
@@ -152,7 +152,7 @@ def may_close(rules: Record, ch: Record, bank: int) -> bool:
     return hits == 0
 
 
-@helper
+@compiled
 def ask_banks(rules: Record, ch: Record, tick: int) -> tuple[int, int, int]:
     """Return bank, place in its queue and command of the next one that may go; bank -1 if none.
 
@@ -176,7 +176,7 @@ def ask_banks(rules: Record, ch: Record, tick: int) -> tuple[int, int, int]:
     return -1, 0, ACT
 
 
-@helper
+@compiled
 def issue(
     rules: Record,
     ch: Record,
@@ -215,7 +215,7 @@ def issue(
         serve(rules, ch, tick, requests, bank, at)
 
 
-@helper
+@compiled
 def serve(rules: Record, ch: Record, tick: int, requests: np.ndarray, bank: int, at: int) -> None:
     """Take a request out of the queue of a bank, and with it all reads that share its burst."""
     index = ch.queue_request[bank, at]
@@ -234,7 +234,7 @@ def serve(rules: Record, ch: Record, tick: int, requests: np.ndarray, bank: int,
         index = requests[index].chain
 
 
-@helper
+@compiled
 def refresh(
     rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
 ) -> tuple[bool, int]:
@@ -265,7 +265,7 @@ def refresh(
     return True, tick + 1
 
 
-@helper
+@compiled
 def tick_banks(
     rules: Record,
     ch: Record,

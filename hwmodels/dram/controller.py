@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from hwmodels.dram import bank_queues, shared_queues
 from hwmodels.dram.address import compile_map, decode, line_of
 from hwmodels.dram.bank_queues import tick_banks
-from hwmodels.dram.jit import Integers, Record, entry, helper
+from hwmodels.dram.jit import Integers, Record, compiled
 from hwmodels.dram.policy import Policy, check
 from hwmodels.dram.problems import SpecError
 from hwmodels.dram.shared_queues import tick_dual, tick_single
@@ -203,7 +203,7 @@ def _check_rate(spec: DramSpec, rate: int) -> None:
         raise SpecError([f"{spec.name}: refresh_rate: {problem}, tRFC + 2 tRP"])
 
 
-@entry
+@compiled
 def enter(
     table: Record,
     address: np.ndarray,
@@ -230,7 +230,7 @@ def enter(
 IS_OVER, LOG_IS_FULL = range(2)
 
 
-@entry
+@compiled
 def advance(
     rules: Record,
     state: np.ndarray,
@@ -263,7 +263,7 @@ def advance(
                 step(rules, state[c], soon, requests, run, log, c)
 
 
-@helper
+@compiled
 def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
     """Whether every request known is served."""
     finished = 0
@@ -272,7 +272,7 @@ def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
     return bool(finished == run.count)
 
 
-@helper
+@compiled
 def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -> bool:
     """Offer what has arrived, in order; whether a channel refused."""
     for _ in range(rules.offers):
@@ -290,7 +290,7 @@ def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -
     return False
 
 
-@helper
+@compiled
 def next_tick(rules: Record, state: np.ndarray, run: Record) -> int:
     """Return the next tick in which a channel may do anything."""
     if rules.is_every_tick:
@@ -301,7 +301,7 @@ def next_tick(rules: Record, state: np.ndarray, run: Record) -> int:
     return int(max(soon, run.clock + 1))
 
 
-@helper
+@compiled
 def step(
     rules: Record,
     ch: Record,
@@ -313,8 +313,7 @@ def step(
 ) -> None:
     """Do one tick of a channel."""
     if rules.is_every_tick:
-        ch.active_wake = 0
-        ch.hit_wake = 0
+        ch.column_wake = 0
         ch.row_wake = 0
     if rules.lead:
         tick_banks(rules, ch, tick, requests, run, log, channel)

@@ -67,13 +67,8 @@ class _PackageCache(FunctionCache):
         return self._impl.rebuild(target_context, found[1])
 
 
-def entry(function: Callable[..., Any]) -> Any:
-    """Compile at the first call from Python, without the GIL, with the guarded cache."""
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile at the first call, without the GIL, with the guarded cache."""
+    dispatcher: Any = numba.njit(nogil=True)(function)
     dispatcher._cache = _PackageCache(function)  # noqa: SLF001 (numba has no public hook)
     return dispatcher
-
-
-def helper(function: Callable[..., Any]) -> Any:
-    """Compile as a part of the entries that call it; Python cannot call it."""
-    return numba.njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)

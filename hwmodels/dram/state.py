@@ -27,8 +27,6 @@ SHIFT = 4
 """Bits of a `ready` value that hold the limit."""
 NEVER = 1 << 58
 """A tick that does not come."""
-ROOM = 2 * MAX_QUEUE
-"""Places of a queue; it moves through them and back to the front when it meets their end."""
 MAX_ROWS = 128
 MAX_RANKS = 16
 FOLLOWING = 7
@@ -44,7 +42,6 @@ RULES = np.dtype(
         ("channels", np.int64),
         ("banks", np.int64),  # of a channel
         ("rank_banks", np.int64),
-        ("rank_shift", np.int64),  # bank >> rank_shift is its rank
         ("ranks", np.int64),  # of a channel; pseudo-channels count as ranks
         ("is_shared_bus", np.int64),  # ranks share one data bus
         ("bus", np.int64),  # 0 single, 1 dual, 2 dual_edge, 3 split_activate
@@ -82,9 +79,8 @@ RULES = np.dtype(
 STATE = np.dtype(
     [
         ("wake", np.int64),  # nothing can happen before this tick
-        ("active_wake", np.int64),  # no active request can go before this tick
-        ("hit_wake", np.int64),  # no waiting request whose row is open can
-        ("row_wake", np.int64),  # no ACT, PRE or REF can
+        ("column_wake", np.int64),
+        ("row_wake", np.int64),
         ("is_writing", np.int64),
         ("last_due", np.int64),  # delivery of the youngest read
         ("next_refresh", np.int64),
@@ -99,20 +95,17 @@ STATE = np.dtype(
         ("half_bank", np.int64),  # bank between two halves of ACT, or -1
         ("half_since", np.int64),
         ("started", np.int64),  # queue of the request whose CAS was issued, or -1
-        ("started_at", np.int64),  # its place behind the head of that queue
+        ("started_at", np.int64),
         ("clock_until", np.int64),  # the write clock runs until then
-        ("hazards", np.int64),  # waiting requests with HAS_HAZARD
-        ("head", np.int64, (3,)),  # a queue lies in [head, tail) of its arrays
-        ("tail", np.int64, (3,)),
-        ("bank", np.int32, (3, ROOM)),
-        ("row", np.int32, (3, ROOM)),
-        ("flags", np.int32, (3, ROOM)),
-        ("line", np.int64, (3, ROOM)),
-        ("request", np.int64, (3, ROOM)),
+        ("count", np.int64, (3,)),
+        ("bank", np.int32, (3, MAX_QUEUE)),
+        ("row", np.int32, (3, MAX_QUEUE)),
+        ("flags", np.int32, (3, MAX_QUEUE)),
+        ("line", np.int64, (3, MAX_QUEUE)),
+        ("request", np.int64, (3, MAX_QUEUE)),
         ("ready", np.int64, (FOLLOWING, MAX_BANKS)),
-        ("open_row", np.int64, (MAX_BANKS,)),  # -1: closed
-        ("active", np.int64, (MAX_BANKS,)),  # requests whose row was opened for them
-        ("movable", np.int64, (MAX_BANKS,)),  # scratch: when ACT or PRE may move a bank
+        ("open_row", np.int32, (MAX_BANKS,)),  # -1: closed
+        ("active", np.int32, (MAX_BANKS,)),  # requests whose row was opened for them
         ("hits", np.int32, (MAX_BANKS,)),  # accesses since ACT
         ("opening", np.int64, (MAX_BANKS,)),  # limit that held back the last ACT
         ("act_tick", np.int64, (MAX_RANKS, 4)),
@@ -197,7 +190,6 @@ def make_rules(
     buses = organisation.channels * organisation.pseudo_channels
     rules["channels"] = organisation.channels
     rules["banks"], rules["rank_banks"] = span[CHANNEL], span[RANK]
-    rules["rank_shift"] = span[RANK].bit_length() - 1
     rules["ranks"] = span[CHANNEL] // span[RANK]
     rules["is_shared_bus"] = organisation.ranks > 1
     rules["bus"] = _BUSES[spec.command_bus]
