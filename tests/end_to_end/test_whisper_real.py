@@ -98,12 +98,22 @@ def test_prompts_are_heard_as_by_torch(prompts, loaded, artefacts):
 
 
 def test_the_test_other_subset_is_heard_as_by_torch(test_other, loaded, artefacts):
+    few = some(test_other, 8)
+    _, measured = hear(few, loaded, {"fp32": artefacts["fp32"]})
+    assert len(few.utterances) == 10
+    assert abs(points(measured, "fp32", "torch")) <= 0.4  # a word is 0.5 points
+
+
+def test_8_bit_codes_lose_little_on_the_test_other_subset(test_other, artefacts):
     assert len(test_other.utterances) == 80
-    heard, measured = hear(some(test_other, 4), loaded, artefacts)
     assert sum(len(item.text.split()) for item in test_other.utterances) == 1544
-    assert abs(points(measured, "fp32", "torch")) <= 0.4
-    # a word is 0.3 points; eight speakers vary far more than that
-    assert abs(points(measured, "w8a8", "fp32")) <= 1.5
+    heard = {
+        name: transcribe(program_engines(artefact), test_other, artefact=artefacts["fp32"])
+        for name, artefact in artefacts.items()
+    }
+    measured = {name: measure(items, "whisper_english") for name, items in heard.items()}
+    # all 80: on a quarter of them a few words that flip either way count 2.5 points
+    assert abs(points(measured, "w8a8", "fp32")) <= 1.0
     speakers = [item.speaker for item in heard["fp32"]]
     assert len(set(speakers)) == 8
     low, high = difference_interval(measured["w8a8"], measured["fp32"], speakers)
