@@ -167,7 +167,7 @@ def profile_command(
 @main.command("reproduce")
 @click.argument("paper")
 @click.option("--table", help="Only this table of the paper (its own name, or `text`).")
-@click.option("--zipped", is_flag=True, help="Measure zipped sizes of drawn weights (minutes).")
+@click.option("--zipped", is_flag=True, help="Zip whole drawn weights, not samples.")
 @_JSON
 def reproduce_command(paper: str, table: str | None, zipped: bool, as_json: bool) -> None:
     """Print figures of PAPER (000, 001, 002, 003 or 004) beside ours, with a verdict for each."""
@@ -176,7 +176,8 @@ def reproduce_command(paper: str, table: str | None, zipped: bool, as_json: bool
     from cosim.reproduce import Request, counts, reproduce  # noqa: PLC0415
 
     with TerminalProgress() as progress:
-        found = reproduce(paper, table=table, request=Request(zipped, progress.note))
+        request = Request("whole" if zipped else "sampled", progress.note)
+        found = reproduce(paper, table=table, request=request)
     rows = [row.row() for row in found]
     if as_json:
         _echo_table(rows, counts(found))

@@ -78,11 +78,17 @@ class Row:
         }
 
 
+Zipped = Literal["not", "sampled", "whole"]
+
+
 @dataclass(frozen=True)
 class Request:
-    """What a reproduction may spend: `zipped` asks for deflate sizes of drawn weights (minutes)."""
+    """What a reproduction may spend: `zipped` are the deflate sizes of drawn weights.
 
-    zipped: bool = False
+    `sampled` zips a piece of each tensor (a minute for all of 000), `whole` all of it (minutes).
+    """
+
+    zipped: Zipped = "not"
     tell: Callable[[str], None] = field(default=lambda _text: None, compare=False)
 
 

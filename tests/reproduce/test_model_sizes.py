@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cosim.models import LoadedModel
 from cosim.profile import profile_model
 from cosim.reproduce import reproduce
-from cosim.reproduce.adaptive_compression import published, zipped_mb
+from cosim.reproduce.adaptive_compression import SAMPLE, published, zipped_mb
 from cosim.reproduce.hj_pruning import macs_of
 from cosim.reproduce.shapes import drawn, shapes_of, wav2vec2_positions
 
@@ -159,8 +159,10 @@ def test_the_mislabelled_row_is_that_of_the_other_rank(tiny):
 @pytest.mark.parametrize(("bits", "megabytes"), [(None, 368.4), (8, 99.4), (4, 59.8), (2, 34.2)])
 def test_normal_weights_zip_as_trained_ones_do(bits, megabytes):
     # a whole file behind zlib has these sizes; each tensor on its own leaves the container out
-    found = zipped_mb(drawn(published().systems["Trans"].model), bits)
+    model = drawn(published().systems["Trans"].model)
+    found = zipped_mb(model, bits)
     assert found == pytest.approx(megabytes, rel=0.012)
+    assert zipped_mb(model, bits, sample=SAMPLE) == pytest.approx(found, rel=0.01)
 
 
 @pytest.mark.slow
