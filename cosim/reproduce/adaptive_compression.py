@@ -3,10 +3,12 @@
 A megabyte is 10^6 bytes, a size that of the file torch.save writes; the paper cuts digits.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosim.compress import quanto
 from cosim.compress.compressed import zipped_arrays
@@ -118,7 +120,7 @@ def zipped_mb(model: LoadedModel, bits: quanto.Bits | None, *, sample: int | Non
         if sample is not None:
             values = values[: max(1, sample * len(values) // values.size)]
         is_quantized = name.endswith(".weight") and kinds.get(name) in quanto.QUANTIZED_KINDS
-        arrays = (values,)
+        arrays: Iterable[NDArray[Any]] = (values,)
         if bits is not None and is_quantized:
             arrays = quanto.codes(values, bits)
         total += zipped_arrays(arrays) * weight.values.size / values.size
