@@ -5,7 +5,8 @@ kernels, and every op becomes one call on arrays that are already there. A lengt
 grows by stays open until the call. Python runs once per op, never per element.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cosim.execute.builder import Array, Builder, Call, KernelChoice, Weights
@@ -13,6 +14,7 @@ from cosim.execute.emitters import EMITTERS
 from cosim.ir import Graph
 
 EXECUTABLE = frozenset(EMITTERS)
+_DENSITY = re.compile(r"density (\d\.\d+)")
 
 
 @dataclass
@@ -87,13 +89,25 @@ def lengths_of(graph: Graph, inputs: Mapping[str, Array]) -> dict[str, int]:
 
 
 def fallbacks(kernels: Iterable[KernelChoice]) -> list[str]:
-    """Return a warning for each reason why products do not use the zeros or codes they have."""
+    """Return a warning for each reason why products do not use the zeros or codes they have.
+
+    Reasons that differ in the density of the weights alone are one.
+    """
     found: dict[tuple[str, str], list[KernelChoice]] = {}
     for choice in kernels:
         if choice.is_fallback:
-            found.setdefault((choice.kernel, choice.reason), []).append(choice)
+            kind = _DENSITY.sub("density", choice.reason)
+            found.setdefault((choice.kernel, kind), []).append(choice)
     return [
         f"{len(choices)} {'product' if len(choices) == 1 else 'products'} on {kernel} "
-        f"({choices[0].graph}/{choices[0].scope or choices[0].op}, ...): {reason}"
-        for (kernel, reason), choices in found.items()
+        f"({choices[0].graph}/{choices[0].scope or choices[0].op}, ...): {_reason(choices)}"
+        for (kernel, _), choices in found.items()
     ]
+
+
+def _reason(choices: Sequence[KernelChoice]) -> str:
+    """Return the common reason, with the lowest and highest density of it."""
+    found = sorted(match[1] for choice in choices for match in _DENSITY.finditer(choice.reason))
+    if not found or found[0] == found[-1]:
+        return choices[0].reason
+    return _DENSITY.sub(f"density {found[0]} to {found[-1]}", choices[0].reason)
