@@ -9,10 +9,14 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
+from hwmodels.conventions import CONVENTIONS
+
 FEMTO = 10**15  # femtoseconds in a second
 
-Dataflow = Literal["weight_stationary"]
+Dataflow = Literal["weight_stationary", "output_stationary", "input_stationary"]
 Schedule = Literal["serial", "double_buffered"]
+Drain = Literal["shift_out", "none"]
+ConventionName = Literal["scale_sim", "onnxim", "stonne"]
 Sparsity = Literal["dense"]
 Fidelity = Literal["sampled", "exact", "roofline"]
 Arbitration = Literal["fifo", "priority"]
@@ -40,8 +44,13 @@ class Figure:
 class ProcessingArray:
     """A systolic array of `rows` x `columns` multiply-accumulate cells.
 
+    `dataflow` says what stays in the cells, `schedule` whether the next fold begins while the one
+    before goes on. `drain` says how results leave the cells of an `output_stationary` array:
+    `shift_out` moves them down the columns, one row per cycle; `none` takes them from every cell
+    at once, which needs a port per cell and is the rule of SCALE-Sim (Samajdar et al. 2020).
     `supports` lists operand types as activation x weight, e.g. `i8xi4`. `sparsity` names the policy
-    for zero weights; `dense` computes them.
+    for zero weights; `dense` computes them. `convention` names a published way to count, whose
+    stall-free cycles results carry beside ours, see `hwmodels.conventions`.
     """
 
     rows: Annotated[int, Ge(1)]
@@ -49,9 +58,11 @@ class ProcessingArray:
     clock_hz: Annotated[float, Gt(0)]
     dataflow: Dataflow = "weight_stationary"
     schedule: Schedule = "double_buffered"
+    drain: Drain = "shift_out"
     supports: Annotated[tuple[str, ...], MinLen(1)] = ("i8xi8",)
     accumulator_bits: Annotated[int, Ge(8)] = 32
     sparsity: Sparsity = "dense"
+    convention: ConventionName | None = None
 
     @property
     def period_fs(self) -> int:
@@ -146,7 +157,7 @@ class MemoryTechnology:
 def check(architecture: Architecture, technology: MemoryTechnology) -> None:
     """Raise ValueError with every rule between the fields that this chip and its memory break."""
     memory = architecture.memory
-    problems: list[str] = []
+    problems = _array_problems(architecture.array)
     if memory.fidelity != "roofline":
         problems.append(
             f'memory.fidelity: found "{memory.fidelity}", which needs the cycle-accurate '
@@ -177,6 +188,23 @@ def check(architecture: Architecture, technology: MemoryTechnology) -> None:
     ]
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
+
+
+def _array_problems(array: ProcessingArray) -> list[str]:
+    problems: list[str] = []
+    if array.drain == "none" and array.dataflow != "output_stationary":
+        problems.append(
+            f'array.drain: found "none", but {array.dataflow} moves results down the columns as it '
+            'makes them; expected "shift_out", or "dataflow: output_stationary"'
+        )
+    if array.convention is not None:
+        rules = CONVENTIONS[array.convention].rules
+        if array.dataflow not in rules:
+            problems.append(
+                f'array.convention: found "{array.convention}", which counts '
+                f"{', '.join(rules)} only; the array is {array.dataflow}"
+            )
+    return problems
 
 
 def _is_ordered(figure: Figure) -> bool:

@@ -11,19 +11,12 @@ each pass L elements through the array, one fold takes
 before, as the next operand shifts in, or the results before shift out, beside the computing.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from hwmodels.architecture import ProcessingArray, Schedule
+from hwmodels.architecture import Drain, ProcessingArray, Schedule
 from hwmodels.dataflow import fold_count, fold_length
-
-Drain = Literal["shift_out", "none"]
-"""How results leave an output-stationary array.
-
-`shift_out` moves them down the columns, one row per cycle. `none` takes them from every cell at
-once, which needs a port per cell; it is the rule of SCALE-Sim (Samajdar et al. 2020).
-"""
 
 
 @dataclass(frozen=True)
@@ -67,13 +60,7 @@ class Split:
 
 
 def stream(
-    array: ProcessingArray,
-    *,
-    m: int,
-    folds: int,
-    is_first: bool = True,
-    is_last: bool = True,
-    drain: Drain = "shift_out",
+    array: ProcessingArray, *, m: int, folds: int, is_first: bool = True, is_last: bool = True
 ) -> Split:
     """Return the cycles of `folds` folds that each pass `m` elements through the array.
 
@@ -93,14 +80,7 @@ def stream(
     """
     if folds == 0:
         return Split()
-    rows, columns = array.rows, array.columns
-    dataflow: str = array.dataflow
-    if dataflow == "output_stationary":
-        way_out = rows if drain == "shift_out" else 0
-        one = Split(compute=m, fill=rows + columns - 2, drain=way_out)
-    else:
-        way_out = 0
-        one = Split(compute=m, fill=rows - 1, drain=columns - 1, weight_load=rows)
+    one, way_out = _single(array, m)
     if array.schedule == "serial":
         return one.times(folds)
     waits = folds - 1 if is_last else folds
@@ -112,6 +92,15 @@ def stream(
     )
 
 
+def _single(array: ProcessingArray, length: int) -> tuple[Split, int]:
+    """Return the cycles of one fold alone, and for how long its results keep others from theirs."""
+    rows, columns = array.rows, array.columns
+    if array.dataflow == "output_stationary":
+        way_out = rows if array.drain == "shift_out" else 0
+        return Split(compute=length, fill=rows + columns - 2, drain=way_out), way_out
+    return Split(compute=length, fill=rows - 1, drain=columns - 1, weight_load=rows), 0
+
+
 def fold(
     array: ProcessingArray,
     *,
@@ -120,7 +109,6 @@ def fold(
     k: int,
     is_first: bool = True,
     is_last: bool = True,
-    drain: Drain = "shift_out",
     occupied: int | None = None,
 ) -> Split:
     """Return the cycles of one block result[m, n] over k, all its folds in a row.
@@ -143,23 +131,35 @@ def fold(
         folds=folds if occupied is None else occupied,
         is_first=is_first,
         is_last=is_last,
-        drain=drain,
     )
 
 
-def product(array: ProcessingArray, *, m_tiles: Iterable[int], n: int, k: int) -> Split:
-    """Return the cycles of one product w[n, k] whose activation rows come in tiles `m_tiles`.
+def product(
+    array: ProcessingArray, *, m_tiles: Sequence[int], n_tiles: Sequence[int], k: int
+) -> Split:
+    """Return the cycles of one product w[n, k] cut into tiles of rows and of columns.
 
-    With one tile this is the closed form of the schedule. With stationary weights more tiles load
-    every weight once per tile: `double_buffered` hides that completely while each tile has at least
-    R rows (the sum is then the closed form again), `serial` pays 2R + C - 2 per fold and further
-    tile.
+    With one tile of each this is the closed form of the schedule. Where weights stay, more tiles of
+    rows load every weight once per tile: `double_buffered` hides that completely while each tile
+    has at least R rows (the sum is then the closed form again), `serial` pays 2R + C - 2 per fold
+    and further tile; likewise tiles of columns where activations stay. Tiles of a whole number of
+    folds cost nothing.
     """
-    sizes = list(m_tiles)
-    total = Split()
-    for index, m in enumerate(sizes):
-        is_last = index == len(sizes) - 1
-        total += fold(array, m=m, n=n, k=k, is_first=index == 0, is_last=is_last)
+    tiles = Counter(
+        {
+            (m, n): times * number
+            for m, times in Counter(m_tiles).items()
+            for n, number in Counter(n_tiles).items()
+        }
+    )
+    last = m_tiles[-1], n_tiles[-1]
+    tiles[last] -= 1
+    total = fold(array, m=last[0], n=last[1], k=k, is_first=False)
+    for (m, n), times in tiles.items():
+        total += fold(array, m=m, n=n, k=k, is_first=False, is_last=False).times(times)
+    if array.schedule == "double_buffered":
+        one, _ = _single(array, 1)
+        total += Split(fill=one.fill, weight_load=one.weight_load)
     return total
 
 

@@ -126,6 +126,18 @@ def fold_length(name: str, *, m: int, n: int, k: int) -> int:
     return {"m": m, "n": n, "k": k}[DATAFLOWS[name].time]
 
 
+def grains(name: str, *, rows: int, columns: int) -> dict[Axis, int]:
+    """Return how much of each dimension one fold takes, 1 for the one that passes through in time.
+
+    Example:
+        >>> grains("input_stationary", rows=16, columns=32)
+        {'k': 16, 'm': 32, 'n': 1}
+
+    """
+    flow = DATAFLOWS[name]
+    return {flow.rows: rows, flow.columns: columns, flow.time: 1}
+
+
 def _parts(size: int, width: int) -> Iterator[tuple[int, int]]:
     for start in range(0, size, width):
         yield start, min(start + width, size)

@@ -1,24 +1,28 @@
 """One GEMM into steps: the loop nest over products, tiles, panels and chunks, with its loads.
 
-A GEMM of types the array does not support takes the same nest on the vector unit: every lane makes
-one result column, one multiply-accumulate per cycle, with its partial sum in a register; every
-multiply-accumulate reads its weight from the buffer, one activation serves all lanes.
+A GEMM of types the array does not support takes the nest of stationary weights on the vector unit,
+whatever the array's dataflow: every lane makes one result column, one multiply-accumulate per
+cycle, with its partial sum in a register; every multiply-accumulate reads its weight from the
+buffer, one activation serves all lanes.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold
+from hwmodels.dataflow import DATAFLOWS, grains
 from hwmodels.descriptors import rows, run
-from hwmodels.mapping import Mapping, Shape, m_tiles, map_product, panels
+from hwmodels.mapping import Mapping, Shape, map_product, smallest_tile_bytes
 from hwmodels.memory import Descriptor
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step
 from hwmodels.planner import Extra, Operand, Planner, Result, array_operands
 from hwmodels.workload import NUMBER_BITS, Gemm
+
+HELD = {"input_stationary": 0, "weight_stationary": 1}
+"""Which of the two operands stays in the cells; where results stay, neither does."""
 
 
 class GemmKind(NamedTuple):
@@ -119,7 +123,9 @@ def _fit(
     """
     setting = planner.patterns.setting
     limits, array = setting.limits, setting.array
-    smallest = min(array.columns, gemm.n) * -(-array.accumulator_bits // 8)
+    if not is_on_array:
+        array = replace(array, dataflow="weight_stationary", drain="shift_out")
+    smallest = smallest_tile_bytes(array, gemm.m, gemm.n)
     while True:
         mapping = map_product(shape, array, limits)
         kind = GemmKind(gemm.m, gemm.n, gemm.k, gemm.count, is_on_array, mapping, tensors)
@@ -135,29 +141,25 @@ def _fit(
 def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
     """Return the steps of a GEMM and the ops fused behind it."""
     builder, array = Builder(setting, kind.tensors), setting.array
-    mapping = kind.mapping
     units = tuple(Units(read) for read in kind.tensors.reads[:2])
     extras = range(2, len(kind.tensors.reads))
-    blocks = list(_blocks(kind))
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(_blocks(kind)):
         share = _share(kind, block)
         step = Step(loads=builder.share_loads(extras, share, is_start=number == 0))
         step.releases = [load for load in step.loads if load.credit_bytes]
-        keys = _input_key(mapping, block), _weight_key(mapping, block)
+        keys = _input_key(kind.mapping, block), _weight_key(kind.mapping, block)
         for source, part in enumerate((_input_part, _weight_part)):
             operand = units[source]
             if operand.needs(keys[source]):
                 if operand.current is not None:
                     builder.steps[-1].releases.append(operand.current)
                 load = builder.load(source, part(kind, block))
+                if source == HELD.get(array.dataflow) and not _is_first(block):
+                    load.shift_cycles = _hidden_shift(kind, array)
                 step.loads.append(load)
                 operand.current = load if load.credit_bytes else None
         if kind.is_on_array:
-            is_first = number == 0 or blocks[number - 1].product != block.product
-            is_last = number == len(blocks) - 1 or blocks[number + 1].product != block.product
-            step.array = _array_work(array, block, is_first=is_first, is_last=is_last)
-            if array.schedule == "double_buffered" and not is_first:
-                step.hidden_load = array.rows
+            step.array = _array_work(array, kind, block)
         else:
             cycles = -(-block.columns // setting.lanes) * block.rows * block.depth
             step.vector = ((0, cycles),)
@@ -169,11 +171,15 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
 
 
 def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, share: Share) -> None:
-    """Take room for partial sums at the first chunk; fused ops and stores follow the last one."""
+    """Take room for results when they leave the cells first; fused ops and stores follow the last.
+
+    That is at the first chunk of the sum, or at the last one where results stay in the cells.
+    """
     tile_bytes = block.rows * block.columns * -(-builder.setting.array.accumulator_bits // 8)
-    if block.k[0] == 0:
+    is_done = block.k[1] == kind.k
+    if is_done if DATAFLOWS[kind.mapping.dataflow].time == "k" else block.k[0] == 0:
         step.opens_bytes = tile_bytes
-    if block.k[1] == kind.k:
+    if is_done:
         step.closes_bytes = tile_bytes
         step.vector += builder.fused_work(share)
         step.stores = [
@@ -190,18 +196,40 @@ def _share(kind: GemmKind, block: Block) -> Share:
     return Share(first, first + done, kind.products * kind.m * kind.n)
 
 
-def _array_work(array: ProcessingArray, block: Block, *, is_first: bool, is_last: bool) -> Split:
+def _is_first(block: Block) -> bool:
+    return block.m[0] == block.n[0] == block.k[0] == 0
+
+
+def _hidden_shift(kind: GemmKind, array: ProcessingArray) -> int:
+    """Return the cycles in which what stays shifts in while the step before goes on."""
+    return array.rows if kind.is_on_array and array.schedule == "double_buffered" else 0
+
+
+def _array_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
+    """Return the cycles of a block; of a tile whose results stay, those of this chunk of its sum.
+
+    Fill shows in the first chunk of such a tile, drain in its last.
+    """
     m, n, k = block.rows, block.columns, block.depth
-    return fold(array, m=m, n=n, k=k, is_first=is_first, is_last=is_last)
+    is_start, is_end = block.k[0] == 0, block.k[1] == kind.k
+    is_first = block.m[0] == block.n[0] == 0
+    is_last = block.m[1] == kind.m and block.n[1] == kind.n
+    if DATAFLOWS[array.dataflow].time != "k":
+        first, last = is_first and is_start, is_last and is_end
+        return fold(array, m=m, n=n, k=k, is_first=first, is_last=last)
+    whole = fold(array, m=m, n=n, k=kind.k, is_first=is_first, is_last=is_last)
+    return Split(
+        compute=whole.compute // kind.k * k,
+        fill=whole.fill if is_start else 0,
+        drain=whole.drain if is_end else 0,
+    )
 
 
 def _blocks(kind: GemmKind) -> Iterator[Block]:
     """Yield the steps in order: products, then the loops of the mapping, chunks innermost."""
     mapping = kind.mapping
-    heights = m_tiles(kind.m, mapping.tile_m)
-    rows = list(pairwise(accumulate(heights, initial=0)))
-    columns = list(panels(kind.n, mapping.tile_n))
-    chunks = list(panels(kind.k, mapping.tile_k))
+    rows, columns = mapping.row_tiles(kind.m), mapping.column_panels(kind.n)
+    chunks = mapping.chunks(kind.k)
     for index in range(kind.products):
         if mapping.order == "weights_outer":
             outer = [(m, n) for n in columns for m in rows]
@@ -296,22 +324,20 @@ def _tally(
     results: tuple[Result, ...],
 ) -> None:
     """Count what the steps do to buffers and lanes; loads and stores count themselves."""
-    architecture = planner.architecture
-    array, lanes = architecture.array, architecture.vector_unit.lanes
+    lanes = planner.architecture.vector_unit.lanes
+    array = planner.architecture.array
     group = planner.groups[-1]
     head = group.items[0]
     tally = planner.tallies[head]
     results_number = gemm.count * gemm.m * gemm.n
     sum_bytes = -(-array.accumulator_bits // 8)
-    activation_bytes = gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]
     if group.unit == "array":
         tally.array_macs = gemm.macs
-        input_read = -(-gemm.n // array.columns) * activation_bytes // 8
-        weight_read = len(m_tiles(gemm.m, mapping.tile_m)) * gemm.w.size_bytes
-        sums = -(-gemm.k // array.rows)
+        input_read, weight_read = _operand_reads(gemm, array, mapping)
+        sums = 1 if DATAFLOWS[array.dataflow].time == "k" else -(-gemm.k // array.rows)
     else:
         tally.vector_macs = gemm.macs
-        input_read = -(-gemm.n // lanes) * activation_bytes // 8
+        input_read = -(-gemm.n // lanes) * _activation_bits(gemm) // 8
         weight_read = gemm.macs * NUMBER_BITS[gemm.w_number] // 8
         sums = -(-gemm.k // mapping.tile_k)
     for operand, size in zip(operands, (input_read, weight_read), strict=True):
@@ -329,3 +355,23 @@ def _tally(
         tally.input_buffer_write += result.is_kept * result.ref.size_bytes
     tally.mapping = mapping.describe()
     planner.tally_fused(element_bytes=sum_bytes)
+
+
+def _activation_bits(gemm: Gemm) -> int:
+    """Return the bits of the activations as the array takes them, a convolution's after im2col."""
+    return gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]
+
+
+def _operand_reads(gemm: Gemm, array: ProcessingArray, mapping: Mapping) -> tuple[int, int]:
+    """Return the bytes of activations and weights that enter the array.
+
+    What stays enters once per tile of what passes; what passes enters once per block of folds
+    along the dimension it does not have.
+    """
+    grain = grains(array.dataflow, rows=array.rows, columns=array.columns)
+    row_blocks, column_blocks = -(-gemm.m // grain["m"]), -(-gemm.n // grain["n"])
+    if array.dataflow == "weight_stationary":
+        row_blocks = len(mapping.row_tiles(gemm.m))
+    if array.dataflow == "input_stationary":
+        column_blocks = len(mapping.column_panels(gemm.n))
+    return column_blocks * _activation_bits(gemm) // 8, row_blocks * gemm.w.size_bytes

@@ -176,10 +176,10 @@ class Machine:
             if is_late or done > begin:
                 begin = _depend(record, begin, arrival.submitted_fs)
                 begin = _stall(record, begin, max(begin, done), load.port, period_fs)
-            if step.hidden_load and load.port == "weight":
-                shifted = done + step.hidden_load * self.period_fs
+            if load.shift_cycles:
+                shifted = done + load.shift_cycles * self.period_fs
                 if shifted > begin:
-                    begin = _stall(record, begin, shifted, "weight", period_fs)
+                    begin = _stall(record, begin, shifted, load.port, period_fs)
         if step.opens_bytes:
             event = self.output.take(step.opens_bytes)
             if event is not None:

@@ -1,19 +1,21 @@
 """Tiles and loop order of one GEMM under the buffer sizes.
 
-A product is cut into tiles of `tile_m` activation rows, panels of `tile_n` result columns (a
-multiple of the array's columns) and chunks of `tile_k` along the sum (a multiple of its rows);
-sizes need not divide anything. Partial sums of a tile and panel stay in the output buffer over all
-chunks, so none is ever spilled.
+A product is cut into tiles of `tile_m` activation rows, panels of `tile_n` result columns and
+chunks of `tile_k` along the sum; sizes need not divide anything. Along the dimensions that lie on
+the array's rows and columns, tiles are whole folds; the dimension that passes through in time is
+cut anywhere. No partial sum is ever spilled: where weights or activations stay in the cells, the
+sums of a tile and panel stay in the output buffer over all chunks. Where results stay, a tile whose
+sum comes in chunks is one fold, so that its sums stay in the cells.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
 from hwmodels.architecture import Architecture, ProcessingArray
 from hwmodels.array import product
+from hwmodels.dataflow import DATAFLOWS, Axis, grains
 
 # Moving 1 MiB takes 4 us at 256 GB/s, a hundred memory latencies: longer units gain nothing.
 LARGEST_UNIT_BYTES = 1 << 20
@@ -75,6 +77,11 @@ class Shape:
     is_input_kept: bool
     is_weight_kept: bool
 
+    @property
+    def sizes(self) -> dict[Axis, int]:
+        """m, n and k by name."""
+        return {"m": self.m, "n": self.n, "k": self.k}
+
 
 @dataclass(frozen=True)
 class Mapping:
@@ -85,6 +92,7 @@ class Mapping:
     them gone.
     """
 
+    dataflow: str
     order: Order
     tile_m: int
     tile_n: int
@@ -97,22 +105,48 @@ class Mapping:
         """Return the mapping as a short text."""
         return f"{self.order} m{self.tile_m} n{self.tile_n} k{self.tile_k}"
 
+    def row_tiles(self, m: int) -> list[tuple[int, int]]:
+        """Return (start, stop) of the tiles of m rows."""
+        return self._cut("m", m, self.tile_m)
+
+    def column_panels(self, n: int) -> list[tuple[int, int]]:
+        """Return (start, stop) of the panels of n columns."""
+        return self._cut("n", n, self.tile_n)
+
+    def chunks(self, k: int) -> list[tuple[int, int]]:
+        """Return (start, stop) of the chunks of a sum of k terms."""
+        return panels(k, self.tile_k)
+
+    def _cut(self, axis: Axis, size: int, tile: int) -> list[tuple[int, int]]:
+        if DATAFLOWS[self.dataflow].time == axis:
+            return even_parts(size, -(-size // tile))
+        return panels(size, tile)
+
 
 def even_tiles(size: int, count: int) -> tuple[int, ...]:
     """Return `count` tile sizes that differ by at most one and sum to `size`."""
-    edges = [size * i // count for i in range(count + 1)]
-    return tuple(stop - start for start, stop in pairwise(edges))
+    return tuple(lengths(even_parts(size, count)))
 
 
-def panels(size: int, width: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of panels of `width`, the last one as narrow as it must be."""
-    for start in range(0, size, width):
-        yield start, min(start + width, size)
+def even_parts(size: int, count: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of `count` parts of `size` whose lengths differ by at most one.
+
+    Example:
+        >>> even_parts(499, 4)
+        [(0, 124), (124, 249), (249, 374), (374, 499)]
+
+    """
+    return list(pairwise(size * i // count for i in range(count + 1)))
 
 
-def m_tiles(shape_m: int, tile_m: int) -> tuple[int, ...]:
-    """Return the tiles of m rows, none larger than `tile_m`."""
-    return even_tiles(shape_m, -(-shape_m // tile_m))
+def panels(size: int, width: int) -> list[tuple[int, int]]:
+    """Return (start, stop) of panels of `width`, the last one as narrow as it must be."""
+    return [(start, min(start + width, size)) for start in range(0, size, width)]
+
+
+def lengths(parts: list[tuple[int, int]]) -> list[int]:
+    """Return the sizes of parts given by (start, stop)."""
+    return [stop - start for start, stop in parts]
 
 
 @lru_cache(maxsize=65536)
@@ -120,101 +154,137 @@ def map_product(shape: Shape, array: ProcessingArray, limits: Room) -> Mapping:
     """Return the mapping with the fewest array cycles, then DRAM bytes, then steps.
 
     Array cycles come first so that tiling never costs what the schedule's closed form does not:
-    all candidates are equal there unless a tile has fewer rows than the array (double buffered) or
-    the partial sums of all rows do not fit (serial). The search is exhaustive over panel widths
-    with different numbers of panels, over the tile heights at which something begins to fit, and
-    over both orders.
+    all candidates are equal there unless the dimension that passes in time is cut, which shows in
+    tiles shorter than the array has rows (double buffered) or in every further tile (serial).
+
+    The search is exhaustive over panels with different numbers of panels along one dimension that
+    lies on the array, over the tile sizes of the other at which something begins to fit, and over
+    both orders: between two such sizes a smaller tile only makes more tiles, which save nothing.
 
     Raises ValueError naming each buffer that cannot hold one fold and the bytes it lacks.
     """
     _require_one_fold(shape, array, limits)
+    wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
     best: tuple[tuple[int, int, int], Mapping] | None = None
-    for tile_n in _panel_widths(shape, array):
-        for tile_m in _tile_heights(shape, array, limits, tile_n):
-            cycles = product(array, m_tiles=m_tiles(shape.m, tile_m), n=shape.n, k=shape.k).total
+    for width in _panel_widths(shape.sizes[wide], _grains(array)[wide]):
+        for height in _tile_heights(shape, array, limits, wide, width):
+            tile_m, tile_n = (width, height) if wide == "m" else (height, width)
+            cut = Mapping(
+                array.dataflow, "weights_outer", tile_m, tile_n, shape.k, "whole_k", "whole_k", 0
+            )
+            cycles = array_cycles(shape, array, cut)
             if best is not None and cycles > best[0][0]:
                 continue
+            candidate = _complete(shape, array, limits, cut)
+            if candidate is None:
+                continue
             for order in ("weights_outer", "activations_outer"):
-                candidate = _complete(shape, array, limits, tile_m, tile_n, order)
-                if candidate is None:
-                    continue
-                rank = (cycles, candidate.dram_bytes, _steps(shape, candidate))
+                ordered = replace(candidate, order=order)
+                ordered = replace(ordered, dram_bytes=sum(operand_traffic(shape, ordered)))
+                rank = (cycles, ordered.dram_bytes, _steps(shape, ordered))
                 if best is None or rank < best[0]:
-                    best = rank, candidate
+                    best = rank, ordered
     if best is None:
         raise ValueError(f"product m={shape.m} n={shape.n} k={shape.k}: no tiling fits {limits}")
     return best[1]
 
 
-def _panel_widths(shape: Shape, array: ProcessingArray) -> list[int]:
-    blocks = -(-shape.n // array.columns)
+def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:
+    """Return the array cycles of one product without any wait."""
+    return product(
+        array,
+        m_tiles=lengths(mapping.row_tiles(shape.m)),
+        n_tiles=lengths(mapping.column_panels(shape.n)),
+        k=shape.k,
+    ).total
+
+
+def _grains(array: ProcessingArray) -> dict[Axis, int]:
+    return grains(array.dataflow, rows=array.rows, columns=array.columns)
+
+
+def _sum_bytes(array: ProcessingArray) -> int:
+    return -(-array.accumulator_bits // 8)
+
+
+def smallest_tile_bytes(array: ProcessingArray, m: int, n: int) -> int:
+    """Return the bytes of the results of one fold that passes one element, all that must fit."""
+    grain = _grains(array)
+    return min(grain["m"], m) * min(grain["n"], n) * _sum_bytes(array)
+
+
+def _panel_widths(size: int, grain: int) -> list[int]:
+    blocks = -(-size // grain)
     widths = {-(-blocks // parts) for parts in range(1, min(blocks, 64) + 1)}
     width = blocks
     while width > 1:  # beyond 64 panels, every halving
         width = -(-width // 2)
         widths.add(width)
-    return [array.columns * width for width in sorted(widths | {1}, reverse=True)]
+    return [grain * width for width in sorted(widths | {1}, reverse=True)]
 
 
-def _tile_heights(shape: Shape, array: ProcessingArray, limits: Room, tile_n: int) -> list[int]:
-    """Return the heights at which partial sums, whole rows or chunks of rows begin to fit."""
-    sum_bytes = -(-array.accumulator_bits // 8)
-    tallest = min(shape.m, limits.output_bytes // (min(tile_n, shape.n) * sum_bytes))
+def _tile_heights(
+    shape: Shape, array: ProcessingArray, limits: Room, wide: Axis, width: int
+) -> list[int]:
+    """Return the tile sizes at which results, whole operands or chunks of them begin to fit.
+
+    They are those of the dimension that is not `wide`, for panels of `width` along that one.
+    """
+    tall: Axis = "n" if wide == "m" else "m"
+    grain, size = _grains(array), shape.sizes[tall]
+    operand, room_bytes, other = (
+        (shape.input_bytes, limits.input_bytes, shape.n)
+        if tall == "m"
+        else (shape.weight_bytes, limits.weight_bytes, shape.m)
+    )
+    whole = -(-size // grain[tall])
+
+    def blocks(fitting: int) -> int:
+        return whole if fitting >= size else fitting // grain[tall]
+
+    tallest = blocks(limits.output_bytes // (min(width, other) * _sum_bytes(array)))
     if tallest < 1:
         return []
     heights = {tallest}
-    for depth in (shape.k, min(shape.k, array.rows)):
-        fits = limits.input_bytes // max(1, _row_bytes(shape.input_bytes, shape.m * shape.k, depth))
+    for depth in (shape.k, min(shape.k, grain["k"])):
+        fits = blocks(room_bytes // max(1, _row_bytes(operand, size * shape.k, depth)))
         if 1 <= fits < tallest:
             heights.add(fits)
-    floor = min(array.rows, tallest)
+    floor = min(max(1, array.rows // grain[tall]), tallest)
     heights |= {height for height in (4 * floor, floor) if height < tallest}
-    even = {max(m_tiles(shape.m, height)) for height in heights}
-    return sorted(even, reverse=True)
+    even = {-(-whole // -(-whole // height)) for height in heights}
+    return [grain[tall] * height for height in sorted(even, reverse=True)]
 
 
 def _complete(
-    shape: Shape,
-    array: ProcessingArray,
-    limits: Room,
-    tile_m: int,
-    tile_n: int,
-    order: Order,
+    shape: Shape, array: ProcessingArray, limits: Room, mapping: Mapping
 ) -> Mapping | None:
     """Return the mapping with the largest chunk that fits, None when not even one fold does."""
-    input_tile = -(-shape.input_bytes * tile_m // shape.m)
-    weight_tile = -(-shape.weight_bytes * min(tile_n, shape.n) // shape.n)
+    grain = _grains(array)
+    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
+    input_tile = -(-shape.input_bytes * height // shape.m)
+    weight_tile = -(-shape.weight_bytes * width // shape.n)
     is_input_whole = shape.is_input_kept or input_tile <= limits.input_bytes
     is_weight_whole = shape.is_weight_kept or weight_tile <= limits.weight_bytes
     tile_k = shape.k
     if not is_input_whole:
-        row = limits.input_bytes // tile_m
+        row = limits.input_bytes // height
         tile_k = min(tile_k, row * shape.m * shape.k // shape.input_bytes)
     if not is_weight_whole:
-        row = limits.weight_bytes // min(tile_n, shape.n)
+        row = limits.weight_bytes // width
         tile_k = min(tile_k, row * shape.n * shape.k // shape.weight_bytes)
     if tile_k < shape.k:
-        tile_k = tile_k // array.rows * array.rows
+        tile_k = tile_k // grain["k"] * grain["k"]
+        is_one_fold = height <= grain["m"] and width <= grain["n"]
+        if DATAFLOWS[mapping.dataflow].time == "k" and not is_one_fold:
+            return None
     if tile_k <= 0:
         return None
-    mapping = Mapping(
-        order,
-        tile_m,
-        tile_n,
-        tile_k,
-        "whole_k" if is_input_whole else "chunk",
-        "whole_k" if is_weight_whole else "chunk",
-        0,
-    )
-    input_bytes, weight_bytes = operand_traffic(shape, mapping)
-    return Mapping(
-        order,
-        tile_m,
-        tile_n,
-        tile_k,
-        mapping.input_unit,
-        mapping.weight_unit,
-        input_bytes + weight_bytes,
+    return replace(
+        mapping,
+        tile_k=tile_k,
+        input_unit="whole_k" if is_input_whole else "chunk",
+        weight_unit="whole_k" if is_weight_whole else "chunk",
     )
 
 
@@ -266,17 +336,15 @@ def _steps(shape: Shape, mapping: Mapping) -> int:
 
 
 def _require_one_fold(shape: Shape, array: ProcessingArray, limits: Room) -> None:
-    rows, columns = min(array.rows, shape.k), min(array.columns, shape.n)
+    m, n, k = (min(_grains(array)[axis], size) for axis, size in shape.sizes.items())
     needs = {
-        "output": (columns * -(-array.accumulator_bits // 8), limits.output_bytes),
+        "output": (m * n * _sum_bytes(array), limits.output_bytes),
         "input": (
-            0 if shape.is_input_kept else _row_bytes(shape.input_bytes, shape.m * shape.k, rows),
+            0 if shape.is_input_kept else m * _row_bytes(shape.input_bytes, shape.m * shape.k, k),
             limits.input_bytes,
         ),
         "weight": (
-            0
-            if shape.is_weight_kept
-            else columns * _row_bytes(shape.weight_bytes, shape.n * shape.k, rows),
+            0 if shape.is_weight_kept else n * _row_bytes(shape.weight_bytes, shape.n * shape.k, k),
             limits.weight_bytes,
         ),
     }

@@ -23,13 +23,16 @@ UnitName = Literal["array", "vector", "dma"]
 class Load:
     """One descriptor of tensor number `source` into an operand buffer.
 
-    It needs `credit_bytes` of the streaming part (0: it goes to the kept part).
+    It needs `credit_bytes` of the streaming part (0: it goes to the kept part). What stays in the
+    cells of the array takes `shift_cycles` array cycles from there into them, where that goes on
+    behind the step before.
     """
 
     port: Port
     source: int
     descriptor: Descriptor
     credit_bytes: int
+    shift_cycles: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -47,8 +50,7 @@ class Step:
     `loads` must be there before it; `releases` are free after it. `array` are array cycles,
     `vector` (op within the group, vector cycles) of vector and fused ops. `opens_bytes` of the
     output buffer must be free before it; behind it follow the fused ops and the `stores`, then
-    `closes_bytes` are free. `hidden_load` are the array cycles that the weights of this step need
-    to shift in behind the step before.
+    `closes_bytes` are free.
     """
 
     loads: list[Load] = field(default_factory=list)
@@ -58,7 +60,6 @@ class Step:
     opens_bytes: int = 0
     closes_bytes: int = 0
     stores: list[Store] = field(default_factory=list)
-    hidden_load: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterable
 
-from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology
+from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology, ProcessingArray
+from hwmodels.conventions import cycles_by
 from hwmodels.energy import STATIC, Action, Ledger
 from hwmodels.machine import Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.plan import Group, Plan, Tally
 from hwmodels.planner import array_operands
+from hwmodels.rtl_checked import Combination, cycles_note
 from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
 from hwmodels.workload import Gemm, WorkItem
 
@@ -34,12 +36,15 @@ def collect(
         own_fs = _work_fs(group, architecture) if is_head else 0
         busy_fs += own_fs
         traffic = _traffic(tally)
+        is_on_array = unit == "array"
         layers.append(
             LayerStats(
                 name=item.name,
                 kind=item.kind,
                 unit=unit,
-                schedule=array.schedule if unit == "array" else "",
+                dataflow=array.dataflow if is_on_array else "",
+                schedule=array.schedule if is_on_array else "",
+                drain=array.drain if is_on_array else "",
                 mapping=tally.mapping,
                 cycles=cycles,
                 bound_cycles=_bound_cycles(own_fs, [traffic], architecture, peak),
@@ -48,6 +53,8 @@ def collect(
                 traffic=traffic,
                 energy=ledger.rows(_actions(item, tally, cycles)),
                 cells=array.rows * array.columns,
+                cycles_note=_cycles_note(array, item) if is_on_array else "",
+                convention_cycles=_convention_cycles(array, item) if is_on_array else None,
             )
         )
     return RunStats(
@@ -63,6 +70,32 @@ def collect(
         memory=timeline.memory,
         warnings=plan.warnings,
         notes=plan.notes,
+    )
+
+
+def _cycles_note(array: ProcessingArray, item: WorkItem) -> str:
+    """Return what to say about the array's cycles of a GEMM, empty when RTL confirms them."""
+    if not isinstance(item, Gemm):
+        return ""
+    return cycles_note(
+        Combination(
+            array.dataflow, array.schedule, array.drain, array_operands(item), array.sparsity
+        )
+    )
+
+
+def _convention_cycles(array: ProcessingArray, item: WorkItem) -> int | None:
+    """Return what the chip's convention counts for a GEMM, one operand per cell and cycle."""
+    if array.convention is None or not isinstance(item, Gemm):
+        return None
+    return item.count * cycles_by(
+        array.convention,
+        array.dataflow,
+        m=item.m,
+        n=item.n,
+        k=item.k,
+        rows=array.rows,
+        columns=array.columns,
     )
 
 

@@ -91,16 +91,21 @@ def add(parts: Iterable[tuple[Counts, int]], kind: type[Counts]) -> Counts:
 class LayerStats:
     """One op of a workload on the chip.
 
-    `unit` says where it ran. `bound_cycles` is a closed form that needs no simulation: the larger
-    of its cycles without any wait and its bytes at peak bandwidth; an op whose operands were
-    fetched during earlier ops may take fewer cycles than its bytes alone would. `mapping` describes
-    tiles and loop order of a GEMM. `energy` holds the dynamic and static rows of its cycles.
+    `unit` says where it ran; `dataflow`, `schedule` and `drain` how, empty off the array, and
+    `cycles_note` if nothing but a closed form confirms the array's cycles. `convention_cycles` are
+    what the chip's `convention` counts without stalls, None without one. `bound_cycles` is a closed
+    form that needs no simulation: the larger of its cycles without any wait and its bytes at peak
+    bandwidth; an op whose operands were fetched during earlier ops may take fewer cycles than its
+    bytes alone would. `mapping` describes tiles and loop order of a GEMM. `energy` holds the
+    dynamic and static rows of its cycles.
     """
 
     name: str
     kind: str
     unit: Unit
+    dataflow: str
     schedule: str
+    drain: str
     mapping: str
     cycles: Cycles
     bound_cycles: int
@@ -109,6 +114,8 @@ class LayerStats:
     traffic: Traffic
     energy: tuple[EnergyRow, ...]
     cells: int
+    cycles_note: str = ""
+    convention_cycles: int | None = None
     calls: int = 1
 
     @property
@@ -239,6 +246,7 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
 
 def _add_layers(parts: list[tuple[LayerStats, int]]) -> LayerStats:
     first = parts[0][0]
+    notes = dict.fromkeys(layer.cycles_note for layer, _ in parts if layer.cycles_note)
     mappings = dict.fromkeys(layer.mapping for layer, _ in parts)
     return dataclasses.replace(
         first,
@@ -249,8 +257,16 @@ def _add_layers(parts: list[tuple[LayerStats, int]]) -> LayerStats:
         array_macs=sum(n * layer.array_macs for layer, n in parts),
         traffic=add([(layer.traffic, n) for layer, n in parts], Traffic),
         energy=sum_rows((row, n) for layer, n in parts for row in layer.energy),
+        cycles_note="; ".join(notes),
+        convention_cycles=_sum_known((layer.convention_cycles, n) for layer, n in parts),
         calls=sum(n * layer.calls for layer, n in parts),
     )
+
+
+def _sum_known(parts: Iterable[tuple[int | None, int]]) -> int | None:
+    """Return the sum of counts times how often, None when there are none."""
+    known = [times * count for count, times in parts if count is not None]
+    return sum(known) if known else None
 
 
 def row(stats: LayerStats) -> dict[str, Value | list[dict[str, Value]]]:
@@ -259,11 +275,15 @@ def row(stats: LayerStats) -> dict[str, Value | list[dict[str, Value]]]:
         "name": stats.name,
         "kind": stats.kind,
         "unit": stats.unit,
+        "dataflow": stats.dataflow,
         "schedule": stats.schedule,
+        "drain": stats.drain,
         "mapping": stats.mapping,
         "calls": stats.calls,
         "cycles": stats.cycles.total,
         **{f"{name}_cycles": value for name, value in vars(stats.cycles).items()},
+        "cycles_note": stats.cycles_note,
+        "convention_cycles": stats.convention_cycles,
         "bound_cycles": stats.bound_cycles,
         "macs": stats.macs,
         **{f"{name}_bytes": value for name, value in vars(stats.traffic).items()},

@@ -30,6 +30,8 @@ def make_chip():
         columns=2,
         schedule="serial",
         *,
+        dataflow="weight_stationary",
+        drain="shift_out",
         lanes=2,
         size=4096,
         weight_size=None,
@@ -44,7 +46,9 @@ def make_chip():
     ):
         return Architecture(
             "tiny",
-            ProcessingArray(rows, columns, clock_hz, schedule=schedule, supports=supports),
+            ProcessingArray(
+                rows, columns, clock_hz, dataflow, schedule=schedule, drain=drain, supports=supports
+            ),
             VectorUnit(lanes, vector_clock_hz, fallback),
             Buffers(
                 Buffer(size, port),

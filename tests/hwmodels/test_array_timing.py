@@ -74,7 +74,7 @@ def test_cycles_equal_a_simulation_of_every_cell(schedule, m, n, k, rows, column
         a, w, rows, columns, is_double_buffered=schedule == "double_buffered"
     )
     np.testing.assert_array_equal(result, a @ w.T)
-    split = product(array(rows, columns, schedule), m_tiles=[m], n=n, k=k)
+    split = product(array(rows, columns, schedule), m_tiles=[m], n_tiles=[n], k=k)
     assert split.total == cycles
     assert closed_form(schedule, m=m, n=n, k=k, rows=rows, columns=columns) == cycles
 
@@ -82,11 +82,11 @@ def test_cycles_equal_a_simulation_of_every_cell(schedule, m, n, k, rows, column
 def test_a_3x5x4_product_on_2x2_cells_by_hand():
     # m = 3 activation rows, n = 5 columns, k = 4: ceil(4/2) = 2 folds per block of 2 columns,
     # 3 blocks, 6 folds. Serial: load 2, fill 1, compute 3, drain 1 = 7 each, 42 in all.
-    assert product(array(2, 2, "serial"), m_tiles=[3], n=5, k=4) == Split(
+    assert product(array(2, 2, "serial"), m_tiles=[3], n_tiles=[5], k=4) == Split(
         compute=18, fill=6, drain=6, weight_load=12
     )
     # Double buffered: load 2 and fill 1 once, 6 folds of 3, drain 1 = 22 = 7 + 5 x 3.
-    assert product(array(2, 2, "double_buffered"), m_tiles=[3], n=5, k=4) == Split(
+    assert product(array(2, 2, "double_buffered"), m_tiles=[3], n_tiles=[5], k=4) == Split(
         compute=18, fill=1, drain=1, weight_load=2
     )
 
@@ -114,7 +114,7 @@ def test_double_buffered_is_never_slower_than_serial(m, n, k, rows, columns):
     k=st.integers(1, 30),
 )
 def test_double_buffered_hides_tiling_while_tiles_have_as_many_rows_as_the_array(tiles, n, k):
-    split = product(array(4, 3, "double_buffered"), m_tiles=tiles, n=n, k=k)
+    split = product(array(4, 3, "double_buffered"), m_tiles=tiles, n_tiles=[n], k=k)
     whole = closed_form("double_buffered", m=sum(tiles), n=n, k=k, rows=4, columns=3)
     assert split.total == whole
 
@@ -131,7 +131,7 @@ def test_published_cycles_of_wav2vec2_base_are_met():
     ]:
         m, n, k = layer
         assert closed_form("serial", m=m, n=n, k=k, rows=rows, columns=rows) == cycles
-        split = product(array(rows, rows, "serial"), m_tiles=[m], n=n, k=k)
+        split = product(array(rows, rows, "serial"), m_tiles=[m], n_tiles=[n], k=k)
         assert split.total == cycles
 
 
@@ -166,8 +166,8 @@ def test_every_dataflow_makes_each_product_exactly_once(name, m, n, k, rows, col
 def test_the_split_sums_to_the_closed_form(name, schedule, drain, m, n, k, rows, columns, part):
     sizes = {"m": m, "n": n, "k": k}
     occupied = round(part * fold_count(name, **sizes, rows=rows, columns=columns))
-    chip = ProcessingArray(rows, columns, 1e9, dataflow=name, schedule=schedule)
-    split = fold(chip, **sizes, drain=drain, occupied=occupied)
+    chip = ProcessingArray(rows, columns, 1e9, dataflow=name, schedule=schedule, drain=drain)
+    split = fold(chip, **sizes, occupied=occupied)
     assert min(vars(split).values()) >= 0
     assert split.compute == occupied * fold_length(name, **sizes)
     assert split.total == closed_form(
@@ -183,13 +183,17 @@ def test_the_split_sums_to_the_closed_form(name, schedule, drain, m, n, k, rows,
 
 def test_a_3x5x4_product_whose_results_stay_on_2x2_cells_by_hand():
     # Two blocks of 2 rows, three of 2 columns: 6 folds of 4 terms. Each: skew 2, sum 4, drain 2.
-    chip = ProcessingArray(2, 2, 1e9, dataflow="output_stationary", schedule="serial")
-    assert fold(chip, m=3, n=5, k=4) == Split(compute=24, fill=12, drain=12)
-    assert fold(chip, m=3, n=5, k=4, drain="none") == Split(compute=24, fill=12)
+    def cycles(schedule, drain, k):
+        chip = ProcessingArray(
+            2, 2, 1e9, dataflow="output_stationary", schedule=schedule, drain=drain
+        )
+        return fold(chip, m=3, n=5, k=k)
+
+    assert cycles("serial", "shift_out", 4) == Split(compute=24, fill=12, drain=12)
+    assert cycles("serial", "none", 4) == Split(compute=24, fill=12)
     # One term per fold: the next results are ready after 1 cycle and wait 1 for the way out.
-    chip = ProcessingArray(2, 2, 1e9, dataflow="output_stationary", schedule="double_buffered")
-    assert fold(chip, m=3, n=5, k=1) == Split(compute=6, fill=2, drain=2 + 5)
-    assert fold(chip, m=3, n=5, k=1, drain="none") == Split(compute=6, fill=2)
+    assert cycles("double_buffered", "shift_out", 1) == Split(compute=6, fill=2, drain=2 + 5)
+    assert cycles("double_buffered", "none", 1) == Split(compute=6, fill=2)
 
 
 def test_a_product_of_zero_folds_takes_no_cycles():

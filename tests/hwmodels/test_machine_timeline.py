@@ -174,23 +174,84 @@ def test_a_port_moves_its_bytes_per_cycle_one_descriptor_after_the_other(ideal):
     assert ends == [10, 20.5]
 
 
-@SHARED
+ORDERS = [
+    ("weight_stationary", "shift_out"),
+    ("input_stationary", "shift_out"),
+    ("output_stationary", "shift_out"),
+    ("output_stationary", "none"),
+]
+SIZES = st.one_of(st.sampled_from([1, 2, 3, 7, 37]), st.integers(1, 40))
+
+
+@pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
+@pytest.mark.parametrize(("dataflow", "drain"), ORDERS)
+@settings(SHARED, max_examples=30)
 @given(
-    m=st.integers(1, 40),
-    n=st.integers(1, 40),
-    k=st.integers(1, 40),
+    m=SIZES,
+    n=SIZES,
+    k=SIZES,
     count=st.integers(1, 3),
-    schedule=st.sampled_from(["serial", "double_buffered"]),
     size=st.sampled_from([1 << 10, 1 << 13, 1 << 16]),
 )
 def test_with_ideal_memory_cycles_equal_the_closed_form(
-    m, n, k, count, schedule, size, make_chip, ideal
+    dataflow, drain, schedule, m, n, k, count, size, make_chip, ideal
 ):
-    chip = make_chip(4, 3, schedule, size=size, output_size=1 << 14)
+    chip = make_chip(4, 3, schedule, dataflow=dataflow, drain=drain, size=size, output_size=1 << 14)
     timeline, _ = run([gemm("g", m, n, k, count=count)], chip, ideal)
     (cycles,) = timeline.cycles
-    whole = count * closed_form(schedule, m=m, n=n, k=k, rows=4, columns=3)
+    how = {"rows": 4, "columns": 3, "dataflow": dataflow, "drain": drain}
+    whole = count * closed_form(schedule, m=m, n=n, k=k, **how)
     assert cycles.array == cycles.total == whole
+
+
+def test_sums_that_stay_in_the_cells_are_cut_into_chunks_without_a_cycle(make_chip, ideal):
+    # 2 x 2 cells, buffers of 64 bytes: a step may hold 24 bytes of each operand, 2 rows of 12
+    # terms. A sum of 29 terms comes in chunks of 12, 12 and 5; 3 x 5 results are 2 x 3 folds.
+    # Each fold: skew 2, sum 29, drain 2 = 33, all in the first and the last chunk.
+    chip = make_chip(dataflow="output_stationary", size=64, output_size=64)
+    timeline, plan = run([gemm("g", 3, 5, 29)], chip, ideal)
+    steps = plan.groups[0].pattern.steps
+    assert [vars(step.array) for step in steps[:3]] == [
+        {"compute": 12, "fill": 2, "drain": 0, "weight_load": 0},
+        {"compute": 12, "fill": 0, "drain": 0, "weight_load": 0},
+        {"compute": 5, "fill": 0, "drain": 2, "weight_load": 0},
+    ]
+    assert [(step.opens_bytes, step.closes_bytes) for step in steps[:3]] == [
+        (0, 0),
+        (0, 0),
+        (16, 16),
+    ]
+    assert timeline.cycles == (Cycles(compute=6 * 29, fill=6 * 2, drain=6 * 2),)
+    # Results leave once: nothing is added up outside the cells.
+    (tally,) = plan.tallies
+    assert (tally.partial_sums_written, tally.partial_sums_read) == (60, 0)
+
+
+def test_activations_that_stay_shift_in_behind_the_step_before(make_chip, ideal):
+    # 4 x 4 cells, ports of 1 byte per cycle. 8 rows of 4 activations come in two panels of 4 rows,
+    # 16 bytes each, at 16 and 32; the one column of w (4 bytes) is there at 4. First panel: 16-27
+    # (shift in 4, fill 3, compute 1, shift in of the next 3). The second one is there at 32 and
+    # needs 4 cycles to shift in: its 1 + 3 cycles begin at 36.
+    chip = make_chip(
+        4,
+        4,
+        "double_buffered",
+        dataflow="input_stationary",
+        size=64,
+        output_size=32,
+        port=1,
+    )
+    a, w = tensor("a", "input", (8, 4)), tensor("w", "constant", (1, 4))
+    timeline, plan = run([gemm("g", 8, 1, 4, a=a, w=w)], chip, ideal)
+    assert len(plan.groups[0].pattern.steps) == 2
+    assert nanoseconds(timeline.records[0].waits)[:3] == [
+        (0, 16, "input"),
+        (27, 32, "input"),
+        (32, 36, "input"),
+    ]
+    cycles = timeline.cycles[0]
+    how = {"rows": 4, "columns": 4, "dataflow": "input_stationary"}
+    assert cycles.array == closed_form("double_buffered", m=8, n=1, k=4, **how) == 15
 
 
 @SHARED

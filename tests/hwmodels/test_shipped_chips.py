@@ -13,7 +13,6 @@ from cosim import config
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.array import closed_form
 from hwmodels.energy import EnergyTable
-from hwmodels.mapping import m_tiles
 from hwmodels.simulate import simulate, simulate_calls
 from hwmodels.workload import Workload
 
@@ -62,10 +61,8 @@ def test_gemms_of_whisper_take_the_closed_form_of_the_schedule(chip, shipped):
             energy=energy,
         )
         sizes = {"n": n, "k": k, "rows": array.rows, "columns": array.columns}
-        assert stats.cycles.array == count * closed_form(array.schedule, m=m, **sizes)
-        tile_m = int(stats.layers[0].mapping.split(" m")[1].split()[0])
-        if array.schedule == "serial":
-            assert len(m_tiles(m, tile_m)) == 1
+        how = {"dataflow": array.dataflow, "drain": array.drain}
+        assert stats.cycles.array == count * closed_form(array.schedule, m=m, **sizes, **how)
 
 
 @pytest.mark.parametrize("path", MEMORIES, ids=names(MEMORIES))

@@ -8,6 +8,7 @@ from hw_samples import feed_forward, gemm, tensor, vector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwmodels.rtl_checked import UNCHECKED
 from hwmodels.simulate import Reuse, simulate, simulate_calls
 from hwmodels.stats import Cycles, Traffic, combine, row
 from hwmodels.workload import Gemm, Transfer, Workload
@@ -19,6 +20,7 @@ CHIPS = {
     "rows": st.integers(1, 6),
     "columns": st.integers(1, 6),
     "schedule": st.sampled_from(["serial", "double_buffered"]),
+    "dataflow": st.sampled_from(["weight_stationary", "input_stationary", "output_stationary"]),
     "lanes": st.integers(1, 5),
     "size": st.sampled_from([256, 700, 4096]),
     "output_size": st.sampled_from([128, 1024]),
@@ -135,9 +137,59 @@ def test_rows_are_flat_and_complete(make_chip, make_memory, table):
     found = row(stats.layers[1])
     assert {f"{name}_cycles" for name in Cycles.__dataclass_fields__} <= found.keys()
     assert {f"{name}_bytes" for name in Traffic.__dataclass_fields__} <= found.keys()
-    assert (found["name"], found["unit"], found["schedule"]) == ("up", "array", "serial")
+    assert (found["name"], found["unit"]) == ("up", "array")
     assert found["cycles"] == sum(found[f"{name}_cycles"] for name in Cycles.__dataclass_fields__)
     assert found["energy_j"] == sum(one["energy_j"] for one in found["energy"])
+
+
+def test_rows_say_how_the_array_ran_and_what_confirms_its_cycles(make_chip, make_memory, table):
+    chip = make_chip(
+        dataflow="output_stationary", drain="none", fallback=True, supports=("i8xi8", "f16xf16")
+    )
+    prices = replace(table, actions={**table.actions, "mac_f16xf16": table.actions["vector_op"]})
+    items = (
+        gemm("integers", 3, 5, 4),
+        gemm("floats", 3, 5, 4, a_number="f16", w_number="f16"),
+        gemm("elsewhere", 3, 5, 4, w_number="i4"),
+    )
+    stats = simulate(Workload("w", items), chip, technology=make_memory(), energy=prices)
+    integers, floats, elsewhere = (row(layer) for layer in stats.layers)
+    for one in (integers, floats):
+        how = one["dataflow"], one["schedule"], one["drain"]
+        assert how == ("output_stationary", "serial", "none")
+    assert (elsewhere["dataflow"], elsewhere["schedule"], elsewhere["drain"]) == ("", "", "")
+    assert [one["cycles_note"] for one in (integers, floats, elsewhere)] == ["", UNCHECKED, ""]
+    assert {one["convention_cycles"] for one in (integers, floats, elsewhere)} == {None}
+
+
+def test_a_convention_counts_beside_the_ledger(make_chip, make_memory, table):
+    # 2 x 2 cells, weights stay: 3 x 5 x 4 is 6 folds of 2 R + C + M - 2 = 7, and SCALE-Sim prints
+    # one cycle less, for each of 2 products.
+    chip = make_chip()
+    parts = {"technology": make_memory(), "energy": table}
+    work = Workload("w", (gemm("g", 3, 5, 4, count=2), gemm("h", 1, 1, 1)))
+    plain = simulate(work, chip, **parts)
+    chip = replace(chip, array=replace(chip.array, convention="scale_sim"))
+    counted = simulate(work, chip, **parts)
+    assert [layer.convention_cycles for layer in counted.layers] == [2 * (6 * 7 - 1), 5 - 1]
+    assert counted.cycles == plain.cycles
+    assert [layer.cycles for layer in counted.layers] == [layer.cycles for layer in plain.layers]
+    twice = combine([counted, counted], name="twice")
+    assert twice.layers[0].convention_cycles == 2 * 2 * 41
+
+
+def test_impossible_arrays_are_one_error(make_chip, make_memory, table):
+    chip = make_chip(drain="none")
+    chip = replace(chip, array=replace(chip.array, convention="stonne"))
+    with pytest.raises(ValueError, match="drain") as error:
+        simulate(feed_forward(), chip, technology=make_memory(), energy=table)
+    drain, convention = str(error.value).splitlines()
+    assert drain.startswith('tiny: array.drain: found "none", but weight_stationary moves results')
+    assert drain.endswith('expected "shift_out", or "dataflow: output_stationary"')
+    assert convention == (
+        'tiny: array.convention: found "stonne", which counts output_stationary only; the array is '
+        "weight_stationary"
+    )
 
 
 def test_what_fits_stays_on_chip_and_what_does_not_is_read_again(make_chip, make_memory, table):
