@@ -20,6 +20,7 @@ ConventionName = Literal["scale_sim", "onnxim", "stonne"]
 Sparsity = Literal["dense"]
 Fidelity = Literal["sampled", "exact", "roofline"]
 Arbitration = Literal["fifo", "priority"]
+Objective = Literal["latency", "energy", "product"]
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,13 @@ class MemoryStack:
 
 
 @dataclass(frozen=True)
+class MappingChoice:
+    """What tilings of GEMMs are chosen for, see `hwmodels.costs`: time, energy or their product."""
+
+    objective: Objective = "latency"
+
+
+@dataclass(frozen=True)
 class Architecture:
     """A chip with its memory stack."""
 
@@ -128,6 +136,7 @@ class Architecture:
     vector_unit: VectorUnit
     buffers: Buffers
     memory: MemoryStack
+    mapping: MappingChoice = MappingChoice()
 
 
 @dataclass(frozen=True)

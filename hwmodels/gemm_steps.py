@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold
-from hwmodels.dataflow import DATAFLOWS, grains
+from hwmodels.dataflow import DATAFLOWS
 from hwmodels.descriptors import rows, run
-from hwmodels.mapping import Mapping, Shape, map_product, smallest_tile_bytes
+from hwmodels.mapping import Mapping, Shape, array_passes, map_product, smallest_tile_bytes
 from hwmodels.memory import Descriptor
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step
@@ -106,6 +106,8 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
         -(-gemm.w.size_bytes // gemm.count),
         a.is_kept,
         w.is_kept,
+        -(-_activation_bits(gemm) // (8 * gemm.count)),
+        sum(-(-one.ref.size_bytes // gemm.count) for one in results if one.written is not None),
     )
     tensors = planner.tensors(reads, results)
     mapping, pattern = _fit(planner, gemm, shape, is_on_array=is_on_array, tensors=tensors)
@@ -127,7 +129,7 @@ def _fit(
         array = replace(array, dataflow="weight_stationary", drain="shift_out")
     smallest = smallest_tile_bytes(array, gemm.m, gemm.n)
     while True:
-        mapping = map_product(shape, array, limits)
+        mapping = map_product(shape, array, limits, setting.costs)
         kind = GemmKind(gemm.m, gemm.n, gemm.k, gemm.count, is_on_array, mapping, tensors)
         pattern = planner.patterns.of(kind, build_gemm)
         problems = overfull(setting, pattern)
@@ -333,7 +335,9 @@ def _tally(
     sum_bytes = -(-array.accumulator_bits // 8)
     if group.unit == "array":
         tally.array_macs = gemm.macs
-        input_read, weight_read = _operand_reads(gemm, array, mapping)
+        input_passes, weight_passes = array_passes(gemm.m, gemm.n, array, mapping)
+        input_read = input_passes * _activation_bits(gemm) // 8
+        weight_read = weight_passes * gemm.w.size_bytes
         sums = 1 if DATAFLOWS[array.dataflow].time == "k" else -(-gemm.k // array.rows)
     else:
         tally.vector_macs = gemm.macs
@@ -360,18 +364,3 @@ def _tally(
 def _activation_bits(gemm: Gemm) -> int:
     """Return the bits of the activations as the array takes them, a convolution's after im2col."""
     return gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]
-
-
-def _operand_reads(gemm: Gemm, array: ProcessingArray, mapping: Mapping) -> tuple[int, int]:
-    """Return the bytes of activations and weights that enter the array.
-
-    What stays enters once per tile of what passes; what passes enters once per block of folds
-    along the dimension it does not have.
-    """
-    grain = grains(array.dataflow, rows=array.rows, columns=array.columns)
-    row_blocks, column_blocks = -(-gemm.m // grain["m"]), -(-gemm.n // grain["n"])
-    if array.dataflow == "weight_stationary":
-        row_blocks = len(mapping.row_tiles(gemm.m))
-    if array.dataflow == "input_stationary":
-        column_blocks = len(mapping.column_panels(gemm.n))
-    return column_blocks * _activation_bits(gemm) // 8, row_blocks * gemm.w.size_bytes

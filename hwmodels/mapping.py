@@ -8,6 +8,7 @@ sums of a tile and panel stay in the output buffer over all chunks. Where result
 sum comes in chunks is one fold, so that its sums stay in the cells.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Literal
 
 from hwmodels.architecture import Architecture, ProcessingArray
 from hwmodels.array import product
+from hwmodels.costs import Costs, Work
 from hwmodels.dataflow import DATAFLOWS, Axis, grains
 
 # Moving 1 MiB takes 4 us at 256 GB/s, a hundred memory latencies: longer units gain nothing.
@@ -22,6 +24,7 @@ LARGEST_UNIT_BYTES = 1 << 20
 
 Order = Literal["weights_outer", "activations_outer"]
 Unit = Literal["whole_k", "chunk"]
+ORDERS: tuple[Order, ...] = ("weights_outer", "activations_outer")
 
 
 @dataclass(frozen=True)
@@ -53,18 +56,23 @@ def unit_bytes(size_bytes: int) -> int:
 
     Three eighths of the buffer, but not more than LARGEST_UNIT_BYTES.
     """
-    return min(3 * size_bytes // 8, LARGEST_UNIT_BYTES)
+    return min((size_bytes - size_bytes // 4) // 2, LARGEST_UNIT_BYTES)
 
 
 def resident_bytes(size_bytes: int) -> int:
-    """Return how much of an operand buffer keeps resident tensors."""
-    return size_bytes - 2 * unit_bytes(size_bytes)
+    """Return how much of an operand buffer keeps resident tensors: what two units leave.
+
+    Both this and a unit grow with the buffer, byte by byte.
+    """
+    return max(size_bytes // 4, size_bytes - 2 * LARGEST_UNIT_BYTES)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One product as the mapper sees it; the bytes are those of one product's operands.
+    """One product as the mapper sees it; the bytes are those of one product.
 
+    `input_bytes` and `weight_bytes` are loaded, `stored_bytes` of results go to memory, and
+    `array_input_bytes` of activations enter the array in one pass, a convolution's after im2col.
     `is_input_kept` says that the activations are on chip, or stay there once loaded; likewise
     `is_weight_kept`.
     """
@@ -76,6 +84,8 @@ class Shape:
     weight_bytes: int
     is_input_kept: bool
     is_weight_kept: bool
+    array_input_bytes: int = 0
+    stored_bytes: int = 0
 
     @property
     def sizes(self) -> dict[Axis, int]:
@@ -150,43 +160,76 @@ def lengths(parts: list[tuple[int, int]]) -> list[int]:
 
 
 @lru_cache(maxsize=65536)
-def map_product(shape: Shape, array: ProcessingArray, limits: Room) -> Mapping:
-    """Return the mapping with the fewest array cycles, then DRAM bytes, then steps.
+def map_product(shape: Shape, array: ProcessingArray, limits: Room, costs: Costs) -> Mapping:
+    """Return the mapping of lowest cost, then fewest array cycles, then DRAM bytes, then steps.
 
-    Array cycles come first so that tiling never costs what the schedule's closed form does not:
-    all candidates are equal there unless the dimension that passes in time is cut, which shows in
-    tiles shorter than the array has rows (double buffered) or in every further tile (serial).
-
-    The search is exhaustive over panels with different numbers of panels along one dimension that
-    lies on the array, over the tile sizes of the other at which something begins to fit, and over
-    both orders: between two such sizes a smaller tile only makes more tiles, which save nothing.
+    The search covers all numbers of panels along one dimension that lies on the array, both orders,
+    and for the other dimension the largest tile with which results, a whole operand or a chunk of
+    it fit. Smaller tiles leave everything as it is but their number, and with more of them neither
+    array cycles nor any bytes get fewer: no mapping of all beats the best of these, whatever the
+    objective.
 
     Raises ValueError naming each buffer that cannot hold one fold and the bytes it lacks.
     """
     _require_one_fold(shape, array, limits)
-    wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
-    best: tuple[tuple[int, int, int], Mapping] | None = None
-    for width in _panel_widths(shape.sizes[wide], _grains(array)[wide]):
-        for height in _tile_heights(shape, array, limits, wide, width):
-            tile_m, tile_n = (width, height) if wide == "m" else (height, width)
-            cut = Mapping(
-                array.dataflow, "weights_outer", tile_m, tile_n, shape.k, "whole_k", "whole_k", 0
-            )
-            cycles = array_cycles(shape, array, cut)
-            if best is not None and cycles > best[0][0]:
-                continue
-            candidate = _complete(shape, array, limits, cut)
-            if candidate is None:
-                continue
-            for order in ("weights_outer", "activations_outer"):
-                ordered = replace(candidate, order=order)
-                ordered = replace(ordered, dram_bytes=sum(operand_traffic(shape, ordered)))
-                rank = (cycles, ordered.dram_bytes, _steps(shape, ordered))
-                if best is None or rank < best[0]:
-                    best = rank, ordered
+    best: tuple[tuple[float, int, int, int], Mapping] | None = None
+    for cut in _cuts(shape, array, limits):
+        candidate = _complete(shape, array, limits, cut)
+        if candidate is None:
+            continue
+        cycles = array_cycles(shape, array, candidate)
+        for order in ORDERS:
+            ordered = _with_traffic(shape, candidate, order)
+            cost = costs.of(work(shape, array, ordered, cycles))
+            rank = (cost, cycles, ordered.dram_bytes, _steps(shape, ordered))
+            if best is None or rank < best[0]:
+                best = rank, ordered
     if best is None:
         raise ValueError(f"product m={shape.m} n={shape.n} k={shape.k}: no tiling fits {limits}")
     return best[1]
+
+
+def _cuts(shape: Shape, array: ProcessingArray, limits: Room) -> Iterator[Mapping]:
+    """Yield the tiles of rows and columns worth a try, each with the whole sum."""
+    wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
+    for width in _panel_widths(shape.sizes[wide], _grains(array)[wide]):
+        for height in _tile_heights(shape, array, limits, wide, width):
+            tile_m, tile_n = (width, height) if wide == "m" else (height, width)
+            yield Mapping(
+                array.dataflow, "weights_outer", tile_m, tile_n, shape.k, "whole_k", "whole_k", 0
+            )
+
+
+def _with_traffic(shape: Shape, mapping: Mapping, order: Order) -> Mapping:
+    ordered = replace(mapping, order=order)
+    return replace(ordered, dram_bytes=sum(operand_traffic(shape, ordered)))
+
+
+def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int) -> Work:
+    """Return what one product does under a mapping that takes `cycles` of the array."""
+    input_passes, weight_passes = array_passes(shape.m, shape.n, array, mapping)
+    return Work(
+        cycles,
+        *operand_traffic(shape, mapping),
+        input_passes * shape.array_input_bytes,
+        weight_passes * shape.weight_bytes,
+        shape.stored_bytes,
+    )
+
+
+def array_passes(m: int, n: int, array: ProcessingArray, mapping: Mapping) -> tuple[int, int]:
+    """Return how often all activations and all weights of a product enter the array.
+
+    What stays enters once per tile of what passes; what passes enters once per block of folds
+    along the dimension it does not have.
+    """
+    grain = _grains(array)
+    row_blocks, column_blocks = -(-m // grain["m"]), -(-n // grain["n"])
+    if array.dataflow == "weight_stationary":
+        row_blocks = -(-m // mapping.tile_m)
+    if array.dataflow == "input_stationary":
+        column_blocks = -(-n // mapping.tile_n)
+    return column_blocks, row_blocks
 
 
 def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:
@@ -214,19 +257,16 @@ def smallest_tile_bytes(array: ProcessingArray, m: int, n: int) -> int:
 
 
 def _panel_widths(size: int, grain: int) -> list[int]:
+    """Return the narrowest width for each possible number of panels, widest first."""
     blocks = -(-size // grain)
-    widths = {-(-blocks // parts) for parts in range(1, min(blocks, 64) + 1)}
-    width = blocks
-    while width > 1:  # beyond 64 panels, every halving
-        width = -(-width // 2)
-        widths.add(width)
-    return [grain * width for width in sorted(widths | {1}, reverse=True)]
+    widths = {-(-blocks // parts) for parts in range(1, blocks + 1)}
+    return [grain * width for width in sorted(widths, reverse=True)]
 
 
 def _tile_heights(
     shape: Shape, array: ProcessingArray, limits: Room, wide: Axis, width: int
 ) -> list[int]:
-    """Return the tile sizes at which results, whole operands or chunks of them begin to fit.
+    """Return the largest tiles with which results, a whole operand or a chunk of it fit.
 
     They are those of the dimension that is not `wide`, for panels of `width` along that one.
     """
@@ -250,8 +290,8 @@ def _tile_heights(
         fits = blocks(room_bytes // max(1, _row_bytes(operand, size * shape.k, depth)))
         if 1 <= fits < tallest:
             heights.add(fits)
-    floor = min(max(1, array.rows // grain[tall]), tallest)
-    heights |= {height for height in (4 * floor, floor) if height < tallest}
+    if DATAFLOWS[array.dataflow].time == "k":
+        heights.add(1)  # the only one whose sums may come in chunks
     even = {-(-whole // -(-whole // height)) for height in heights}
     return [grain[tall] * height for height in sorted(even, reverse=True)]
 

@@ -10,7 +10,9 @@ from typing import NamedTuple, TypeVar
 
 from hwmodels.architecture import Architecture, MemoryTechnology, ProcessingArray
 from hwmodels.array import Split
+from hwmodels.costs import Costs, costs
 from hwmodels.descriptors import run
+from hwmodels.energy import Prices
 from hwmodels.mapping import Room, room
 from hwmodels.memory import Channels, Descriptor
 from hwmodels.plan import Load, Pattern, Port, Step, Store
@@ -27,15 +29,22 @@ class Setting:
     lanes: int
     limits: Room
     channels: Channels
+    costs: Costs
 
 
-def setting(architecture: Architecture, technology: MemoryTechnology) -> Setting:
-    """Return what patterns depend on, of a chip and its memory."""
+def setting(
+    architecture: Architecture, technology: MemoryTechnology, priced: Prices | None = None
+) -> Setting:
+    """Return what patterns depend on, of a chip and its memory.
+
+    Raises ValueError when mappings are chosen for energy and there are no prices.
+    """
     return Setting(
         architecture.array,
         architecture.vector_unit.lanes,
         room(architecture),
         Channels(architecture.memory, technology),
+        costs(architecture, technology, priced),
     )
 
 

@@ -125,7 +125,8 @@ def simulate_calls(
     `stats.combine`. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy)
-    shared = Shared(Patterns(setting(architecture, technology)), Ledger(found.prices))
+    patterns = Patterns(setting(architecture, technology, found.prices))
+    shared = Shared(patterns, Ledger(found.prices))
     results = []
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
         result, residency = _call(

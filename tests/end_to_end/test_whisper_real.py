@@ -162,6 +162,8 @@ def test_array_cycles_of_every_product_are_the_closed_form(artefacts, name):
                     k=item.k,
                     rows=array.rows,
                     columns=array.columns,
+                    dataflow=array.dataflow,
+                    drain=array.drain,
                 )
                 assert cycles[item.name] == item.count * one, item.name
                 checked += 1

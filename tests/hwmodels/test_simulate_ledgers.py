@@ -8,6 +8,7 @@ from hw_samples import feed_forward, gemm, tensor, vector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hwmodels.architecture import MappingChoice
 from hwmodels.rtl_checked import UNCHECKED
 from hwmodels.simulate import Reuse, simulate, simulate_calls
 from hwmodels.stats import Cycles, Traffic, combine, row
@@ -176,6 +177,21 @@ def test_a_convention_counts_beside_the_ledger(make_chip, make_memory, table):
     assert [layer.cycles for layer in counted.layers] == [layer.cycles for layer in plain.layers]
     twice = combine([counted, counted], name="twice")
     assert twice.layers[0].convention_cycles == 2 * 2 * 41
+
+
+def test_a_chip_says_what_its_mappings_are_chosen_for(make_chip, ideal, table):
+    # The product of test_mapping_products, where fewer bytes cost cycles: ideal memory has no use
+    # for them, the energy of a byte has.
+    chip = make_chip(2, 3, size=88, weight_size=128, output_size=192)
+    memory = replace(ideal, read_j_per_bit=replace(ideal.read_j_per_bit, value=1e-6, high=1e-6))
+    found = {}
+    for objective in ("latency", "energy", "product"):
+        chosen = replace(chip, mapping=MappingChoice(objective))
+        work = Workload("w", (gemm("g", 8, 6, 8),))
+        stats = simulate(work, chosen, technology=memory, energy=table)
+        found[objective] = stats.cycles.total, stats.traffic.dram_read
+    assert found["latency"] == (104, 176)
+    assert found["energy"] == found["product"] == (144, 112)
 
 
 def test_impossible_arrays_are_one_error(make_chip, make_memory, table):
