@@ -3,6 +3,9 @@
 import pytest
 from wav2vec2_gemms import LAYERS
 
+from cosim.chip import load_chip
+from cosim.config import configs_root
+from hwmodels.mapping import resident_bytes
 from hwmodels.tightly_coupled import Coupling, product_instructions
 
 # Custom instructions of TiC-SAT (gem5-X/TiC-SAT 5b48d53) for wav2vec2-base on 10 s of audio with 8
@@ -52,3 +55,22 @@ def test_pruned_feed_forward_tiles_save_the_share_of_instructions_they_had():
         assert saved == pytest.approx(feed_forward / dense / 2, rel=1e-3)
         # Half of the feed-forward tiles gone is more than a fifth of all instructions gone.
         assert 0.15 < saved < 0.25
+
+
+def test_the_edge_tpu_has_its_published_peak_and_keeps_six_million_parameters():
+    # Coral data sheets: 4 TOPS of 8-bit integers, about 8 MB on chip that cache parameters; models
+    # made for it are held below 6 M parameters.
+    chip = load_chip(configs_root() / "hardware" / "edge_tpu_64.yaml").architecture
+    array = chip.array
+    assert 2 * array.rows * array.columns * array.clock_hz == pytest.approx(4e12, rel=0.02)
+    assert 6.0e6 <= resident_bytes(chip.buffers.weight.size_bytes) < 6.5e6
+
+
+def test_four_quarters_of_a_tpu_v4i_make_its_published_peak():
+    # Jouppi et al., ISCA 2021: 138 tera-operations per second of four 128 x 128 arrays, 614 GB/s.
+    chip = load_chip(configs_root() / "hardware" / "tpuv4i_quarter_128.yaml")
+    array = chip.architecture.array
+    assert 4 * 2 * array.rows * array.columns * array.clock_hz == pytest.approx(138e12, rel=0.01)
+    channels = chip.architecture.memory.channels
+    peak = 4 * channels * chip.technology.peak_bytes_per_s.value
+    assert peak == pytest.approx(614e9, rel=0.05)
