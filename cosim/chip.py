@@ -6,7 +6,9 @@ from typing import Any, TypeVar
 
 from cosim.config import configs_root, parse, read, resolve
 from cosim.errors import CosimError, collect
+from cosim.validate import mend
 from hwmodels.architecture import Architecture, MemoryTechnology
+from hwmodels.chip_rules import fold_problems
 from hwmodels.energy import EnergyTable
 from hwmodels.simulate import chip as require_fit
 
@@ -65,7 +67,11 @@ def parse_chip(
     table_source: str,
     relative_to: Path,
 ) -> Chip:
-    """Return the chip that plain data describes; `relative_to` anchors the memory file's path."""
+    """Return the chip that plain data describes; `relative_to` anchors the memory file's path.
+
+    Raises as `load_chip`. Rules between fields are checked on what is left when mistakes in single
+    fields are put right, so that all are told at once.
+    """
     problems: list[str] = []
     architecture = collect(problems, lambda: parse(hardware, Architecture, source=source))
     table = collect(problems, lambda: parse(energy, EnergyTable, source=table_source))
@@ -80,11 +86,16 @@ def parse_chip(
         technology = collect(
             problems, lambda: parse(memory, MemoryTechnology, source=str(memory_path))
         )
+    sound = architecture or mend(hardware, Architecture)
+    if sound is not None:
+        broken = fold_problems(sound)
+        if table is not None and technology is not None:
+            try:
+                require_fit(sound, technology=technology, energy=table)
+            except ValueError as error:
+                broken = [*str(error).splitlines(), *broken]
+        problems += [f"{source}: {line}" for line in broken]
     if architecture is None or table is None or technology is None or problems:
         raise CosimError(problems)
-    try:
-        require_fit(architecture, technology=technology, energy=table)
-    except ValueError as error:
-        raise CosimError(f"{source}: {line}" for line in str(error).splitlines()) from None
     document = {"hardware": hardware, "memory": memory, "energy": energy}
     return Chip(architecture, technology, table, document)

@@ -5,9 +5,11 @@ The walk knows dataclasses, lists and unions; pydantic checks each single value 
 number and text for a path, nothing else is converted. Keys that no field carries are refused.
 """
 
+import copy
 import dataclasses
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -46,6 +48,51 @@ def parse(data: object, kind: type[T], *, source: str, at: str = "") -> T:
     if problems:
         raise CosimError(": ".join(filter(None, (source, *problem))) for problem in problems)
     return cast("T", value)
+
+
+def mend(data: object, kind: type[T]) -> T | None:
+    """Return the `kind` that `data` would describe without its mistakes, None where that is open.
+
+    It serves rules between fields, so that these are told together with mistakes in the fields. A
+    key or word that is nearly right counts as the right one. Of what else is wrong the default
+    stands in or, where it is allowed, nothing.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Array:
+        ...     rows: int
+        ...     columns: int = 8
+        >>> mend({"rows": 4, "colums": 2}, Array), mend({"rows": "x"}, Array)
+        (Array(rows=4, columns=2), None)
+
+    """
+    draft = copy.deepcopy(data)
+    for is_left_out in (True, False):
+        problems: Problems = []
+        value = _build(draft, kind, "", problems)
+        if not problems:
+            return cast("T", value)
+        for at, message in problems:
+            _mend_key(draft, at, message, is_left_out=is_left_out)
+    problems = []
+    value = _build(draft, kind, "", problems)
+    return None if problems else cast("T", value)
+
+
+def _mend_key(draft: object, at: str, message: str, *, is_left_out: bool) -> None:
+    *path, last = at.split(".")
+    for key in path:
+        draft = draft.get(key) if isinstance(draft, dict) else None
+    if not isinstance(draft, dict):
+        return
+    value = draft.pop(last, None)
+    meant = re.search(r'did you mean "(.*)"\?$', message)
+    if meant and message.startswith("unknown key"):
+        draft.setdefault(meant[1], value)
+    elif meant:
+        draft[last] = meant[1]
+    elif not is_left_out:
+        draft[last] = None
 
 
 def _build(data: object, hint: Any, at: str, problems: Problems) -> Any:
