@@ -62,7 +62,7 @@ _TOKENS = {  # kind -> file in the folder
 class ModelFacts:
     """The model before compression: sizes are those of the fp32 checkpoint, in bytes.
 
-    `zipped_bytes` is None where it was not measured, because zipping takes longer than the rest.
+    `zipped_bytes` is None where it was not measured: zipping takes longer than all the rest.
     `front` says what the encoder hears, `decoding` how tokens are chosen. `is_random` marks drawn
     weights, whose WER is not measured. `folded_parameters` and `assumed_parameters` are those of
     `LoadedModel`.
@@ -123,9 +123,9 @@ def _quiet(_text: str) -> None:
     """Tell nobody."""
 
 
-def stored_zipped_bytes(encodings: Mapping[str, Encoding], *, report: Report = _quiet) -> int:
+def stored_zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
     """Return the zipped size of encodings together (see `zipped_by_tensor`)."""
-    return sum(zipped_by_tensor(encodings, report=report).values())
+    return sum(zipped_by_tensor(encodings).values())
 
 
 def zipped_by_tensor(
@@ -145,7 +145,7 @@ def zipped_by_tensor(
     return sizes
 
 
-def facts_of(loaded: LoadedModel, *, is_zipped: bool = True, report: Report = _quiet) -> ModelFacts:
+def facts_of(loaded: LoadedModel, *, is_zipped: bool = True) -> ModelFacts:
     """Return the sizes of a model as it was loaded, stored as fp32."""
     plain = _plain(loaded)
     return ModelFacts(
@@ -154,7 +154,7 @@ def facts_of(loaded: LoadedModel, *, is_zipped: bool = True, report: Report = _q
         loaded.source,
         loaded.parameters,
         sum(-(-size_bits(encoding) // 8) for encoding in plain.values()),
-        stored_zipped_bytes(plain, report=report) if is_zipped else None,
+        stored_zipped_bytes(plain) if is_zipped else None,
         loaded.front,
         loaded.decoding,
         loaded.is_random,
@@ -185,12 +185,13 @@ def build(
     facts: ModelFacts,
     graphs: tuple[Graph, ...],
     *,
+    is_zipped: bool = True,
     report: Report = _quiet,
 ) -> Artefact:
     """Return the artefact of a compressed model: its `captured` graphs lowered and verified.
 
     `graphs` are those of the model before compression, captured anew where the recipe changes them.
-    Zipped sizes are measured where `facts` has that of the model.
+    Without `is_zipped`, zipped sizes are not measured.
 
     Raises CosimError for policies that match nothing.
     """
@@ -204,13 +205,13 @@ def build(
         loaded.name, graphs, encodings=compressed.encodings, policies=compressed.policies
     )
     ledger = compressed.ledger
-    if facts.zipped_bytes is not None:
+    if is_zipped:
         zipped = zipped_by_tensor(compressed.encodings, report=report)
         ledger = tuple(replace(row, zipped_bytes=zipped[row.name]) for row in ledger)
     compression = CompressionFacts(
         compressed.recipe.name,
         compressed.size_bytes,
-        sum(row.zipped_bytes or 0 for row in ledger) if facts.zipped_bytes is not None else None,
+        sum(row.zipped_bytes or 0 for row in ledger) if is_zipped else None,
         compressed.sparsity,
         compressed.mean_bits,
         compressed.notes,
@@ -239,8 +240,9 @@ def build_from(
 ) -> Artefact:
     """Return the artefact of a model file under a recipe file (None: fp32).
 
-    Without `is_zipped`, zipped sizes are not measured. `batches` gives the inputs of a model with
-    which methods calibrate. `report` is told of each stage.
+    Without `is_zipped`, zipped sizes are not measured; that of the model in fp32, which takes
+    longer than all the rest, never is. `batches` gives the inputs of a model with which methods
+    calibrate. `report` is told of each stage.
     """
     problems: list[str] = []
     config = collect(problems, lambda: load_config(resolve(str(model)), ModelConfig))
@@ -254,10 +256,10 @@ def build_from(
     compressed = compress(
         loaded.module, chosen, source=str(recipe or ""), batches=batches(loaded), report=report
     )
-    facts = facts_of(loaded, is_zipped=is_zipped, report=report)
+    facts = facts_of(loaded, is_zipped=False)
     report("capturing")
     graphs = () if compressed.is_restructured else captured(loaded)
-    return build(loaded, compressed, facts, graphs, report=report)
+    return build(loaded, compressed, facts, graphs, is_zipped=is_zipped, report=report)
 
 
 def compress_to(

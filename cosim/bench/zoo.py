@@ -81,7 +81,7 @@ def model_row(path: Path, chip: Chip, speech: F32, *, rounds: int) -> Row:
     started = perf_counter()
     graphs = captured(loaded)
     capture_s = perf_counter() - started
-    plain = build(loaded, compress(loaded.module, Recipe("fp32")), facts, graphs)
+    plain = build(loaded, compress(loaded.module, Recipe("fp32")), facts, graphs, is_zipped=False)
     row: dict[str, Any] = {
         "model": path.stem,
         "family": loaded.family,
@@ -95,7 +95,8 @@ def model_row(path: Path, chip: Chip, speech: F32, *, rounds: int) -> Row:
     recipe = load_recipe(configs_root() / "recipes" / f"{RECIPE}.yaml")
     del plain
     gc.collect()
-    row |= _simulated(build(loaded, compress(loaded.module, recipe), facts, graphs), chip)
+    compressed = compress(loaded.module, recipe)
+    row |= _simulated(build(loaded, compressed, facts, graphs, is_zipped=False), chip)
     return row
 
 
