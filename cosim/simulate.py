@@ -159,13 +159,13 @@ def _by_kind(stats: RunStats) -> list[dict[str, object]]:
     rows = []
     for kind, layers in groups.items():
         cycles = sum(layer.cycles.total for layer in layers)
-        macs = sum(layer.array_macs for layer in layers)
+        busy_cells = sum(layer.busy_cells for layer in layers)
         rows.append(
             {
                 "kind": kind,
                 "cycles": cycles,
                 "macs": sum(layer.macs for layer in layers),
-                "array_utilization": macs / (cycles * stats.cells) if cycles else 0.0,
+                "array_utilization": busy_cells / (cycles * stats.cells) if cycles else 0.0,
                 "energy_j": sum(layer.energy_j for layer in layers),
                 "dram_bytes": sum(layer.traffic.dram for layer in layers),
             }

@@ -4,11 +4,12 @@ Ranges are `annotated_types` metadata on the fields, so any reader of YAML can e
 this package knowing the reader.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
+from hwmodels.cells import Cell, Edge, FixedCell, Pace, Rescaling, XnorUnit, check_cell
 from hwmodels.conventions import CONVENTIONS
 
 FEMTO = 10**15  # femtoseconds in a second
@@ -52,6 +53,10 @@ class ProcessingArray:
     `supports` lists operand types as activation x weight, e.g. `i8xi4`. `sparsity` names the policy
     for zero weights; `dense` computes them. `convention` names a published way to count, whose
     stall-free cycles results carry beside ours, see `hwmodels.conventions`.
+
+    `cell` is what multiplies, `edge` what enters it per cycle, `xnor` a unit of its own for single
+    bits. `rescale` says who multiplies the sum of each scale group by its scale: the vector unit,
+    or the accumulators at the end of the columns, as fast as results come.
     """
 
     rows: Annotated[int, Ge(1)]
@@ -64,11 +69,20 @@ class ProcessingArray:
     accumulator_bits: Annotated[int, Ge(8)] = 32
     sparsity: Sparsity = "dense"
     convention: ConventionName | None = None
+    cell: Cell = field(default_factory=FixedCell)
+    edge: Edge = field(default_factory=Edge)
+    xnor: XnorUnit | None = None
+    rescale: Rescaling = "vector_unit"
 
     @property
     def period_fs(self) -> int:
         """Clock period in femtoseconds."""
         return round(FEMTO / self.clock_hz)
+
+    @property
+    def pace(self) -> Pace:
+        """How operands pass through where nobody packs them: one pair per cell and cycle."""
+        return Pace()
 
 
 @dataclass(frozen=True)
@@ -200,7 +214,7 @@ def check(architecture: Architecture, technology: MemoryTechnology) -> None:
 
 
 def _array_problems(array: ProcessingArray) -> list[str]:
-    problems: list[str] = []
+    problems = check_cell(array.cell, array.supports, xnor=array.xnor)
     if array.drain == "none" and array.dataflow != "output_stationary":
         problems.append(
             f'array.drain: found "none", but {array.dataflow} moves results down the columns as it '

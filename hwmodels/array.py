@@ -83,22 +83,27 @@ def stream(
     one, way_out = _single(array, m)
     if array.schedule == "serial":
         return one.times(folds)
-    waits = folds - 1 if is_last else folds
+    waits, length = folds - 1 if is_last else folds, one.compute
     return Split(
-        compute=folds * m,
+        compute=folds * length,
         fill=one.fill if is_first else 0,
-        drain=(one.drain if is_last else 0) + waits * max(0, way_out - m),
-        weight_load=(one.weight_load if is_first else 0) + waits * max(0, one.weight_load - m),
+        drain=(one.drain if is_last else 0) + waits * max(0, way_out - length),
+        weight_load=(one.weight_load if is_first else 0) + waits * max(0, one.weight_load - length),
     )
 
 
-def _single(array: ProcessingArray, length: int) -> tuple[Split, int]:
-    """Return the cycles of one fold alone, and for how long its results keep others from theirs."""
-    rows, columns = array.rows, array.columns
+def _single(array: ProcessingArray, words: int) -> tuple[Split, int]:
+    """Return the cycles of one fold alone, and for how long its results keep others from theirs.
+
+    A word takes the beats of the array's pace to pass, a row of words that stay those of its load.
+    """
+    rows, columns, pace = array.rows, array.columns, array.pace
+    length = words * pace.beats
     if array.dataflow == "output_stationary":
         way_out = rows if array.drain == "shift_out" else 0
         return Split(compute=length, fill=rows + columns - 2, drain=way_out), way_out
-    return Split(compute=length, fill=rows - 1, drain=columns - 1, weight_load=rows), 0
+    load = rows * pace.load_beats
+    return Split(compute=length, fill=rows - 1, drain=columns - 1, weight_load=load), 0
 
 
 def fold(
@@ -125,6 +130,14 @@ def fold(
     """
     sizes = {"m": m, "n": n, "k": k}
     folds = fold_count(array.dataflow, **sizes, rows=array.rows, columns=array.columns)
+    group = array.pace.group
+    if array.dataflow == "output_stationary" and 0 < group < k:
+        # results leave their cells after every scale group; only the last may be shorter
+        rest = k % group or group
+        before = stream(
+            array, m=group, folds=folds * ((k - 1) // group), is_first=is_first, is_last=False
+        )
+        return before + stream(array, m=rest, folds=folds, is_first=False, is_last=is_last)
     return stream(
         array,
         m=fold_length(array.dataflow, **sizes),

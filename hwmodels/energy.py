@@ -13,6 +13,7 @@ from typing import Annotated
 from annotated_types import Ge, Gt, MinLen
 
 from hwmodels.architecture import Architecture, Figure, MemoryTechnology
+from hwmodels.precision import array_actions, leaking_cells
 
 Action = tuple[str, str]  # component and what it does
 
@@ -31,7 +32,8 @@ class EnergyTable:
     """Energy of everything on the chip at one node.
 
     `actions` are joules per action: `mac_AxW` (one multiply-accumulate of the array for operands A
-    and W), `vector_mac` and `vector_op` (one lane operation). `sram` are points of buffer energy;
+    and W), `dequantize` (one weight at the array's edge), `rescale` (one sum in an accumulator),
+    `vector_mac` and `vector_op` (one lane operation). `sram` are points of buffer energy;
     sizes between them follow the power law through the two neighbours, sizes outside the power law
     of the two nearest. Leakage is in watts per byte of buffer and per cell of the array.
     """
@@ -97,8 +99,8 @@ def prices(architecture: Architecture, technology: MemoryTechnology, table: Ener
     _require_actions(architecture, table)
     clock_hz = architecture.array.clock_hz
     found: Prices = {}
-    for operands in architecture.array.supports:
-        found["array", f"mac_{operands}"] = _price(table.actions[f"mac_{operands}"], table.name)
+    for action in array_actions(architecture.array):
+        found["array", action] = _price(table.actions[action], table.name)
     for action in ("vector_op", "vector_mac"):
         if action in table.actions:
             found["vector_unit", action] = _price(table.actions[action], table.name)
@@ -107,7 +109,7 @@ def prices(architecture: Architecture, technology: MemoryTechnology, table: Ener
             figure = interpolate_sram(table, buffer.size_bytes, way=way)
             found[f"{name}_buffer", f"{way}_byte"] = _price(figure, table.name)
     size_bytes = sum(buffer.size_bytes for buffer in vars(architecture.buffers).values())
-    cells = architecture.array.rows * architecture.array.columns
+    cells = leaking_cells(architecture.array)
     for component, figure, number in (
         ("buffers", table.sram_leakage_w_per_byte, size_bytes),
         ("array", table.cell_leakage_w, cells),
@@ -221,7 +223,7 @@ def _price(figure: Figure, factor: str, *, times: float = 1.0) -> Price:
 
 
 def _require_actions(architecture: Architecture, table: EnergyTable) -> None:
-    needed = [f"mac_{operands}" for operands in architecture.array.supports] + ["vector_op"]
+    needed = [*array_actions(architecture.array), "vector_op"]
     if architecture.vector_unit.fallback:
         needed.append("vector_mac")
     have = ", ".join(table.actions)

@@ -14,25 +14,35 @@ from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.descriptors import rows, run
-from hwmodels.mapping import Mapping, Shape, array_passes, map_product, smallest_tile_bytes
+from hwmodels.gemm_tally import activation_bits, tally_gemm
+from hwmodels.mapping import Mapping, Shape, map_product, smallest_tile_bytes
 from hwmodels.memory import Descriptor
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step
-from hwmodels.planner import Extra, Operand, Planner, Result, array_operands
-from hwmodels.workload import NUMBER_BITS, Gemm
+from hwmodels.planner import Extra, Planner, array_operands
+from hwmodels.precision import Engine, engine_of, group_ends
+from hwmodels.vector import function_cycles
+from hwmodels.workload import Gemm
 
 HELD = {"input_stationary": 0, "weight_stationary": 1}
 """Which of the two operands stays in the cells; where results stay, neither does."""
 
 
 class GemmKind(NamedTuple):
-    """All that the pattern of a GEMM depends on; the first two reads are its operands."""
+    """All that the pattern of a GEMM depends on; the first two reads are its operands.
+
+    The sum of `terms` products is `k` places long on `array`, which packs them. Where
+    `is_rescaling` the vector unit rescales the results of each scale group.
+    """
 
     m: int
     n: int
     k: int
+    terms: int
     products: int
     is_on_array: bool
+    is_rescaling: bool
+    array: ProcessingArray
     mapping: Mapping
     tensors: Tensors
 
@@ -90,8 +100,9 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
 
     Raises ValueError naming each buffer that is too small and the bytes it lacks.
     """
-    is_on_array = array_operands(gemm) in planner.architecture.array.supports
-    head = planner.begin("array" if is_on_array else "vector").items[0]
+    array = planner.architecture.array
+    engine = engine_of(array, gemm) if array_operands(gemm) in array.supports else None
+    head = planner.begin("array" if engine else "vector").items[0]
     pinned = planner.pinned()
     a = planner.reads(gemm.a, port="input", pinned=pinned, is_reused=True)
     w = planner.reads(gemm.w, port="weight", pinned=pinned, is_reused=True)
@@ -101,22 +112,22 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
     shape = Shape(
         gemm.m,
         gemm.n,
-        gemm.k,
+        engine.words if engine else gemm.k,
         -(-gemm.a.size_bytes // gemm.count),
         -(-gemm.w.size_bytes // gemm.count),
         a.is_kept,
         w.is_kept,
-        -(-_activation_bits(gemm) // (8 * gemm.count)),
+        -(-activation_bits(gemm) // (8 * gemm.count)),
         sum(-(-one.ref.size_bytes // gemm.count) for one in results if one.written is not None),
     )
     tensors = planner.tensors(reads, results)
-    mapping, pattern = _fit(planner, gemm, shape, is_on_array=is_on_array, tensors=tensors)
-    _tally(planner, gemm, mapping, (a, w), results)
+    mapping, pattern = _fit(planner, gemm, shape, engine=engine, tensors=tensors)
+    tally_gemm(planner, gemm, mapping, (a, w), results, engine=engine)
     planner.bind(pattern, reads, results)
 
 
 def _fit(
-    planner: Planner, gemm: Gemm, shape: Shape, *, is_on_array: bool, tensors: Tensors
+    planner: Planner, gemm: Gemm, shape: Shape, *, engine: Engine | None, tensors: Tensors
 ) -> tuple[Mapping, Pattern]:
     """Return the mapping and pattern of a GEMM whose steps fit the buffers with their fused ops.
 
@@ -124,13 +135,27 @@ def _fit(
     room for that, tiles are halved until there is.
     """
     setting = planner.patterns.setting
-    limits, array = setting.limits, setting.array
-    if not is_on_array:
-        array = replace(array, dataflow="weight_stationary", drain="shift_out")
+    limits = setting.limits
+    if engine is None:
+        array = replace(setting.array, dataflow="weight_stationary", drain="shift_out")
+    else:
+        array = engine.array
+    is_rescaling = bool(engine and engine.rescales) and array.rescale == "vector_unit"
     smallest = smallest_tile_bytes(array, gemm.m, gemm.n)
     while True:
         mapping = map_product(shape, array, limits, setting.costs)
-        kind = GemmKind(gemm.m, gemm.n, gemm.k, gemm.count, is_on_array, mapping, tensors)
+        kind = GemmKind(
+            gemm.m,
+            gemm.n,
+            shape.k,
+            gemm.k,
+            gemm.count,
+            engine is not None,
+            is_rescaling,
+            array,
+            mapping,
+            tensors,
+        )
         pattern = planner.patterns.of(kind, build_gemm)
         problems = overfull(setting, pattern)
         if not problems:
@@ -142,7 +167,7 @@ def _fit(
 
 def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
     """Return the steps of a GEMM and the ops fused behind it."""
-    builder, array = Builder(setting, kind.tensors), setting.array
+    builder, array = Builder(setting, kind.tensors), kind.array
     units = tuple(Units(read) for read in kind.tensors.reads[:2])
     extras = range(2, len(kind.tensors.reads))
     for number, block in enumerate(_blocks(kind)):
@@ -162,6 +187,8 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
                 operand.current = load if load.credit_bytes else None
         if kind.is_on_array:
             step.array = _array_work(array, kind, block)
+            if kind.is_rescaling:
+                step.vector = _rescaling(setting, kind, block)
         else:
             cycles = -(-block.columns // setting.lanes) * block.rows * block.depth
             step.vector = ((0, cycles),)
@@ -175,11 +202,13 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
 def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, share: Share) -> None:
     """Take room for results when they leave the cells first; fused ops and stores follow the last.
 
-    That is at the first chunk of the sum, or at the last one where results stay in the cells.
+    That is at the first chunk of the sum, or at the last one where results stay in the cells and
+    no scale group ends before.
     """
-    tile_bytes = block.rows * block.columns * -(-builder.setting.array.accumulator_bits // 8)
+    tile_bytes = block.rows * block.columns * -(-kind.array.accumulator_bits // 8)
     is_done = block.k[1] == kind.k
-    if is_done if DATAFLOWS[kind.mapping.dataflow].time == "k" else block.k[0] == 0:
+    is_held = DATAFLOWS[kind.mapping.dataflow].time == "k" and not kind.array.pace.group
+    if is_done if is_held else block.k[0] == 0:
         step.opens_bytes = tile_bytes
     if is_done:
         step.closes_bytes = tile_bytes
@@ -204,7 +233,8 @@ def _is_first(block: Block) -> bool:
 
 def _hidden_shift(kind: GemmKind, array: ProcessingArray) -> int:
     """Return the cycles in which what stays shifts in while the step before goes on."""
-    return array.rows if kind.is_on_array and array.schedule == "double_buffered" else 0
+    is_hidden = kind.is_on_array and array.schedule == "double_buffered"
+    return array.rows * array.pace.load_beats if is_hidden else 0
 
 
 def _array_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
@@ -225,6 +255,13 @@ def _array_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
         fill=whole.fill if is_start else 0,
         drain=whole.drain if is_end else 0,
     )
+
+
+def _rescaling(setting: Setting, kind: GemmKind, block: Block) -> tuple[tuple[int, int], ...]:
+    """Return the vector work on the results of the scale groups that end in a block."""
+    ends = group_ends(kind.array.pace, first=block.k[0], stop=block.k[1], words=kind.k)
+    results = ends * block.rows * block.columns
+    return ((0, function_cycles("rescale", results, setting.lanes)),) if results else ()
 
 
 def _blocks(kind: GemmKind) -> Iterator[Block]:
@@ -263,7 +300,7 @@ def _input_part(kind: GemmKind, block: Block) -> Descriptor:
     if kind.mapping.input_unit == "whole_k":
         stop = first + block.rows * kind.k
         return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
-    if read.elements == total:
+    if read.elements == kind.products * kind.m * kind.terms:
         return rows(
             read.size_bytes,
             total,
@@ -285,7 +322,7 @@ def _weight_part(kind: GemmKind, block: Block) -> Descriptor:
     if kind.mapping.weight_unit == "whole_k":
         stop = first + block.columns * kind.k
         return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
-    if not read.is_constant and read.elements == total:
+    if not read.is_constant and read.elements == kind.products * kind.n * kind.terms:
         return rows(
             read.size_bytes,
             total,
@@ -316,51 +353,3 @@ def _result_part(kind: GemmKind, write: Write, block: Block) -> Descriptor:
     first += block.rows * block.n[0]
     stop = first + block.rows * block.columns
     return run(write.size_bytes, first=first, stop=stop, total=total, requester="output")
-
-
-def _tally(
-    planner: Planner,
-    gemm: Gemm,
-    mapping: Mapping,
-    operands: tuple[Operand, Operand],
-    results: tuple[Result, ...],
-) -> None:
-    """Count what the steps do to buffers and lanes; loads and stores count themselves."""
-    lanes = planner.architecture.vector_unit.lanes
-    array = planner.architecture.array
-    group = planner.groups[-1]
-    head = group.items[0]
-    tally = planner.tallies[head]
-    results_number = gemm.count * gemm.m * gemm.n
-    sum_bytes = -(-array.accumulator_bits // 8)
-    if group.unit == "array":
-        tally.array_macs = gemm.macs
-        input_passes, weight_passes = array_passes(gemm.m, gemm.n, array, mapping)
-        input_read = input_passes * _activation_bits(gemm) // 8
-        weight_read = weight_passes * gemm.w.size_bytes
-        sums = 1 if DATAFLOWS[array.dataflow].time == "k" else -(-gemm.k // array.rows)
-    else:
-        tally.vector_macs = gemm.macs
-        input_read = -(-gemm.n // lanes) * _activation_bits(gemm) // 8
-        weight_read = gemm.macs * NUMBER_BITS[gemm.w_number] // 8
-        sums = -(-gemm.k // mapping.tile_k)
-    for operand, size in zip(operands, (input_read, weight_read), strict=True):
-        if operand.port == "input":
-            tally.input_buffer_read += size
-        else:
-            tally.weight_buffer_read += size
-    tally.partial_sums_written = sums * results_number * sum_bytes
-    tally.partial_sums_read = (sums - 1) * results_number * sum_bytes
-    tally.output_buffer_write = tally.partial_sums_written
-    tally.output_buffer_read = tally.partial_sums_read
-    for result in results:  # to memory, to the kept part, or both
-        times = result.is_kept + (result.written is not None)
-        tally.output_buffer_read += times * result.ref.size_bytes
-        tally.input_buffer_write += result.is_kept * result.ref.size_bytes
-    tally.mapping = mapping.describe()
-    planner.tally_fused(element_bytes=sum_bytes)
-
-
-def _activation_bits(gemm: Gemm) -> int:
-    """Return the bits of the activations as the array takes them, a convolution's after im2col."""
-    return gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]

@@ -196,7 +196,8 @@ class Builder:
                 most[load.port] = max(most[load.port], held[load.port])
             for load in step.releases:
                 held[load.port] -= load.credit_bytes
-            head_cycles += sum(cycles for number, cycles in step.vector if number == 0)
+            if step.array is None:
+                head_cycles += sum(cycles for number, cycles in step.vector if number == 0)
         return Pattern(
             tuple(self.steps),
             {port: tuple(found) for port, found in loads.items()},

@@ -128,7 +128,12 @@ class Group:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one op that do not depend on time. Fields as in `stats.Traffic`."""
+    """Counts of one op that do not depend on time. Fields as in `stats.Traffic`.
+
+    `array_macs` of price `array_action` run on the array, which makes `array_speed` of them per
+    cycle at best; `array_rescales` in its accumulators. `dequantized` weights are converted at its
+    edge. `is_stretched`: words take more than a cycle, or scale groups part the sum.
+    """
 
     dram_read: int = 0
     dram_write: int = 0
@@ -141,9 +146,14 @@ class Tally:
     partial_sums_read: int = 0
     partial_sums_written: int = 0
     array_macs: int = 0
+    array_rescales: int = 0
+    dequantized: int = 0
     vector_macs: int = 0
     vector_operations: int = 0
     mapping: str = ""
+    array_action: str = ""
+    array_speed: float = 0.0
+    is_stretched: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hwmodels.machine import Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.plan import Group, Plan, Tally
 from hwmodels.planner import array_operands
-from hwmodels.rtl_checked import Combination, cycles_note
+from hwmodels.rtl_checked import UNCHECKED, Combination, cycles_note
 from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
 from hwmodels.workload import Gemm, WorkItem
 
@@ -51,10 +51,11 @@ def collect(
                 macs=item.macs if isinstance(item, Gemm) else 0,
                 array_macs=tally.array_macs,
                 traffic=traffic,
-                energy=ledger.rows(_actions(item, tally, cycles)),
+                energy=ledger.rows(_actions(tally, cycles)),
                 cells=array.rows * array.columns,
-                cycles_note=_cycles_note(array, item) if is_on_array else "",
+                cycles_note=_cycles_note(array, item, tally) if is_on_array else "",
                 convention_cycles=_convention_cycles(array, item) if is_on_array else None,
+                products=tally.array_speed / (array.rows * array.columns) or 1.0,
             )
         )
     return RunStats(
@@ -73,10 +74,12 @@ def collect(
     )
 
 
-def _cycles_note(array: ProcessingArray, item: WorkItem) -> str:
+def _cycles_note(array: ProcessingArray, item: WorkItem, tally: Tally) -> str:
     """Return what to say about the array's cycles of a GEMM, empty when RTL confirms them."""
     if not isinstance(item, Gemm):
         return ""
+    if tally.is_stretched:
+        return UNCHECKED
     return cycles_note(
         Combination(
             array.dataflow, array.schedule, array.drain, array_operands(item), array.sparsity
@@ -134,7 +137,7 @@ def _bound_cycles(
     return max(work, int(moved * FEMTO / peak) // architecture.array.period_fs)
 
 
-def _actions(item: WorkItem, tally: Tally, cycles: Cycles) -> dict[Action, int]:
+def _actions(tally: Tally, cycles: Cycles) -> dict[Action, int]:
     """Return how often each priced action happened; static ones once per array cycle."""
     actions: dict[Action, int] = {
         ("vector_unit", "vector_mac"): tally.vector_macs,
@@ -142,8 +145,10 @@ def _actions(item: WorkItem, tally: Tally, cycles: Cycles) -> dict[Action, int]:
         ("memory", "read_bit"): 8 * tally.dram_read,
         ("memory", "write_bit"): 8 * tally.dram_write,
     }
-    if isinstance(item, Gemm) and tally.array_macs:
-        actions["array", f"mac_{array_operands(item)}"] = tally.array_macs
+    if tally.array_macs:
+        actions["array", tally.array_action] = tally.array_macs
+        actions["array", "dequantize"] = tally.dequantized
+        actions["array", "rescale"] = tally.array_rescales
     actions |= {
         ("input_buffer", "read_byte"): tally.input_buffer_read,
         ("input_buffer", "write_byte"): tally.input_buffer_write,

@@ -96,8 +96,9 @@ class LayerStats:
     what the chip's `convention` counts without stalls, None without one. `bound_cycles` is a closed
     form that needs no simulation: the larger of its cycles without any wait and its bytes at peak
     bandwidth; an op whose operands were fetched during earlier ops may take fewer cycles than its
-    bytes alone would. `mapping` describes tiles and loop order of a GEMM. `energy` holds the
-    dynamic and static rows of its cycles.
+    bytes alone would. `mapping` describes tiles and loop order of a GEMM. `products` are those that
+    a cell of the array makes of it per cycle at best. `energy` holds the dynamic and static rows of
+    its cycles.
     """
 
     name: str
@@ -116,13 +117,19 @@ class LayerStats:
     cells: int
     cycles_note: str = ""
     convention_cycles: int | None = None
+    products: float = 1.0
     calls: int = 1
+
+    @property
+    def busy_cells(self) -> float:
+        """Cells times cycles that the array's products of this op take at best."""
+        return self.array_macs / self.products
 
     @property
     def utilization(self) -> float:
         """Share of the array's multiply-accumulates that this op used in its cycles."""
         slots = self.cycles.total * self.cells
-        return self.array_macs / slots if slots else 0.0
+        return self.busy_cells / slots if slots else 0.0
 
     @property
     def energy_j(self) -> float:
@@ -206,7 +213,7 @@ class RunStats:
     def utilization(self) -> float:
         """Share of the array's multiply-accumulates used over the whole run."""
         slots = self.cycles.total * self.cells
-        return sum(layer.array_macs for layer in self.layers) / slots if slots else 0.0
+        return sum(layer.busy_cells for layer in self.layers) / slots if slots else 0.0
 
 
 def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:

@@ -53,6 +53,7 @@ FUNCTIONS: dict[str, VectorFunction] = {
     "quantize": VectorFunction((2,), "element", _QUANTIZE),
     "quantize_carrying": VectorFunction((4,), "element", _CARRYING),
     "requantize": VectorFunction((2,), "element", _QUANTIZE),
+    "rescale": VectorFunction((2,), "element", "assumed: multiply by the scale, add to the sum"),
     "exp": VectorFunction((3,), "element", _TABLE),
     "tanh": VectorFunction((3,), "element", _TABLE),
     "sigmoid": VectorFunction((3,), "element", _TABLE),

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hwmodels.architecture import MappingChoice
+from hwmodels.cells import FloatCell
 from hwmodels.rtl_checked import UNCHECKED
 from hwmodels.simulate import Reuse, simulate, simulate_calls
 from hwmodels.stats import Cycles, Traffic, combine, row
@@ -147,6 +148,7 @@ def test_rows_say_how_the_array_ran_and_what_confirms_its_cycles(make_chip, make
     chip = make_chip(
         dataflow="output_stationary", drain="none", fallback=True, supports=("i8xi8", "f16xf16")
     )
+    chip = replace(chip, array=replace(chip.array, cell=FloatCell("float")))
     prices = replace(table, actions={**table.actions, "mac_f16xf16": table.actions["vector_op"]})
     items = (
         gemm("integers", 3, 5, 4),

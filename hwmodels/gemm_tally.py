@@ -1,0 +1,78 @@
+"""What one GEMM does to buffers, lanes and the array besides time: the counts of its steps."""
+
+from hwmodels.cells import Pace
+from hwmodels.dataflow import DATAFLOWS
+from hwmodels.mapping import Mapping, array_passes
+from hwmodels.plan import Tally
+from hwmodels.planner import Operand, Planner, Result
+from hwmodels.precision import Engine
+from hwmodels.vector import operation_count
+from hwmodels.workload import NUMBER_BITS, Gemm
+
+
+def tally_gemm(
+    planner: Planner,
+    gemm: Gemm,
+    mapping: Mapping,
+    operands: tuple[Operand, Operand],
+    results: tuple[Result, ...],
+    *,
+    engine: Engine | None,
+) -> None:
+    """Count what the steps do to buffers and lanes; loads and stores count themselves."""
+    lanes = planner.architecture.vector_unit.lanes
+    head = planner.groups[-1].items[0]
+    tally = planner.tallies[head]
+    results_number = gemm.count * gemm.m * gemm.n
+    sum_bytes = -(-planner.architecture.array.accumulator_bits // 8)
+    tally.mapping = mapping.describe()
+    if engine is not None:
+        array = engine.array
+        input_passes, weight_passes = array_passes(gemm.m, gemm.n, array, mapping)
+        input_read = input_passes * activation_bits(gemm) // 8
+        weight_read = weight_passes * gemm.w.size_bytes
+        sums = -(-engine.words // array.rows)
+        if DATAFLOWS[array.dataflow].time == "k":
+            sums = max(1, engine.rescales)
+        tally.array_macs = gemm.macs
+        tally.array_action = engine.action
+        tally.array_speed = float(engine.macs_per_cycle)
+        tally.is_stretched = array.pace != Pace(array.pace.depth)
+        tally.mapping += engine.describe()
+        if engine.is_dequantizing:
+            tally.dequantized = weight_passes * gemm.count * gemm.n * gemm.k
+        _tally_rescales(tally, engine, results_number, sum_bytes)
+    else:
+        tally.vector_macs = gemm.macs
+        input_read = -(-gemm.n // lanes) * activation_bits(gemm) // 8
+        weight_read = gemm.macs * NUMBER_BITS[gemm.w_number] // 8
+        sums = -(-gemm.k // mapping.tile_k)
+    for operand, size in zip(operands, (input_read, weight_read), strict=True):
+        if operand.port == "input":
+            tally.input_buffer_read += size
+        else:
+            tally.weight_buffer_read += size
+    tally.partial_sums_written = sums * results_number * sum_bytes
+    tally.partial_sums_read = (sums - 1) * results_number * sum_bytes
+    tally.output_buffer_write += tally.partial_sums_written
+    tally.output_buffer_read += tally.partial_sums_read
+    for result in results:  # to memory, to the kept part, or both
+        times = result.is_kept + (result.written is not None)
+        tally.output_buffer_read += times * result.ref.size_bytes
+        tally.input_buffer_write += result.is_kept * result.ref.size_bytes
+    planner.tally_fused(element_bytes=sum_bytes)
+
+
+def _tally_rescales(tally: Tally, engine: Engine, results: int, sum_bytes: int) -> None:
+    """Count the rescaling of each result at the end of each scale group."""
+    number = results * engine.rescales
+    if engine.array.rescale == "accumulators":
+        tally.array_rescales = number
+        return
+    tally.vector_operations = operation_count("rescale", number)
+    tally.output_buffer_read = tally.output_buffer_write = number * sum_bytes
+
+
+def activation_bits(gemm: Gemm) -> int:
+    """Return the bits of the activations as the array takes them, a convolution's after im2col."""
+    return gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]
