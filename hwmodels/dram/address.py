@@ -7,7 +7,7 @@ channel from the lowest up, which together count the banks of a channel, then ch
 import numpy as np
 
 from hwmodels.dram.fields import map_parts, widths
-from hwmodels.dram.jit import Integers, Record, compiled
+from hwmodels.dram.jit import Integers, Record, entry, helper
 from hwmodels.dram.spec import DramSpec
 
 ORDER = ("bank", "bank_group", "stack_id", "rank", "pseudo_channel", "channel", "column", "row")
@@ -63,14 +63,14 @@ def compile_map(spec: DramSpec) -> Record:
     return table
 
 
-@compiled
+@helper
 def line_of(table: Record, address: int) -> int:
     """Return which burst of the memory a byte address lies in."""
     line: int = (address >> table.burst_shift) & table.line_mask
     return line
 
 
-@compiled
+@helper
 def decode(table: Record, line: int) -> tuple[int, int, int, int]:
     """Return channel, bank of the channel, row and column of a burst."""
     word = 0
@@ -89,7 +89,7 @@ def decode(table: Record, line: int) -> tuple[int, int, int, int]:
     return channel, bank, word >> table.row_at, column
 
 
-@compiled
+@entry
 def decode_all(table: Record, addresses: Integers, found: Integers) -> None:
     """Fill `found`, (requests, 4), with what `decode` says of byte addresses."""
     for i in range(addresses.size):

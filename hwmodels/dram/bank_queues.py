@@ -9,24 +9,26 @@ import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
 from hwmodels.dram.issue import access, delay, open_row, precharge, record
-from hwmodels.dram.jit import Record, compiled
-from hwmodels.dram.shared_queues import append, remove
-from hwmodels.dram.state import IS_SEEN, IS_WRITE, NEVER, READS, SHIFT, WRITES
+from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.queues import append, complete, length, remove
+from hwmodels.dram.state import IS_SEEN, IS_WRITE, MAX_REFRESHES, NEVER, READS, SHIFT, WRITES
 
 
-@compiled
-def accept(rules: Record, ch: Record, requests: np.ndarray, index: int, clock: int) -> bool:
+@helper
+def accept(
+    rules: Record, ch: Record, requests: np.ndarray, run: Record, index: int, clock: int
+) -> bool:
     """Take a request into its queue; False if that is full, whatever its address."""
     request = requests[index]
     kind = WRITES if request.is_write and not rules.is_unified else READS
-    if ch.count[kind] >= rules.capacity[kind]:
+    if length(ch, kind) >= rules.capacity[kind]:
         return False
     request.accepted = clock
     ch.wake = min(ch.wake, clock)
     line, bank = request.line, request.bank
     is_written = waiting(rules, ch, bank, line, IS_WRITE) >= 0
     if request.is_write:
-        request.completed = clock + 1
+        complete(requests, run, index, clock + 1)
         if is_written:
             ch.merged += 1
             ch.finished += 1
@@ -34,7 +36,7 @@ def accept(rules: Record, ch: Record, requests: np.ndarray, index: int, clock: i
             append(ch, kind, bank, request.row, line, index, IS_WRITE)
         return True
     if is_written:
-        request.completed = clock + 1
+        complete(requests, run, index, clock + 1)
         ch.forwarded += 1
         ch.finished += 1
         return True
@@ -48,12 +50,12 @@ def accept(rules: Record, ch: Record, requests: np.ndarray, index: int, clock: i
     return True
 
 
-@compiled
+@helper
 def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
     """Return a request to an address that waits for its command, or -1; `kind` IS_WRITE or 0."""
     queue = WRITES if kind == IS_WRITE and not rules.is_unified else READS
     found = -1
-    for j in range(ch.count[queue]):
+    for j in range(ch.head[queue], ch.tail[queue]):
         if ch.line[queue, j] == line and ch.flags[queue, j] & IS_WRITE == kind:
             found = ch.request[queue, j]
     for j in range(ch.queue_count[bank]):
@@ -62,17 +64,17 @@ def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
     return found
 
 
-@compiled
+@helper
 def move_one(rules: Record, ch: Record, run: Record) -> bool:
     """Move the first request whose bank has room to the queue of its bank; whether one was."""
-    writes = ch.count[WRITES]
+    writes = length(ch, WRITES)
     if ch.draining == 0 and writes and not rules.is_unified:
-        is_last = run.is_flushing and run.next == run.count and ch.count[READS] == 0
+        is_last = run.is_flushing and run.next == run.count and length(ch, READS) == 0
         is_enough = writes > rules.idle_writes or is_last
         if writes >= rules.capacity[WRITES] or (is_enough and is_empty(rules, ch)):
             ch.draining = writes
     queue = WRITES if ch.draining > 0 else READS
-    for j in range(ch.count[queue]):
+    for j in range(ch.head[queue], ch.tail[queue]):
         bank = ch.bank[queue, j]
         n = ch.queue_count[bank]
         if n >= rules.bank_queue:
@@ -94,7 +96,7 @@ def move_one(rules: Record, ch: Record, run: Record) -> bool:
     return False
 
 
-@compiled
+@helper
 def is_empty(rules: Record, ch: Record) -> bool:
     """Whether no bank has a request in its queue."""
     total = 0
@@ -103,7 +105,7 @@ def is_empty(rules: Record, ch: Record) -> bool:
     return total == 0
 
 
-@compiled
+@helper
 def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, int, int]:
     """Return the first request of a bank's queue that may go and its command, else -1.
 
@@ -130,7 +132,7 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
     return -1, ACT, soon
 
 
-@compiled
+@helper
 def follows_read(ch: Record, bank: int, at: int) -> bool:
     """Whether an older read of the same burst waits in the queue."""
     for j in range(at):
@@ -141,7 +143,7 @@ def follows_read(ch: Record, bank: int, at: int) -> bool:
     return False
 
 
-@compiled
+@helper
 def may_close(rules: Record, ch: Record, bank: int) -> bool:
     """Whether the open row has been used enough, or nothing in the queue hits it."""
     if ch.hits[bank] >= rules.row_hits:
@@ -152,7 +154,7 @@ def may_close(rules: Record, ch: Record, bank: int) -> bool:
     return hits == 0
 
 
-@compiled
+@helper
 def ask_banks(rules: Record, ch: Record, tick: int) -> tuple[int, int, int]:
     """Return bank, place in its queue and command of the next one that may go; bank -1 if none.
 
@@ -176,7 +178,7 @@ def ask_banks(rules: Record, ch: Record, tick: int) -> tuple[int, int, int]:
     return -1, 0, ACT
 
 
-@compiled
+@helper
 def issue(
     rules: Record,
     ch: Record,
@@ -212,11 +214,13 @@ def issue(
         if closes:
             command = WRA if command == WR else RDA
         record(rules, ch, tick, run, log, command, channel, bank, row, index)
-        serve(rules, ch, tick, requests, bank, at)
+        serve(rules, ch, tick, requests, run, bank, at)
 
 
-@compiled
-def serve(rules: Record, ch: Record, tick: int, requests: np.ndarray, bank: int, at: int) -> None:
+@helper
+def serve(
+    rules: Record, ch: Record, tick: int, requests: np.ndarray, run: Record, bank: int, at: int
+) -> None:
     """Take a request out of the queue of a bank, and with it all reads that share its burst."""
     index = ch.queue_request[bank, at]
     is_write = ch.queue_flags[bank, at] & IS_WRITE
@@ -229,12 +233,12 @@ def serve(rules: Record, ch: Record, tick: int, requests: np.ndarray, bank: int,
     ch.queue_count[bank] = n
     while index >= 0:
         if not is_write:
-            requests[index].completed = tick + rules.read_latency
+            complete(requests, run, index, tick + rules.read_latency)
         ch.finished += 1
         index = requests[index].chain
 
 
-@compiled
+@helper
 def refresh(
     rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
 ) -> tuple[bool, int]:
@@ -265,7 +269,7 @@ def refresh(
     return True, tick + 1
 
 
-@compiled
+@helper
 def tick_banks(
     rules: Record,
     ch: Record,
@@ -276,7 +280,7 @@ def tick_banks(
     channel: int,
 ) -> None:
     """Do one tick of a channel: refresh, else one command (two on a dual bus), then move one."""
-    if tick >= ch.next_refresh:
+    if tick >= ch.next_refresh and ch.refresh_count < MAX_REFRESHES:
         ch.next_refresh += rules.refresh_interval
         ch.refresh_bank[ch.refresh_count] = ch.refresh_turn * rules.rank_banks
         ch.refresh_count += 1

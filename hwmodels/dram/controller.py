@@ -9,20 +9,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hwmodels.dram import bank_queues, shared_queues
-from hwmodels.dram.address import compile_map, decode, line_of
-from hwmodels.dram.bank_queues import tick_banks
-from hwmodels.dram.jit import Integers, Record, compiled
+from hwmodels.dram.address import compile_map
+from hwmodels.dram.jit import Integers, Record
+from hwmodels.dram.loop import LOG_IS_FULL, advance, enter
 from hwmodels.dram.policy import Policy, check
 from hwmodels.dram.problems import SpecError
-from hwmodels.dram.shared_queues import tick_dual, tick_single
 from hwmodels.dram.spec import DramSpec
-from hwmodels.dram.split_activate import tick_split
-from hwmodels.dram.state import LOG, NEVER, REQUEST, RUN, make_rules, make_state
+from hwmodels.dram.state import (
+    LOG,
+    NEVER,
+    REQUEST,
+    RUN,
+    make_rules,
+    make_state,
+    oldest_waiting,
+    shift,
+)
 from hwmodels.dram.stats import DramStats, collect
 
 LOG_ROOM = 1 << 16
 """Commands between two looks at the log; a tick of all channels takes far fewer."""
+RELEASE_LEAST = 4096
+"""Requests that are forgotten at a time, so that moving the others stays cheap."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,8 @@ def simulate(
 class Controller:
     """A memory controller that keeps its state between batches of requests.
 
-    `submit` adds requests, `advance` lets time pass, `completed` tells what is known by then.
+    `submit` adds a batch, `advance_to` lets time pass as far as the next batch is complete,
+    `completion` tells when. `release` forgets requests that are over.
     """
 
     def __init__(
@@ -107,7 +116,7 @@ class Controller:
     ) -> None:
         check(spec, policy)
         if policy.refresh != "none":
-            _check_rate(spec, refresh_rate)
+            _check_rate(spec, policy, refresh_rate)
         self.spec = spec
         self.policy = policy
         self._rules = make_rules(
@@ -121,6 +130,8 @@ class Controller:
         self._requests = np.zeros(0, REQUEST)
         self._arrivals = np.zeros(0)
         self._log = np.zeros(LOG_ROOM if is_logging else 0, LOG)
+        self._ends: list[int] = []
+        self._reached = 0
 
     @property
     def clock(self) -> int:
@@ -128,18 +139,28 @@ class Controller:
         return int(self._run["clock"])
 
     @property
+    def released(self) -> int:
+        """How many requests are forgotten: the first number that is not."""
+        return int(self._run["base"])
+
+    @property
     def waiting(self) -> int:
         """Requests that are not served yet; of posted writes, whose data are not written yet."""
-        return int(self._run["count"] - self._state["finished"].sum())
+        return int(self._run["base"] + self._run["count"] - self._state["finished"].sum())
 
     def submit(self, requests: Trace) -> range:
-        """Add requests behind those already there; returns their numbers.
+        """Add a batch of requests behind those already there; returns their numbers.
 
-        Raises ValueError when the first arrives before the last one known.
+        Those that arrive in a tick that is over are offered in the next one. Raises ValueError
+        when the first arrives before the last one known.
         """
         known, extra = int(self._run["count"]), requests.address.size
         arrivals = requests.arrival_cycles
-        if extra and known and arrivals[0] < self._arrivals[known - 1]:
+        ticks = np.ceil(arrivals * self.spec.ticks_per_clock - 1e-9).astype(np.int64)
+        first = self.released + known
+        if not extra:
+            return range(first, first)
+        if known and arrivals[0] < self._arrivals[known - 1]:
             raise ValueError(
                 f"arrival_cycles: found {arrivals[0]:g} after {self._arrivals[known - 1]:g}"
             )
@@ -148,10 +169,10 @@ class Controller:
             self._requests = _grown(self._requests, room)
             self._arrivals = _grown(self._arrivals, room)
         self._arrivals[known : known + extra] = arrivals
-        ticks = np.ceil(arrivals * self.spec.ticks_per_clock - 1e-9).astype(np.int64)
         enter(self._map, requests.address, requests.is_write, ticks, self._requests, known)
         self._run["count"] = known + extra
-        return range(known, known + extra)
+        self._ends.append(first + extra - 1)
+        return range(first, first + extra)
 
     def advance(self, until: int) -> bool:
         """Let time pass until tick `until` is over or all is served; whether all is."""
@@ -162,6 +183,27 @@ class Controller:
             if reason != LOG_IS_FULL:
                 return self.waiting == 0
 
+    def advance_to(self, until: int) -> int:
+        """Let time pass until tick `until`, or a sooner one at which a batch is complete.
+
+        Returns the tick reached. Requests that come because of that may arrive in it: nothing is
+        decided yet that they could change.
+        """
+        self._run["stop"] = self._next_end()
+        self._run["is_stopping"] = 1
+        self.advance(until - int(self._rules["lead"]))
+        self._run["is_stopping"] = 0
+        self._reached = max(self._reached, min(until, int(self._run["stop"])))
+        return self._reached
+
+    def _next_end(self) -> int:
+        """Return the first completion of a batch after the tick reached, of those known."""
+        ends = np.array(self._ends, dtype=np.int64)
+        last = self._requests[ends - self.released]
+        is_over = (last["left"] == 0) & (last["latest"] <= self._reached)
+        self._ends = ends[~is_over].tolist()
+        return int(last["latest"][(last["left"] == 0) & ~is_over].min(initial=NEVER))
+
     def finish(self) -> None:
         """Let time pass until every request is served."""
         self._run["is_flushing"] = 1
@@ -170,9 +212,49 @@ class Controller:
         self._run["is_flushing"] = 0
 
     def completed(self, numbers: range) -> Integers:
-        """Return the tick at which each of these requests is complete, -1 where not yet known."""
-        found: Integers = self._requests["completed"][numbers.start : numbers.stop].copy()
+        """Return the tick at which each of these requests is complete, -1 where not yet known.
+
+        Raises ValueError when one of them is released.
+        """
+        known = self._known(numbers)
+        found: Integers = self._requests["completed"][known.start : known.stop].copy()
         return found
+
+    def completion(self, batch: range) -> int:
+        """Return the tick at which all of a batch of `submit` are complete, -1 if not yet known.
+
+        Raises ValueError when it is empty or released.
+        """
+        known = self._known(batch)
+        if not known:
+            raise ValueError(f"batch: found no request in {batch}")
+        last = self._requests[known.stop - 1]
+        return -1 if last["left"] else int(last["latest"])
+
+    def _known(self, numbers: range) -> range:
+        """Return where requests lie."""
+        first = self.released
+        if numbers and numbers.start < first:
+            raise ValueError(f"numbers: found {numbers.start}, those below {first} are released")
+        return range(numbers.start - first, numbers.stop - first)
+
+    def release(self, before: int) -> None:
+        """Forget requests numbered below `before` that nothing needs any more.
+
+        It is done for many at a time, so `released` may rise later. What they did stays counted,
+        but the arrays of `stats` begin with the first that is not forgotten.
+        """
+        count = int(self._run["count"])
+        over = min(before - self.released, int(self._run["next"]), oldest_waiting(self._state))
+        if 2 * over < count or over < RELEASE_LEAST:
+            return
+        for array in (self._requests, self._arrivals):
+            array[: count - over] = array[over:count]
+        shift(self._state, self._requests[: count - over], over)
+        self._run["base"] += over
+        self._run["count"] -= over
+        self._run["next"] -= over
+        self._ends = [end for end in self._ends if end >= self.released]
 
     def stats(self) -> DramStats:
         """Return everything so far."""
@@ -194,132 +276,14 @@ def _grown(array: np.ndarray, room: int) -> np.ndarray:
     return larger
 
 
-def _check_rate(spec: DramSpec, rate: int) -> None:
+def _check_rate(spec: DramSpec, policy: Policy, rate: int) -> None:
     """Refuse a refresh that leaves no time for anything else."""
     interval = spec.cycles("tREFI") // rate if rate > 0 else 0
-    least = spec.cycles("tRFC") + 2 * spec.cycles("tRP")
+    least, text = spec.cycles("tRFC") + 2 * spec.cycles("tRP"), "tRFC + 2 tRP"
+    if policy.refresh == "per_bank":
+        interval //= spec.organisation.banks_per_channel
+        between = spec.cycles("tREFD", spec.cycles("tRREFD", spec.cycles("tRRD_S")))
+        least, text = spec.cycles("tRP") + between + 4, "tRP, that between two refreshes, and 4"
     if least >= interval:
         problem = f"found {rate}, expected at least 1 and an interval above {least} cycles"
-        raise SpecError([f"{spec.name}: refresh_rate: {problem}, tRFC + 2 tRP"])
-
-
-@compiled
-def enter(
-    table: Record,
-    address: np.ndarray,
-    is_write: np.ndarray,
-    arrival: Integers,
-    requests: np.ndarray,
-    start: int,
-) -> None:
-    """Write new requests into the list of all, with the place that each address means."""
-    for i in range(address.size):
-        request = requests[start + i]
-        request.line = line_of(table, address[i])
-        channel, bank, row, _ = decode(table, request.line)
-        request.arrival = arrival[i]
-        request.accepted = -1
-        request.completed = -1
-        request.chain = -1
-        request.row = row
-        request.bank = bank
-        request.channel = channel
-        request.is_write = is_write[i]
-
-
-IS_OVER, LOG_IS_FULL = range(2)
-
-
-@compiled
-def advance(
-    rules: Record,
-    state: np.ndarray,
-    requests: np.ndarray,
-    run: Record,
-    log: np.ndarray,
-    until: int,
-) -> int:
-    """Let time pass until a tick is over or all is served; LOG_IS_FULL asks for a larger log."""
-    while True:
-        is_refused = offer(rules, state, requests, run)
-        if run.next == run.count and is_done(rules, state, run):
-            return IS_OVER
-        soon = next_tick(rules, state, run)
-        if run.next < run.count and not is_refused:
-            arrival = requests[run.next].arrival - rules.lead
-            if run.clock < arrival < soon and arrival <= until:
-                run.clock = arrival
-                continue
-            if arrival <= run.clock:
-                soon = run.clock + 1  # the source could not offer all it had
-        if soon > until:
-            run.clock = max(run.clock, until)
-            return IS_OVER
-        if rules.is_logging and log.size - run.logged < 4 * rules.channels:
-            return LOG_IS_FULL
-        run.clock = soon
-        for c in range(rules.channels):
-            if state[c].wake <= soon or rules.is_every_tick:
-                step(rules, state[c], soon, requests, run, log, c)
-
-
-@compiled
-def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
-    """Whether every request known is served."""
-    finished = 0
-    for c in range(rules.channels):
-        finished += state[c].finished
-    return bool(finished == run.count)
-
-
-@compiled
-def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -> bool:
-    """Offer what has arrived, in order; whether a channel refused."""
-    for _ in range(rules.offers):
-        index = run.next
-        if index == run.count or requests[index].arrival > run.clock + rules.lead:
-            return False
-        ch = state[requests[index].channel]
-        if rules.lead:
-            taken = bank_queues.accept(rules, ch, requests, index, run.clock + 1)
-        else:
-            taken = shared_queues.accept(rules, ch, requests, index, run.clock)
-        if not taken:
-            return True
-        run.next = index + 1
-    return False
-
-
-@compiled
-def next_tick(rules: Record, state: np.ndarray, run: Record) -> int:
-    """Return the next tick in which a channel may do anything."""
-    if rules.is_every_tick:
-        return int(run.clock + 1)
-    soon = NEVER
-    for c in range(rules.channels):
-        soon = min(soon, state[c].wake)
-    return int(max(soon, run.clock + 1))
-
-
-@compiled
-def step(
-    rules: Record,
-    ch: Record,
-    tick: int,
-    requests: np.ndarray,
-    run: Record,
-    log: np.ndarray,
-    channel: int,
-) -> None:
-    """Do one tick of a channel."""
-    if rules.is_every_tick:
-        ch.column_wake = 0
-        ch.row_wake = 0
-    if rules.lead:
-        tick_banks(rules, ch, tick, requests, run, log, channel)
-    elif rules.bus == 0:
-        tick_single(rules, ch, tick, requests, run, log, channel)
-    elif rules.bus == 3:
-        tick_split(rules, ch, tick, requests, run, log, channel)
-    else:
-        tick_dual(rules, ch, tick, requests, run, log, channel)
+        raise SpecError([f"{spec.name}: refresh_rate: {problem}, {text}"])

@@ -14,13 +14,13 @@ from hwmodels.dram.commands import (
     WR,
     WRA,
 )
-from hwmodels.dram.jit import Record, compiled
+from hwmodels.dram.jit import Record, helper
 from hwmodels.dram.state import SHIFT
 
 _LIMIT = (1 << SHIFT) - 1
 
 
-@compiled
+@helper
 def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None:
     """Push back everything that `command` to `bank` at `tick` delays."""
     now = tick << SHIFT
@@ -42,7 +42,7 @@ def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None
                 ch.ready[following, b] = max(ch.ready[following, b], value)
 
 
-@compiled
+@helper
 def record(
     rules: Record,
     ch: Record,
@@ -60,7 +60,7 @@ def record(
     if rules.is_logging:
         entry = log[run.logged]
         entry.tick = tick
-        entry.request = request
+        entry.request = request + run.base if request >= 0 else request
         entry.command = command
         entry.channel = channel
         entry.bank = bank
@@ -68,10 +68,10 @@ def record(
         run.logged += 1
 
 
-@compiled
+@helper
 def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int) -> None:
     """Let ACT open a row; the second half of a split ACT changes nothing more."""
-    rank = bank // rules.rank_banks
+    rank = bank >> rules.rank_shift
     ready = ch.ready[ACT, bank]
     if ready >> SHIFT == tick and ready & _LIMIT:
         ch.opening[bank] = ready & _LIMIT
@@ -92,25 +92,25 @@ def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int) -> None:
         ch.ready[ACT, b] = max(ch.ready[ACT, b], value)
 
 
-@compiled
+@helper
 def close_row(rules: Record, ch: Record, bank: int, tick: int) -> None:
     """Close the row of a bank, if one is open."""
     if ch.open_row[bank] >= 0:
-        rank = bank // rules.rank_banks
+        rank = bank >> rules.rank_shift
         ch.open_row[bank] = -1
         ch.open_banks[rank] -= 1
         if ch.open_banks[rank] == 0:
             ch.open_ticks += tick - ch.open_since[rank]
 
 
-@compiled
+@helper
 def precharge(rules: Record, ch: Record, bank: int, tick: int) -> None:
     """Close one bank by PRE."""
     close_row(rules, ch, bank, tick)
     delay(rules, ch, PRE, bank, tick)
 
 
-@compiled
+@helper
 def precharge_rank(rules: Record, ch: Record, bank: int, tick: int) -> None:
     """Close all banks of the rank that begins at `bank` by PREab."""
     for b in range(bank, bank + rules.rank_banks):
@@ -118,7 +118,7 @@ def precharge_rank(rules: Record, ch: Record, bank: int, tick: int) -> None:
     delay(rules, ch, PREAB, bank, tick)
 
 
-@compiled
+@helper
 def access(
     rules: Record, ch: Record, bank: int, tick: int, accepted: int, is_write: bool, closes: bool
 ) -> int:
@@ -133,7 +133,7 @@ def access(
     return command
 
 
-@compiled
+@helper
 def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, accepted: int) -> None:
     """Name what kept the data bus idle before a column command.
 
@@ -141,7 +141,7 @@ def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, acce
     issued, for a row just opened the delay of its ACT; a command that could have gone earlier was
     kept waiting by the choice of the controller.
     """
-    bus = 0 if rules.is_shared_bus else bank // rules.rank_banks
+    bus = 0 if rules.is_shared_bus else bank >> rules.rank_shift
     idle = tick - ch.bus_free[bus]
     ch.bus_free[bus] = tick + rules.burst
     if idle <= 0:

@@ -14,6 +14,7 @@ import llvmlite
 import llvmlite.binding
 import numba
 import numpy as np
+from numba import types
 from numba.core.caching import FunctionCache
 from numpy.typing import NDArray
 
@@ -67,8 +68,30 @@ class _PackageCache(FunctionCache):
         return self._impl.rebuild(target_context, found[1])
 
 
-def compiled(function: Callable[..., Any]) -> Any:
-    """Compile at the first call, without the GIL, with the guarded cache."""
-    dispatcher: Any = numba.njit(nogil=True)(function)
+def entry(function: Callable[..., Any]) -> Any:
+    """Compile at the first call from Python, without the GIL, with the guarded cache."""
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
     dispatcher._cache = _PackageCache(function)  # noqa: SLF001 (numba has no public hook)
     return dispatcher
+
+
+def helper(function: Callable[..., Any]) -> Any:
+    """Compile once, for 64-bit integers, as a part of the entries that call it; not for Python.
+
+    numba would compile it again for every constant, boolean and narrower integer it is called with.
+    """
+    compile_part: Any = numba.njit  # its type does not know the options that leave wrappers out
+    part = compile_part(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
+        function
+    )
+    resolve = part.get_call_template
+
+    def widened(kinds: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        return resolve(tuple(map(_widened, kinds)), keywords)
+
+    part.get_call_template = widened
+    return part
+
+
+def _widened(kind: Any) -> Any:
+    return types.int64 if isinstance(kind, types.Integer | types.Boolean) else kind

@@ -10,36 +10,34 @@ import numpy as np
 
 from hwmodels.dram.commands import ACT2, CAS
 from hwmodels.dram.issue import record
-from hwmodels.dram.jit import Record, compiled
+from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.refresh import issue_next, next_command, note_due
 from hwmodels.dram.shared_queues import (
     best_active,
-    best_hit,
-    best_row,
+    best_waiting,
     choose_mode,
-    due_refresh,
     issue_access,
-    issue_refresh,
     issue_row,
-    next_refresh_command,
 )
 from hwmodels.dram.state import ACTIVE, IS_WRITE
 
 
-@compiled
+@helper
 def second_half(
     rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
 ) -> None:
     """Issue the second half of the ACT that is under way."""
     bank = ch.half_bank
-    at = ch.count[ACTIVE] - 1  # the last to become active, as no other ACT came between
+    at = ch.tail[ACTIVE] - 1  # the last to become active, as no other ACT came between
     record(
         rules, ch, tick, run, log, ACT2, channel, bank, ch.open_row[bank], ch.request[ACTIVE, at]
     )
     ch.half_bank = -1
+    ch.row_wake = 0
     ch.wake = tick + 1
 
 
-@compiled
+@helper
 def access_or_start(
     rules: Record,
     ch: Record,
@@ -65,10 +63,10 @@ def access_or_start(
         bank, index = ch.bank[queue, at], ch.request[queue, at]
         record(rules, ch, tick, run, log, CAS, channel, bank, ch.open_row[bank], index)
         ch.started = queue
-        ch.started_at = at
+        ch.started_at = at - ch.head[queue]
 
 
-@compiled
+@helper
 def tick_split(
     rules: Record,
     ch: Record,
@@ -79,10 +77,11 @@ def tick_split(
     channel: int,
 ) -> None:
     """Do one tick of a channel: what is due, then active, refresh, others, then a second half."""
-    due_refresh(rules, ch, tick)
+    note_due(rules, ch, tick)
     ch.wake = tick + 1
     if ch.started >= 0:
-        access_or_start(rules, ch, tick, requests, run, log, channel, ch.started, ch.started_at)
+        at = ch.head[ch.started] + ch.started_at
+        access_or_start(rules, ch, tick, requests, run, log, channel, ch.started, at)
     elif ch.half_bank >= 0 and tick >= ch.half_since + rules.act2:
         second_half(rules, ch, tick, run, log, channel)
     else:
@@ -93,7 +92,7 @@ def tick_split(
             ch.wake = min(soon, ch.next_refresh)
 
 
-@compiled
+@helper
 def choose_and_issue(
     rules: Record,
     ch: Record,
@@ -104,26 +103,26 @@ def choose_and_issue(
     channel: int,
 ) -> int:
     """Issue what is first among active, refresh and others; returns `tick`, else when to ask."""
-    at, soon = best_active(ch, requests, tick)
-    if at >= 0:
-        access_or_start(rules, ch, tick, requests, run, log, channel, ACTIVE, at)
-        return tick
+    if ch.active_wake <= tick:
+        at = best_active(ch, requests, tick)
+        if at >= 0:
+            access_or_start(rules, ch, tick, requests, run, log, channel, ACTIVE, at)
+            return tick
     if ch.refresh_count:
-        command, ready = next_refresh_command(rules, ch, tick)
+        command, ready = next_command(rules, ch, tick)
         if ready <= tick:
-            issue_refresh(rules, ch, tick, run, log, command, channel)
-        return int(min(soon, max(ready, tick)))
+            issue_next(rules, ch, tick, run, log, command, channel)
+        return int(min(ch.active_wake, max(ready, tick)))
     choose_mode(rules, ch)
-    hit, hit_soon = best_hit(ch, tick)
-    row, row_soon = best_row(rules, ch, tick)
-    if hit >= 0 and (row < 0 or hit < row):
-        access_or_start(rules, ch, tick, requests, run, log, channel, ch.is_writing, hit)
+    queue, at = best_waiting(rules, ch, tick)
+    if at < 0:
+        return int(min(ch.active_wake, ch.hit_wake, ch.row_wake))
+    bank = ch.bank[queue, at]
+    if ch.open_row[bank] == ch.row[queue, at]:
+        access_or_start(rules, ch, tick, requests, run, log, channel, queue, at)
         return tick
-    if row < 0:
-        return int(min(soon, hit_soon, row_soon))
-    bank = ch.bank[ch.is_writing, row]
     if ch.open_row[bank] < 0:
         ch.half_bank = bank
         ch.half_since = tick
-    issue_row(rules, ch, tick, requests, run, log, row)
+    issue_row(rules, ch, tick, requests, run, log, at)
     return tick

@@ -27,8 +27,12 @@ SHIFT = 4
 """Bits of a `ready` value that hold the limit."""
 NEVER = 1 << 58
 """A tick that does not come."""
+ROOM = 2 * MAX_QUEUE
+"""Places of a queue; it moves through them and back to the front when it meets their end."""
 MAX_ROWS = 128
 MAX_RANKS = 16
+MAX_REFRESHES = 256
+"""Refreshes that may be due at a time; more wait to be noted."""
 FOLLOWING = 7
 """Commands that wait for others, ACT to REFpb; the rest are as ready as what they stand for."""
 
@@ -42,6 +46,7 @@ RULES = np.dtype(
         ("channels", np.int64),
         ("banks", np.int64),  # of a channel
         ("rank_banks", np.int64),
+        ("rank_shift", np.int64),  # bank >> rank_shift is its rank
         ("ranks", np.int64),  # of a channel; pseudo-channels count as ranks
         ("is_shared_bus", np.int64),  # ranks share one data bus
         ("bus", np.int64),  # 0 single, 1 dual, 2 dual_edge, 3 split_activate
@@ -79,14 +84,15 @@ RULES = np.dtype(
 STATE = np.dtype(
     [
         ("wake", np.int64),  # nothing can happen before this tick
-        ("column_wake", np.int64),
-        ("row_wake", np.int64),
+        ("active_wake", np.int64),  # no active request can go before this tick
+        ("hit_wake", np.int64),  # no waiting request whose row is open can
+        ("row_wake", np.int64),  # no ACT, PRE or REF can
         ("is_writing", np.int64),
         ("last_due", np.int64),  # delivery of the youngest read
         ("next_refresh", np.int64),
         ("refresh_turn", np.int64),
         ("refresh_count", np.int64),
-        ("refresh_bank", np.int64, (256,)),  # those due, oldest first
+        ("refresh_bank", np.int64, (MAX_REFRESHES,)),  # those due, oldest first
         ("draining", np.int64),  # writes still to be moved to the queues of banks
         ("turn", np.int64),  # the queue of a bank asked last
         ("pair_tick", np.int64),  # falling edge that pairs with the last row command
@@ -95,17 +101,20 @@ STATE = np.dtype(
         ("half_bank", np.int64),  # bank between two halves of ACT, or -1
         ("half_since", np.int64),
         ("started", np.int64),  # queue of the request whose CAS was issued, or -1
-        ("started_at", np.int64),
+        ("started_at", np.int64),  # its place behind the head of that queue
         ("clock_until", np.int64),  # the write clock runs until then
-        ("count", np.int64, (3,)),
-        ("bank", np.int32, (3, MAX_QUEUE)),
-        ("row", np.int32, (3, MAX_QUEUE)),
-        ("flags", np.int32, (3, MAX_QUEUE)),
-        ("line", np.int64, (3, MAX_QUEUE)),
-        ("request", np.int64, (3, MAX_QUEUE)),
+        ("hazards", np.int64),  # waiting requests with HAS_HAZARD
+        ("head", np.int64, (3,)),  # a queue lies in [head, tail) of its arrays
+        ("tail", np.int64, (3,)),
+        ("bank", np.int32, (3, ROOM)),
+        ("row", np.int32, (3, ROOM)),
+        ("flags", np.int32, (3, ROOM)),
+        ("line", np.int64, (3, ROOM)),
+        ("request", np.int64, (3, ROOM)),
         ("ready", np.int64, (FOLLOWING, MAX_BANKS)),
-        ("open_row", np.int32, (MAX_BANKS,)),  # -1: closed
-        ("active", np.int32, (MAX_BANKS,)),  # requests whose row was opened for them
+        ("open_row", np.int64, (MAX_BANKS,)),  # -1: closed
+        ("active", np.int64, (MAX_BANKS,)),  # requests whose row was opened for them
+        ("movable", np.int64, (MAX_BANKS,)),  # scratch: when ACT or PRE may move a bank
         ("hits", np.int32, (MAX_BANKS,)),  # accesses since ACT
         ("opening", np.int64, (MAX_BANKS,)),  # limit that held back the last ACT
         ("act_tick", np.int64, (MAX_RANKS, 4)),
@@ -138,6 +147,9 @@ REQUEST = np.dtype(
         ("completed", np.int64),  # -1: not known yet
         ("line", np.int64),  # its address in bursts
         ("chain", np.int64),  # the next read that shares its burst, or -1
+        ("batch", np.int64),  # the last request of its batch, which keeps the next two
+        ("left", np.int64),  # requests of the batch that are not complete yet
+        ("latest", np.int64),  # completion of the latest one so far
         ("row", np.int32),
         ("bank", np.int32),
         ("channel", np.int32),
@@ -160,9 +172,13 @@ RUN = np.dtype(
     [
         ("clock", np.int64),  # last tick done
         ("count", np.int64),  # requests known
+        ("base", np.int64),  # requests released before them
         ("next", np.int64),  # request that the source offers next
+        ("taken", np.int64),  # requests accepted in this tick
         ("logged", np.int64),
-        ("is_flushing", np.int64),  # nothing will follow: waiting writes need no company
+        ("stop", np.int64),  # the next tick at which a batch is complete
+        ("is_stopping", np.int64),  # time passes no further than that
+        ("is_flushing", np.int64),  # nothing will follow: waiting writes need no company; 2: told
     ],
     align=True,
 )
@@ -190,6 +206,7 @@ def make_rules(
     buses = organisation.channels * organisation.pseudo_channels
     rules["channels"] = organisation.channels
     rules["banks"], rules["rank_banks"] = span[CHANNEL], span[RANK]
+    rules["rank_shift"] = span[RANK].bit_length() - 1
     rules["ranks"] = span[CHANNEL] // span[RANK]
     rules["is_shared_bus"] = organisation.ranks > 1
     rules["bus"] = _BUSES[spec.command_bus]
@@ -233,6 +250,23 @@ def make_state(rules: Record) -> np.ndarray:
     state["half_bank"] = state["started"] = state["pair_tick"] = -1
     state["last_due"] = -1
     return state
+
+
+def oldest_waiting(state: np.ndarray) -> int:
+    """Return the first request that a queue of any channel still needs; NEVER if none does."""
+    places = np.arange(ROOM)
+    is_used = (places >= state["head"][..., None]) & (places < state["tail"][..., None])
+    oldest = state["request"][is_used].min(initial=NEVER)
+    is_used = np.arange(MAX_BANK_QUEUE) < state["queue_count"][..., None]
+    return int(state["queue_request"][is_used].min(initial=oldest))
+
+
+def shift(state: np.ndarray, requests: np.ndarray, released: int) -> None:
+    """Give all requests new numbers after the first ones were released."""
+    state["request"] -= released
+    state["queue_request"] -= released
+    requests["batch"] -= released
+    requests["chain"][requests["chain"] >= 0] -= released
 
 
 def _value(row: Constraint) -> int:

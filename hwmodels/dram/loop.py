@@ -1,0 +1,147 @@
+"""The loop over time: requests are offered, channels take their turns, idle ticks are skipped."""
+
+import numpy as np
+
+from hwmodels.dram import bank_queues, shared_queues
+from hwmodels.dram.address import decode, line_of
+from hwmodels.dram.bank_queues import tick_banks
+from hwmodels.dram.jit import Integers, Record, entry, helper
+from hwmodels.dram.shared_queues import tick_dual, tick_single
+from hwmodels.dram.split_activate import tick_split
+from hwmodels.dram.state import NEVER
+
+IS_OVER, LOG_IS_FULL = range(2)
+"""Why `advance` came back."""
+
+
+@entry
+def enter(
+    table: Record,
+    address: np.ndarray,
+    is_write: np.ndarray,
+    arrival: Integers,
+    requests: np.ndarray,
+    start: int,
+) -> None:
+    """Write new requests into the list of all, with the place that each address means."""
+    for i in range(address.size):
+        request = requests[start + i]
+        request.line = line_of(table, address[i])
+        channel, bank, row, _ = decode(table, request.line)
+        request.arrival = arrival[i]
+        request.accepted = -1
+        request.completed = -1
+        request.chain = -1
+        request.batch = start + address.size - 1
+        request.left = address.size
+        request.latest = -1
+        request.row = row
+        request.bank = bank
+        request.channel = channel
+        request.is_write = is_write[i]
+
+
+@entry
+def advance(
+    rules: Record,
+    state: np.ndarray,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    until: int,
+) -> int:
+    """Let time pass until a tick is over or all is served; LOG_IS_FULL asks for a larger log."""
+    while True:
+        is_refused = offer(rules, state, requests, run)
+        if run.is_flushing == 1 and run.next == run.count:
+            wake_all(rules, state, run)
+        if run.is_stopping:
+            until = min(until, run.stop - rules.lead)
+        if run.next == run.count and is_done(rules, state, run):
+            return IS_OVER
+        soon = next_tick(rules, state, run)
+        if run.next < run.count and not is_refused:
+            arrival = requests[run.next].arrival - rules.lead
+            soon = min(soon, max(arrival, run.clock + 1))
+        if soon > until:
+            run.clock = max(run.clock, until)
+            return IS_OVER
+        if rules.is_logging and log.size - run.logged < 4 * rules.channels:
+            return LOG_IS_FULL
+        run.clock = soon
+        run.taken = 0
+        for c in range(rules.channels):
+            if state[c].wake <= soon or rules.is_every_tick:
+                step(rules, state[c], soon, requests, run, log, c)
+
+
+@helper
+def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
+    """Whether every request known is served."""
+    finished = 0
+    for c in range(rules.channels):
+        finished += state[c].finished
+    return bool(finished == run.base + run.count)
+
+
+@helper
+def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -> bool:
+    """Offer what has arrived, in order; whether a channel refused."""
+    while run.taken < rules.offers:
+        index = run.next
+        if index == run.count or requests[index].arrival > run.clock + rules.lead:
+            return False
+        ch = state[requests[index].channel]
+        if rules.lead:
+            taken = bank_queues.accept(rules, ch, requests, run, index, run.clock + 1)
+        else:
+            taken = shared_queues.accept(rules, ch, requests, run, index, run.clock)
+        if not taken:
+            return True
+        run.next = index + 1
+        run.taken += 1
+    return False
+
+
+@helper
+def wake_all(rules: Record, state: np.ndarray, run: Record) -> None:
+    """Let every channel know that no request follows."""
+    run.is_flushing = 2
+    for c in range(rules.channels):
+        state[c].wake = min(state[c].wake, run.clock + 1)
+
+
+@helper
+def next_tick(rules: Record, state: np.ndarray, run: Record) -> int:
+    """Return the next tick in which a channel may do anything."""
+    if rules.is_every_tick:
+        return int(run.clock + 1)
+    soon = NEVER
+    for c in range(rules.channels):
+        soon = min(soon, state[c].wake)
+    return int(max(soon, run.clock + 1))
+
+
+@helper
+def step(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    channel: int,
+) -> None:
+    """Do one tick of a channel."""
+    if rules.is_every_tick:
+        ch.active_wake = 0
+        ch.hit_wake = 0
+        ch.row_wake = 0
+    if rules.lead:
+        tick_banks(rules, ch, tick, requests, run, log, channel)
+    elif rules.bus == 0:
+        tick_single(rules, ch, tick, requests, run, log, channel)
+    elif rules.bus == 3:
+        tick_split(rules, ch, tick, requests, run, log, channel)
+    else:
+        tick_dual(rules, ch, tick, requests, run, log, channel)

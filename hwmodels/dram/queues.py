@@ -1,0 +1,144 @@
+"""Waiting requests of a channel: queues in order of arrival, and which address waits where."""
+
+import numpy as np
+
+from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.state import (
+    ACTIVE,
+    HAS_HAZARD,
+    IS_SEEN,
+    IS_WRITE,
+    READS,
+    ROOM,
+    WRITES,
+)
+
+
+@helper
+def length(ch: Record, queue: int) -> int:
+    """Return how many requests wait in a queue."""
+    return int(ch.tail[queue] - ch.head[queue])
+
+
+@helper
+def append(ch: Record, queue: int, bank: int, row: int, line: int, index: int, flags: int) -> None:
+    """Put a request at the end of a queue."""
+    if ch.tail[queue] == ROOM:
+        n = length(ch, queue)
+        copy(ch, queue, ch.head[queue], 0, n)
+        ch.head[queue] = 0
+        ch.tail[queue] = n
+    at = ch.tail[queue]
+    ch.bank[queue, at] = bank
+    ch.row[queue, at] = row
+    ch.line[queue, at] = line
+    ch.request[queue, at] = index
+    ch.flags[queue, at] = flags
+    ch.tail[queue] = at + 1
+
+
+@helper
+def copy(ch: Record, queue: int, source: int, target: int, count: int) -> None:
+    """Copy places of a queue to lower ones."""
+    for j in range(count):
+        ch.bank[queue, target + j] = ch.bank[queue, source + j]
+        ch.row[queue, target + j] = ch.row[queue, source + j]
+        ch.flags[queue, target + j] = ch.flags[queue, source + j]
+        ch.line[queue, target + j] = ch.line[queue, source + j]
+        ch.request[queue, target + j] = ch.request[queue, source + j]
+
+
+@helper
+def remove(ch: Record, queue: int, at: int) -> None:
+    """Take a request out of a queue; the others keep their order, the fewer of them move."""
+    head, tail = ch.head[queue], ch.tail[queue]
+    if at - head >= tail - 1 - at:
+        copy(ch, queue, at + 1, at, tail - 1 - at)
+        ch.tail[queue] = tail - 1
+        return
+    for j in range(at, head, -1):
+        ch.bank[queue, j] = ch.bank[queue, j - 1]
+        ch.row[queue, j] = ch.row[queue, j - 1]
+        ch.flags[queue, j] = ch.flags[queue, j - 1]
+        ch.line[queue, j] = ch.line[queue, j - 1]
+        ch.request[queue, j] = ch.request[queue, j - 1]
+    ch.head[queue] = head + 1
+
+
+@helper
+def holds(ch: Record, queue: int, line: int) -> bool:
+    """Whether a request to an address waits in a queue."""
+    found = 0
+    for j in range(ch.head[queue], ch.tail[queue]):
+        found |= ch.line[queue, j] == line
+    return found != 0
+
+
+@helper
+def is_active(ch: Record, line: int, kind: int) -> bool:
+    """Whether a request to an address has its row open; `kind` is IS_WRITE or 0."""
+    found = 0
+    for j in range(ch.head[ACTIVE], ch.tail[ACTIVE]):
+        found |= ch.line[ACTIVE, j] == line and ch.flags[ACTIVE, j] & IS_WRITE == kind
+    return found != 0
+
+
+@helper
+def hazard(ch: Record, line: int, is_write: bool) -> int:
+    """Return HAS_HAZARD if a waiting request to the address must go before a new one, else 0."""
+    found = is_active(ch, line, 0 if is_write else IS_WRITE)
+    if is_write and not found:
+        found = holds(ch, READS, line)
+    if not found:
+        return 0
+    ch.hazards += 1
+    return HAS_HAZARD
+
+
+@helper
+def is_held(ch: Record, queue: int, at: int) -> bool:
+    """Whether an older request to the same address has to go first; forgets one that went."""
+    if not ch.flags[queue, at] & HAS_HAZARD:
+        return False
+    line = ch.line[queue, at]
+    if queue == WRITES:
+        if is_active(ch, line, 0):
+            return True
+        for j in range(ch.head[READS], ch.tail[READS]):
+            if ch.line[READS, j] == line and ch.request[READS, j] < ch.request[WRITES, at]:
+                return True
+    elif is_active(ch, line, IS_WRITE):
+        return True
+    ch.flags[queue, at] &= ~HAS_HAZARD
+    ch.hazards -= 1
+    return False
+
+
+@helper
+def are_all_held(ch: Record) -> bool:
+    """Whether only reads can set any of the waiting writes free."""
+    held = 0
+    for j in range(ch.head[WRITES], ch.tail[WRITES]):
+        held += is_held(ch, WRITES, j)
+    return bool(held == length(ch, WRITES))
+
+
+@helper
+def complete(requests: np.ndarray, run: Record, index: int, tick: int) -> None:
+    """Note when a request is complete, and its batch with the last of it."""
+    requests[index].completed = tick
+    batch = requests[requests[index].batch]
+    batch.left -= 1
+    batch.latest = max(batch.latest, tick)
+    if batch.left == 0:
+        run.stop = min(run.stop, batch.latest)
+
+
+@helper
+def classify(ch: Record, queue: int, at: int, kind: int) -> None:
+    """Count a request as hit (0), miss (1) or conflict (2) by its first command."""
+    if not ch.flags[queue, at] & IS_SEEN:
+        ch.flags[queue, at] |= IS_SEEN
+        ch.row_hits += kind == 0
+        ch.row_misses += kind == 1
+        ch.row_conflicts += kind == 2

@@ -1,0 +1,103 @@
+"""Refresh before everything but active requests, and row commands at two edges of a clock."""
+
+import numpy as np
+
+from hwmodels.dram.commands import ACT, PRE, PREAB, REFAB, REFPB
+from hwmodels.dram.issue import delay, precharge, precharge_rank, record
+from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.state import MAX_REFRESHES, NEVER, SHIFT
+
+
+@helper
+def note_due(rules: Record, ch: Record, tick: int) -> None:
+    """Note the refreshes that fall due at a tick: of all ranks, or of one bank after another."""
+    if tick < ch.next_refresh or ch.refresh_count > MAX_REFRESHES - rules.ranks:
+        return
+    ch.next_refresh += rules.refresh_interval
+    ch.row_wake = 0
+    if rules.is_refreshing == 1:
+        for rank in range(rules.ranks):
+            ch.refresh_bank[ch.refresh_count] = rank * rules.rank_banks
+            ch.refresh_count += 1
+    else:
+        turn = ch.refresh_turn
+        ch.refresh_turn = (turn + 1) % rules.banks
+        bank = turn % rules.ranks * rules.rank_banks + turn // rules.ranks
+        ch.refresh_bank[ch.refresh_count] = bank
+        ch.refresh_count += 1
+
+
+@helper
+def next_command(rules: Record, ch: Record, tick: int) -> tuple[int, int]:
+    """Return the command that the refresh in turn needs, and when it may go.
+
+    NEVER if an active request keeps a bank open.
+    """
+    bank = ch.refresh_bank[0]
+    command = REFAB
+    last = bank + rules.rank_banks
+    if rules.is_refreshing == 2:
+        command = REFPB
+        last = bank + 1
+    for b in range(bank, last):
+        if ch.active[b]:
+            return PRE, NEVER
+        if ch.open_row[b] >= 0:
+            command = PRE if rules.is_refreshing == 2 else PREAB
+    ready = ch.ready[command, bank] >> SHIFT
+    if rules.bus == 2:
+        if command in (REFAB, REFPB):
+            ready = rising(ready, tick)
+        elif ready <= tick and not pairs(rules, ch, command, bank, tick):
+            ready = tick + 1
+    return command, ready
+
+
+@helper
+def issue_next(
+    rules: Record,
+    ch: Record,
+    tick: int,
+    run: Record,
+    log: np.ndarray,
+    command: int,
+    channel: int,
+) -> None:
+    """Issue a command of the refresh in turn, which is over with REF."""
+    bank = ch.refresh_bank[0]
+    record(rules, ch, tick, run, log, command, channel, bank, ch.open_row[bank], -1)
+    remember_edge(rules, ch, command, bank, tick)
+    ch.row_wake = tick + 1
+    if command == PRE:
+        precharge(rules, ch, bank, tick)
+    elif command == PREAB:
+        precharge_rank(rules, ch, bank, tick)
+    else:
+        delay(rules, ch, command, bank, tick)
+        ch.refresh_count -= 1
+        for j in range(ch.refresh_count):
+            ch.refresh_bank[j] = ch.refresh_bank[j + 1]
+        ch.hit_wake = 0
+
+
+@helper
+def rising(ready: int, tick: int) -> int:
+    """Return the first rising edge (odd tick) from `ready` that is not before `tick`."""
+    return max(ready, tick) | 1
+
+
+@helper
+def pairs(rules: Record, ch: Record, command: int, bank: int, tick: int) -> bool:
+    """Whether PRE or PREab may follow the row command of the rising edge before (JESD238)."""
+    if tick != ch.pair_tick or bank >> rules.rank_shift != ch.pair_rank:
+        return True
+    return bool(command == PRE and ch.pair_bank >= 0 and bank != ch.pair_bank)
+
+
+@helper
+def remember_edge(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None:
+    """Keep the row command of a rising edge for the falling edge that it pairs with."""
+    if rules.bus == 2 and tick & 1:
+        ch.pair_tick = tick + (3 if command == ACT else 1)
+        ch.pair_rank = bank >> rules.rank_shift
+        ch.pair_bank = -1 if command in (PREAB, REFAB) else bank
