@@ -1,10 +1,27 @@
-"""The traces of the reference points, by their exact rule."""
+"""The shipped memories, and the traces of the reference points by their exact rule."""
+
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from cosim import config
 from hwmodels.dram.controller import trace
+from hwmodels.dram.spec import DramSpec
 
+FOLDER = Path(__file__).resolve().parents[1] / "configs/memory/timing"
 WINDOW = 1 << 30
+
+
+def memory(name):
+    return config.load(FOLDER / f"{name}.yaml", DramSpec)
+
+
+def memories(*quick):
+    """Return the names of all shipped memories as parameters; those not named here are slow."""
+    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    assert set(quick) <= set(names)
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
 
 
 def mix(numbers):
