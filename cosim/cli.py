@@ -292,6 +292,41 @@ def simulate_command(
         print_simulation(rows, total)
 
 
+@main.command("stream")
+@click.argument("run", type=_PATH)
+@click.option(
+    "--arrivals",
+    required=True,
+    metavar="batch|poisson|FILE",
+    help="All at once, at random, or JSON lines with `id` and `start` in seconds.",
+)
+@click.option("--rate-hz", type=float, help="Arrivals per second of `poisson`.")
+@click.option("--draw", type=int, metavar="N", help="Draw so many (default: each once, in order).")
+@click.option("--seed", type=int, default=0, help="Of random arrivals and draws.")
+@click.option("--chips", type=int, default=1, help="Equal chips behind one queue.")
+@click.option("--battery-wh", type=float, help="Say how long a battery of so many Wh lasts.")
+@_JSON
+def stream_command(
+    run: Path,
+    arrivals: str,
+    rate_hz: float | None,
+    draw: int | None,
+    seed: int,
+    chips: int,
+    battery_wh: float | None,
+    as_json: bool,
+) -> None:
+    """Let the utterances of a RUN arrive over time: waiting, use and energy of its chip."""
+    from cosim.report.stream_table import print_stream  # noqa: PLC0415
+    from cosim.stream import Stream, stream_run  # noqa: PLC0415
+
+    rows, total = stream_run(run, Stream(arrivals, rate_hz, draw, seed, chips, battery_wh))
+    if as_json:
+        _echo_table(rows, total)
+    else:
+        print_stream(total)
+
+
 @main.command("compare")
 @click.argument("runs", type=_PATH, nargs=-1, required=True)
 @_JSON

@@ -84,7 +84,7 @@ def read_manifest(
     other keys are ignored. Without `is_transcribed` a row may lack `text`. Raises CosimError naming
     every broken row unless `keep_going`.
     """
-    rows = ((where, *_manifest_row(path, line, is_transcribed)) for where, line in _lines(path))
+    rows = ((where, *_manifest_row(path, line, is_transcribed)) for where, line in lines(path))
     return _collect(path, _of_split(path, rows, split), keep_going=keep_going)
 
 
@@ -144,7 +144,7 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield ("FILE: line N", text) for every line that is not blank."""
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -157,6 +157,11 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             yield f"{path}: line {number}", line.strip()
+
+
+def utterance_id(audio: str, offset: object) -> str:
+    """Return what an utterance without `id` is called: by its audio, and its place in there."""
+    return str(Path(audio).with_suffix("")) + (f"@{offset}" if offset else "")
 
 
 def _manifest_row(path: Path, line: str, is_transcribed: bool) -> tuple[str, Utterance | str]:
@@ -185,9 +190,8 @@ def _manifest_row(path: Path, line: str, is_transcribed: bool) -> tuple[str, Utt
     if wrong:
         return split, "; ".join(wrong)
     start_s, duration_s = data.get("offset"), data.get("duration")
-    default_id = str(Path(audio).with_suffix("")) + (f"@{start_s}" if start_s else "")
     utterance = Utterance(
-        id=str(data.get("id", default_id)),
+        id=str(data.get("id", utterance_id(audio, start_s))),
         audio=path.parent / Path(audio).expanduser(),
         text=text,
         duration_s=duration_s,
@@ -220,7 +224,7 @@ def _of_split(
 
 def _librispeech_rows(transcripts: Iterable[Path]) -> Iterator[Row]:
     for transcript in transcripts:
-        for where, line in _lines(transcript):
+        for where, line in lines(transcript):
             name, _, text = line.partition(" ")
             if text.strip():
                 audio = transcript.parent / f"{name}.flac"
@@ -232,7 +236,7 @@ def _librispeech_rows(transcripts: Iterable[Path]) -> Iterator[Row]:
 def _table(path: Path) -> dict[str, tuple[str, str]]:
     """Return {first word: (where, rest of the line)} of a Kaldi table."""
     table = {}
-    for where, line in _lines(path):
+    for where, line in lines(path):
         key, *rest = line.split(maxsplit=1)
         table[key] = (where, rest[0] if rest else "")
     return table

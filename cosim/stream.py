@@ -1,0 +1,336 @@
+"""The utterances of a finished run as a stream: queueing, utilisation and energy while waiting.
+
+Cycles and joules of an utterance are those of the run; a run that simulated them on a chip is all
+this needs.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Gt, Le, Lt, MinLen
+
+from cosim.errors import CosimError, collect, suggestion
+from cosim.results import read_rows
+from cosim.speech.manifest import lines, utterance_id
+from cosim.validate import parse
+from hwmodels.architecture import FEMTO
+from hwmodels.arrivals import Served, StreamStats, Task, edge, idle_rows, poisson, serve
+from hwmodels.energy import EnergyRow
+from hwmodels.stats import energy_row
+
+ARRIVALS = ("batch", "poisson")
+FEW = 100
+"""Fewer utterances than this say little about the hundredth part that waits longest."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """How utterances come to how many chips.
+
+    `arrivals` is `batch` (all at time 0), `poisson` (`rate_hz` on average) or the path of a file of
+    JSON lines that says when each utterance starts. `draw` utterances are drawn from the run with
+    replacement; without it each comes once, in the run's order. `battery_wh` asks how long a
+    battery lasts.
+    """
+
+    arrivals: str
+    rate_hz: float | None = None
+    draw: int | None = None
+    seed: int = 0
+    chips: int = 1
+    battery_wh: float | None = None
+
+    @property
+    def has_file(self) -> bool:
+        """Whether arrivals come from a file."""
+        return self.arrivals not in ARRIVALS
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    """One utterance of a run: what its simulation says of it."""
+
+    id: Annotated[str, MinLen(1)]
+    duration_s: Annotated[float, Ge(0)]
+    cycles: Annotated[int, Ge(1)]
+    energy_j: Annotated[float, Ge(0)]
+
+
+@dataclass(frozen=True)
+class _Hardware:
+    name: str
+    clock_hz: Annotated[float, Gt(0), Le(FEMTO)]
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What a run folder says of its chip and its utterances."""
+
+    name: str
+    hardware: _Hardware
+    energy_rows: tuple[EnergyRow, ...]
+    utterances: Annotated[tuple[_Simulated, ...], MinLen(1)]
+
+    @property
+    def period_fs(self) -> int:
+        """Femtoseconds of a cycle, as in the simulation of the chip."""
+        return round(FEMTO / self.hardware.clock_hz)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A row of a file of arrivals: when an utterance starts, seconds after the chips were on."""
+
+    id: Annotated[str, MinLen(1)]
+    start: Annotated[float, Ge(0), Lt(math.inf)]
+
+
+def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict[str, object]]:
+    """Return a row per arrival, in that order, and totals.
+
+    An utterance arrives when it is complete: at `start` plus its duration where a file tells when
+    it starts. Raises CosimError with every mistake in the options, the run folder and the file.
+    """
+    problems = list(_option_problems(stream))
+    recorded = collect(problems, lambda: _read_run(run))
+    starts = collect(problems, lambda: _read_starts(stream)) or ()
+    if recorded is not None:
+        known = [one.id for one in recorded.utterances]
+        problems += [
+            f'{stream.arrivals}: {where}: id: found "{row.id}", expected an utterance of '
+            f"{run}{suggestion(row.id, known) if len(known) <= FEW else ''}"
+            for where, row in starts
+            if row.id not in known
+        ]
+    if problems or recorded is None:
+        raise CosimError(problems)
+    come = _arrivals(recorded, stream, [row for _, row in starts])
+    tasks = [Task(one.id, arrival_fs, one.cycles * recorded.period_fs) for arrival_fs, one in come]
+    found = serve(tasks, chips=stream.chips)
+    joules = {one.id: one.energy_j for one in recorded.utterances}
+    rows = [_row(one, joules[one.task.name]) for one in found.served]
+    busy_j = sum(joules[one.task.name] for one in found.served)
+    return rows, _total(recorded, stream, found, busy_j)
+
+
+def _option_problems(stream: Stream) -> Iterator[str]:
+    """Yield what is wrong with options of the command line."""
+    rate, given = stream.rate_hz, stream.arrivals
+    if given == "poisson" and rate is None:
+        yield "--rate-hz: missing, expected arrivals per second with --arrivals poisson"
+    if given != "poisson" and rate is not None:
+        yield f"--rate-hz: found beside --arrivals {given}, expected --arrivals poisson"
+    if rate is not None and not (math.isfinite(rate) and rate > 0):
+        yield f"--rate-hz: found {rate:g}, expected arrivals per second above 0"
+    if stream.draw is not None and stream.has_file:
+        yield f"--draw: found beside --arrivals {given}, which says what arrives"
+    if stream.draw is not None and stream.draw < 1:
+        yield f"--draw: found {stream.draw}, expected an integer >= 1"
+    if stream.seed < 0:
+        yield f"--seed: found {stream.seed}, expected an integer >= 0"
+    if stream.chips < 1:
+        yield f"--chips: found {stream.chips}, expected an integer >= 1"
+    charge = stream.battery_wh
+    if charge is not None and not (math.isfinite(charge) and charge > 0):
+        yield f"--battery-wh: found {charge:g}, expected watt hours above 0"
+
+
+def _read_run(run: Path) -> _Recorded:
+    """Return what a run folder says; CosimError for one that simulated no utterance on a chip."""
+    if not (run / "run.json").is_file():
+        raise CosimError(f"{run}: no run.json, expected the folder of a finished `cosim run`")
+    try:
+        document = json.loads((run / "run.json").read_text(encoding="utf-8"))
+        utterances = list(read_rows(run / "utterances.jsonl"))
+    except ValueError as error:  # no JSON, or no text
+        raise CosimError(
+            f"{run}: holds a file that is not what `cosim run` wrote: {error}"
+        ) from None
+    document = document if isinstance(document, dict) else {}
+    totals = document.get("totals")
+    rows = totals.get("energy_rows") if isinstance(totals, dict) else None
+    plain = {
+        "name": document.get("name"),
+        "hardware": _only(document.get("hardware"), _Hardware),
+        "energy_rows": [_only(row, EnergyRow) for row in rows] if isinstance(rows, list) else rows,
+        "utterances": [_only(row, _Simulated) for row in utterances],
+    }
+    recorded = parse(plain, _Recorded, source=str(run))
+    try:
+        idle_rows(recorded.energy_rows, 0)
+    except ValueError as error:
+        raise CosimError(
+            f"{run}: energy_rows: {line}" for line in str(error).splitlines()
+        ) from None
+    return recorded
+
+
+def _only(data: object, kind: type) -> object:
+    """Return a mapping with the keys that `kind` knows; a run may say more than is read here."""
+    if not isinstance(data, dict):
+        return data
+    return {key: value for key, value in data.items() if key in kind.__annotations__}
+
+
+def _read_starts(stream: Stream) -> list[tuple[str, _Start]]:
+    """Return the rows of a file of arrivals with their places; CosimError with all mistakes.
+
+    A row holds `id` and `start`, seconds after the chips were switched on. The manifest of segments
+    of one recording will do: `offset` is their start there, `audio` names those without `id`.
+    """
+    if not stream.has_file:
+        return []
+    path = Path(stream.arrivals)
+    if not path.is_file():
+        raise CosimError(
+            f'--arrivals: found "{path}", no such file, expected a word or JSON lines with `id` '
+            f"and `start`{suggestion(stream.arrivals, ARRIVALS)}"
+        )
+    problems: list[str] = []
+    rows: list[tuple[str, _Start]] = []
+    clocks: set[str] = set()
+    for where, line in lines(path):
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError as error:
+            problems.append(f"{where}: not valid JSON: {error.msg} at column {error.colno}")
+            continue
+        plain, clock = _start(data) if isinstance(data, dict) else (data, "")
+        row = collect(problems, partial(parse, plain, _Start, source=where))
+        if row is not None:
+            rows.append((where, row))
+            clocks.add(clock)
+    if len(clocks) > 1:
+        problems.append(
+            f"{path}: found times of {len(clocks)} clocks ({', '.join(sorted(clocks))}), expected "
+            "`start` in every row, or in none and `offset` in one recording"
+        )
+    if not rows and not problems:
+        problems.append(f"{path}: found no row, expected JSON lines with `id` and `start`")
+    if problems:
+        raise CosimError(problems)
+    return rows
+
+
+def _start(data: dict[str, object]) -> tuple[dict[str, object], str]:
+    """Return `id` and `start` of a row, and what its time is counted by."""
+    audio = data.get("audio", data.get("audio_filepath"))
+    plain: dict[str, object] = {key: data[key] for key in ("id", "start") if key in data}
+    if "id" not in data and isinstance(audio, str):
+        plain["id"] = utterance_id(audio, data.get("offset"))
+    if "start" in data or "offset" not in data:
+        return plain, "start"
+    plain["start"] = data["offset"]
+    return plain, f"offset in {audio}"
+
+
+def _arrivals(
+    recorded: _Recorded, stream: Stream, starts: Sequence[_Start]
+) -> list[tuple[int, _Simulated]]:
+    """Return when which utterance arrives, on an edge of the array's clock."""
+    period_fs = recorded.period_fs
+    if stream.has_file:
+        known = {one.id: one for one in recorded.utterances}
+        ends_s = [(row.start + known[row.id].duration_s, known[row.id]) for row in starts]
+        return [(edge(round(end_s * FEMTO), period_fs), one) for end_s, one in ends_s]
+    gaps, draws = np.random.default_rng(stream.seed).spawn(2)
+    come = recorded.utterances
+    if stream.draw is not None:
+        numbers = draws.integers(len(come), size=stream.draw).tolist()
+        come = tuple(come[number] for number in numbers)
+    times_fs = [0] * len(come)
+    if stream.rate_hz is not None:
+        times_fs = poisson(len(come), stream.rate_hz, generator=gaps, period_fs=period_fs)
+    return list(zip(times_fs, come, strict=True))
+
+
+def _row(served: Served, energy_j: float) -> dict[str, object]:
+    return {
+        "id": served.task.name,
+        "chip": served.chip,
+        "arrival_s": served.task.arrival_fs / FEMTO,
+        "start_s": served.start_fs / FEMTO,
+        "end_s": served.end_fs / FEMTO,
+        "waiting_s": served.waiting_fs / FEMTO,
+        "service_s": served.task.service_fs / FEMTO,
+        "response_s": served.response_fs / FEMTO,
+        "energy_j": energy_j,
+    }
+
+
+def _total(
+    recorded: _Recorded, stream: Stream, found: StreamStats, busy_j: float
+) -> dict[str, object]:
+    window_s = found.window_fs / FEMTO
+    idle = idle_rows(recorded.energy_rows, found.idle_fs // recorded.period_fs)
+    idle_j = sum(row.energy_j for row in idle)
+    energy_j = busy_j + idle_j
+    power_w = energy_j / window_s
+    offered = None
+    if stream.rate_hz is not None:
+        offered = stream.rate_hz * found.service.mean / stream.chips
+    return {
+        "run": recorded.name,
+        "hardware": recorded.hardware.name,
+        "chips": stream.chips,
+        "arrivals": stream.arrivals,
+        "rate_hz": stream.rate_hz,
+        "order": _order(stream),
+        "seed": stream.seed,
+        "utterances": len(found.served),
+        "window_s": window_s,
+        "busy_s": found.busy_fs / FEMTO,
+        "idle_s": found.idle_fs / FEMTO,
+        "utilization": found.utilization,
+        "offered_load": offered,
+        "throughput_hz": found.throughput_hz,
+        "mean_present": found.mean_present,
+        "waiting_s": asdict(found.waiting),
+        "service_s": asdict(found.service),
+        "response_s": asdict(found.response),
+        "busy_energy_j": busy_j,
+        "idle_energy_j": idle_j,
+        "idle_energy_low_j": sum(row.energy_low_j for row in idle),
+        "idle_energy_high_j": sum(row.energy_high_j for row in idle),
+        "idle_energy_rows": [energy_row(row) for row in idle],
+        "energy_j": energy_j,
+        "power_w": power_w,
+        "energy_per_hour_j": 3600 * power_w,
+        "energy_per_utterance_j": energy_j / len(found.served),
+        "battery_wh": stream.battery_wh,
+        "battery_hours": None if stream.battery_wh is None else stream.battery_wh / power_w,
+        "warnings": list(_warnings(recorded, stream, found, offered)),
+    }
+
+
+def _order(stream: Stream) -> str:
+    if stream.has_file:
+        return "as the file says"
+    if stream.draw is None:
+        return "each once, in the order of the run"
+    return f"drawn from the run with replacement, seed {stream.seed}"
+
+
+def _warnings(
+    recorded: _Recorded, stream: Stream, found: StreamStats, offered: float | None
+) -> Iterator[str]:
+    """Yield what a reader of the figures has to know."""
+    number = len(found.served)
+    if offered is not None and offered >= 1:
+        yield (
+            f"more work arrives than {stream.chips} chip(s) can do ({offered:.3g} of their time): "
+            "the queue grows without end, and waits say how long the stream is"
+        )
+    if number < FEW:
+        yield f"p99 of {number} utterances is nearly their maximum; --draw takes more"
+    if stream.has_file:
+        come = {one.task.name for one in found.served}
+        missing = sum(one.id not in come for one in recorded.utterances)
+        if missing:
+            yield f"{missing} utterances of the run are not in {stream.arrivals}"
