@@ -18,7 +18,7 @@ Dataflow = Literal["weight_stationary", "output_stationary", "input_stationary"]
 Schedule = Literal["serial", "double_buffered"]
 Drain = Literal["shift_out", "none"]
 ConventionName = Literal["scale_sim", "onnxim", "stonne"]
-Sparsity = Literal["dense"]
+Sparsity = Literal["dense", "skip_zero_fold", "row_skip", "column_compact", "nm", "csr_gather"]
 Fidelity = Literal["sampled", "exact", "roofline"]
 Arbitration = Literal["fifo", "priority"]
 Objective = Literal["latency", "energy", "product"]
@@ -43,6 +43,21 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class SparseUnit:
+    """What finds the weights that are not zero, for policies that need it (`hwmodels.skipping`).
+
+    `decoded_per_cycle` indices are decoded per array cycle; null decodes as many as asked for, for
+    studies of the limits. `csr_gather` reads activations from `banks`; `nm` keeps `kept` weights of
+    every `run` along the sum.
+    """
+
+    decoded_per_cycle: Annotated[int, Ge(1)] | None
+    banks: Annotated[int, Ge(1)] | None = None
+    kept: Annotated[int, Ge(1)] | None = None
+    run: Annotated[int, Ge(2)] | None = None
+
+
+@dataclass(frozen=True)
 class ProcessingArray:
     """A systolic array of `rows` x `columns` multiply-accumulate cells.
 
@@ -51,8 +66,9 @@ class ProcessingArray:
     `shift_out` moves them down the columns, one row per cycle; `none` takes them from every cell
     at once, which needs a port per cell and is the rule of SCALE-Sim (Samajdar et al. 2020).
     `supports` lists operand types as activation x weight, e.g. `i8xi4`. `sparsity` names the policy
-    for zero weights; `dense` computes them. `convention` names a published way to count, whose
-    stall-free cycles results carry beside ours, see `hwmodels.conventions`.
+    for zero weights, see `hwmodels.skipping`; `dense` computes them, others may need a
+    `sparse_unit`. `convention` names a published way to count, whose stall-free cycles results
+    carry beside ours, see `hwmodels.conventions`.
 
     `cell` is what multiplies, `edge` what enters it per cycle, `xnor` a unit of its own for single
     bits. `rescale` says who multiplies the sum of each scale group by its scale: the vector unit,
@@ -68,6 +84,7 @@ class ProcessingArray:
     supports: Annotated[tuple[str, ...], MinLen(1)] = ("i8xi8",)
     accumulator_bits: Annotated[int, Ge(8)] = 32
     sparsity: Sparsity = "dense"
+    sparse_unit: SparseUnit | None = None
     convention: ConventionName | None = None
     cell: Cell = field(default_factory=FixedCell)
     edge: Edge = field(default_factory=Edge)

@@ -102,8 +102,29 @@ def _single(array: ProcessingArray, words: int) -> tuple[Split, int]:
     if array.dataflow == "output_stationary":
         way_out = rows if array.drain == "shift_out" else 0
         return Split(compute=length, fill=rows + columns - 2, drain=way_out), way_out
-    load = rows * pace.load_beats
+    load = shift_in_cycles(array)
     return Split(compute=length, fill=rows - 1, drain=columns - 1, weight_load=load), 0
+
+
+def shift_in_cycles(array: ProcessingArray) -> int:
+    """Return the cycles in which the operand of one fold that stays shifts in.
+
+    A row takes the load beats of the array's pace. All takes longer where indices are not decoded
+    as fast: one per column that is kept, or (`nm`) one per cell.
+
+    Example:
+        >>> from hwmodels.architecture import SparseUnit
+        >>> unit = SparseUnit(decoded_per_cycle=4, kept=2, run=4)
+        >>> shift_in_cycles(ProcessingArray(8, 16, 1e9, sparsity="nm", sparse_unit=unit))
+        32
+
+    """
+    cycles, unit = array.rows * array.pace.load_beats, array.sparse_unit
+    if unit is None or unit.decoded_per_cycle is None:
+        return cycles
+    wide = -(-array.columns // unit.decoded_per_cycle)
+    indices = {"nm": array.rows * wide, "column_compact": wide}
+    return max(cycles, indices.get(array.sparsity, 0))
 
 
 def fold(

@@ -14,6 +14,7 @@ from annotated_types import Ge, Gt, MinLen
 
 from hwmodels.architecture import Architecture, Figure, MemoryTechnology
 from hwmodels.precision import array_actions, leaking_cells
+from hwmodels.skipping import sparse_actions
 
 Action = tuple[str, str]  # component and what it does
 
@@ -33,9 +34,11 @@ class EnergyTable:
 
     `actions` are joules per action: `mac_AxW` (one multiply-accumulate of the array for operands A
     and W), `dequantize` (one weight at the array's edge), `rescale` (one sum in an accumulator),
-    `vector_mac` and `vector_op` (one lane operation). `sram` are points of buffer energy;
-    sizes between them follow the power law through the two neighbours, sizes outside the power law
-    of the two nearest. Leakage is in watts per byte of buffer and per cell of the array.
+    `vector_mac` and `vector_op` (one lane operation). Arrays that leave out zeros need
+    `index_decode` (one index), `gather` and `scatter` (one word read or written where an index
+    says, beside its buffer) and `select` (one activation out of a run). `sram` are points of buffer
+    energy; sizes between them follow the power law through the two neighbours, sizes outside the
+    power law of the two nearest. Leakage is in watts per byte of buffer and per cell of the array.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -99,7 +102,7 @@ def prices(architecture: Architecture, technology: MemoryTechnology, table: Ener
     _require_actions(architecture, table)
     clock_hz = architecture.array.clock_hz
     found: Prices = {}
-    for action in array_actions(architecture.array):
+    for action in (*array_actions(architecture.array), *sparse_actions(architecture.array)):
         found["array", action] = _price(table.actions[action], table.name)
     for action in ("vector_op", "vector_mac"):
         if action in table.actions:
@@ -223,7 +226,8 @@ def _price(figure: Figure, factor: str, *, times: float = 1.0) -> Price:
 
 
 def _require_actions(architecture: Architecture, table: EnergyTable) -> None:
-    needed = [*array_actions(architecture.array), "vector_op"]
+    array = architecture.array
+    needed = [*array_actions(array), *sparse_actions(array), "vector_op"]
     if architecture.vector_unit.fallback:
         needed.append("vector_mac")
     have = ", ".join(table.actions)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
-from hwmodels.array import Split, fold
+from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.descriptors import rows, run
 from hwmodels.gemm_tally import activation_bits, tally_gemm
@@ -21,8 +21,10 @@ from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, over
 from hwmodels.plan import Load, Pattern, Step
 from hwmodels.planner import Extra, Planner, array_operands
 from hwmodels.precision import Engine, engine_of, group_ends
+from hwmodels.sparse_chip import pattern_of
+from hwmodels.sparse_steps import Spot, block_splits, cut_of, totals
 from hwmodels.vector import function_cycles
-from hwmodels.workload import Gemm
+from hwmodels.workload import Gemm, Nonzero
 
 HELD = {"input_stationary": 0, "weight_stationary": 1}
 """Which of the two operands stays in the cells; where results stay, neither does."""
@@ -32,7 +34,8 @@ class GemmKind(NamedTuple):
     """All that the pattern of a GEMM depends on; the first two reads are its operands.
 
     The sum of `terms` products is `k` places long on `array`, which packs them. Where
-    `is_rescaling` the vector unit rescales the results of each scale group.
+    `is_rescaling` the vector unit rescales the results of each scale group. `nonzero` is the zero
+    pattern of the weights where the array leaves zeros out.
     """
 
     m: int
@@ -45,6 +48,7 @@ class GemmKind(NamedTuple):
     array: ProcessingArray
     mapping: Mapping
     tensors: Tensors
+    nonzero: Nonzero | None
 
 
 class Block(NamedTuple):
@@ -121,15 +125,16 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
         sum(-(-one.ref.size_bytes // gemm.count) for one in results if one.written is not None),
     )
     tensors = planner.tensors(reads, results)
-    mapping, pattern = _fit(planner, gemm, shape, engine=engine, tensors=tensors)
-    tally_gemm(planner, gemm, mapping, (a, w), results, engine=engine)
+    kind, pattern = _fit(planner, gemm, shape, engine=engine, tensors=tensors)
+    zeros = totals(gemm, kind.array, kind.nonzero, kind.mapping, loaded_bytes=pattern.loaded[1])
+    tally_gemm(planner, gemm, kind.mapping, (a, w), results, engine=engine, zeros=zeros)
     planner.bind(pattern, reads, results)
 
 
 def _fit(
     planner: Planner, gemm: Gemm, shape: Shape, *, engine: Engine | None, tensors: Tensors
-) -> tuple[Mapping, Pattern]:
-    """Return the mapping and pattern of a GEMM whose steps fit the buffers with their fused ops.
+) -> tuple[GemmKind, Pattern]:
+    """Return the kind and pattern of a GEMM whose steps fit the buffers with their fused ops.
 
     What fused ops read comes by the tile, through the buffers of the operands: where there is no
     room for that, tiles are halved until there is.
@@ -155,11 +160,12 @@ def _fit(
             array,
             mapping,
             tensors,
+            None if engine is None else pattern_of(gemm, array),
         )
         pattern = planner.patterns.of(kind, build_gemm)
         problems = overfull(setting, pattern)
         if not problems:
-            return mapping, pattern
+            return kind, pattern
         limits = replace(limits, output_bytes=limits.output_bytes // 2)
         if limits.output_bytes < smallest:
             raise ValueError("\n".join(problems))
@@ -170,23 +176,28 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
     builder, array = Builder(setting, kind.tensors), kind.array
     units = tuple(Units(read) for read in kind.tensors.reads[:2])
     extras = range(2, len(kind.tensors.reads))
-    for number, block in enumerate(_blocks(kind)):
+    blocks = list(_blocks(kind))
+    work = _array_work(array, kind, blocks)
+    product = -1  # the last one with work for the array
+    for number, block in enumerate(blocks):
         share = _share(kind, block)
         step = Step(loads=builder.share_loads(extras, share, is_start=number == 0))
         step.releases = [load for load in step.loads if load.credit_bytes]
         keys = _input_key(kind.mapping, block), _weight_key(kind.mapping, block)
+        is_busy = work[number].total > 0
         for source, part in enumerate((_input_part, _weight_part)):
             operand = units[source]
             if operand.needs(keys[source]):
                 if operand.current is not None:
                     builder.steps[-1].releases.append(operand.current)
                 load = builder.load(source, part(kind, block))
-                if source == HELD.get(array.dataflow) and not _is_first(block):
-                    load.shift_cycles = _hidden_shift(kind, array)
+                if source == HELD.get(array.dataflow) and is_busy and product == block.product:
+                    load.shift_cycles = _hidden_shift(array)
                 step.loads.append(load)
                 operand.current = load if load.credit_bytes else None
         if kind.is_on_array:
-            step.array = _array_work(array, kind, block)
+            step.array = work[number]
+            product = block.product if is_busy else product
             if kind.is_rescaling:
                 step.vector = _rescaling(setting, kind, block)
         else:
@@ -227,17 +238,22 @@ def _share(kind: GemmKind, block: Block) -> Share:
     return Share(first, first + done, kind.products * kind.m * kind.n)
 
 
-def _is_first(block: Block) -> bool:
-    return block.m[0] == block.n[0] == block.k[0] == 0
-
-
-def _hidden_shift(kind: GemmKind, array: ProcessingArray) -> int:
+def _hidden_shift(array: ProcessingArray) -> int:
     """Return the cycles in which what stays shifts in while the step before goes on."""
-    is_hidden = kind.is_on_array and array.schedule == "double_buffered"
-    return array.rows * array.pace.load_beats if is_hidden else 0
+    return shift_in_cycles(array) if array.schedule == "double_buffered" else 0
 
 
-def _array_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
+def _array_work(array: ProcessingArray, kind: GemmKind, blocks: list[Block]) -> list[Split]:
+    """Return the array cycles of each block, none on the vector unit."""
+    if not kind.is_on_array:
+        return [Split()] * len(blocks)
+    if kind.nonzero is None:
+        return [_block_work(array, kind, block) for block in blocks]
+    spots = [Spot(block.product, block.n[0], block.k[0], block.rows) for block in blocks]
+    return block_splits(array, kind.nonzero, cut_of(kind.mapping, kind.n, kind.k), spots)
+
+
+def _block_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
     """Return the cycles of a block; of a tile whose results stay, those of this chunk of its sum.
 
     Fill shows in the first chunk of such a tile, drain in its last.

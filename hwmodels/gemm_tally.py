@@ -6,6 +6,7 @@ from hwmodels.mapping import Mapping, array_passes
 from hwmodels.plan import Tally
 from hwmodels.planner import Operand, Planner, Result
 from hwmodels.precision import Engine
+from hwmodels.sparse_steps import Totals
 from hwmodels.vector import operation_count
 from hwmodels.workload import NUMBER_BITS, Gemm
 
@@ -18,12 +19,16 @@ def tally_gemm(
     results: tuple[Result, ...],
     *,
     engine: Engine | None,
+    zeros: Totals | None,
 ) -> None:
-    """Count what the steps do to buffers and lanes; loads and stores count themselves."""
+    """Count what the steps do to buffers and lanes; loads and stores count themselves.
+
+    `zeros` is what the array does of a GEMM whose zeros it leaves out.
+    """
     lanes = planner.architecture.vector_unit.lanes
     head = planner.groups[-1].items[0]
     tally = planner.tallies[head]
-    results_number = gemm.count * gemm.m * gemm.n
+    outputs = gemm.count * gemm.m * gemm.n
     sum_bytes = -(-planner.architecture.array.accumulator_bits // 8)
     tally.mapping = mapping.describe()
     if engine is not None:
@@ -41,19 +46,24 @@ def tally_gemm(
         tally.mapping += engine.describe()
         if engine.is_dequantizing:
             tally.dequantized = weight_passes * gemm.count * gemm.n * gemm.k
-        _tally_rescales(tally, engine, results_number, sum_bytes)
+        _tally_rescales(tally, engine, outputs, sum_bytes)
     else:
         tally.vector_macs = gemm.macs
         input_read = -(-gemm.n // lanes) * activation_bits(gemm) // 8
         weight_read = gemm.macs * NUMBER_BITS[gemm.w_number] // 8
         sums = -(-gemm.k // mapping.tile_k)
+    written = sums * outputs
+    if zeros is not None:
+        tally.array_macs, input_read, weight_read, written = zeros[:4]
+        tally.weight_buffer_write += zeros.index_bytes
+        tally.indices_decoded, tally.words_moved = zeros.indices, zeros.moved
     for operand, size in zip(operands, (input_read, weight_read), strict=True):
         if operand.port == "input":
             tally.input_buffer_read += size
         else:
             tally.weight_buffer_read += size
-    tally.partial_sums_written = sums * results_number * sum_bytes
-    tally.partial_sums_read = (sums - 1) * results_number * sum_bytes
+    tally.partial_sums_written = written * sum_bytes
+    tally.partial_sums_read = (written - outputs) * sum_bytes
     tally.output_buffer_write += tally.partial_sums_written
     tally.output_buffer_read += tally.partial_sums_read
     for result in results:  # to memory, to the kept part, or both

@@ -133,6 +133,7 @@ class Tally:
     `array_macs` of price `array_action` run on the array, which makes `array_speed` of them per
     cycle at best; `array_rescales` in its accumulators. `dequantized` weights are converted at its
     edge. `is_stretched`: words take more than a cycle, or scale groups part the sum.
+    `indices_decoded` and `words_moved` are those of the array's policy for zeros.
     """
 
     dram_read: int = 0
@@ -148,6 +149,8 @@ class Tally:
     array_macs: int = 0
     array_rescales: int = 0
     dequantized: int = 0
+    indices_decoded: int = 0
+    words_moved: int = 0
     vector_macs: int = 0
     vector_operations: int = 0
     mapping: str = ""

@@ -10,6 +10,7 @@ from hwmodels.memory import peak_bandwidth
 from hwmodels.plan import Group, Plan, Tally
 from hwmodels.planner import array_operands
 from hwmodels.rtl_checked import UNCHECKED, Combination, cycles_note
+from hwmodels.skipping import sparse_actions
 from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
 from hwmodels.workload import Gemm, WorkItem
 
@@ -24,7 +25,7 @@ def collect(
     ledger: Ledger,
 ) -> RunStats:
     """Return the statistics of one run, one `LayerStats` per item of the workload."""
-    array = architecture.array
+    array, sparse = architecture.array, sparse_actions(architecture.array)
     peak = peak_bandwidth(architecture.memory, technology)
     groups = {index: group for group in plan.groups for index in group.items}
     layers: list[LayerStats] = []
@@ -45,13 +46,14 @@ def collect(
                 dataflow=array.dataflow if is_on_array else "",
                 schedule=array.schedule if is_on_array else "",
                 drain=array.drain if is_on_array else "",
+                sparsity=array.sparsity if is_on_array else "",
                 mapping=tally.mapping,
                 cycles=cycles,
                 bound_cycles=_bound_cycles(own_fs, [traffic], architecture, peak),
                 macs=item.macs if isinstance(item, Gemm) else 0,
                 array_macs=tally.array_macs,
                 traffic=traffic,
-                energy=ledger.rows(_actions(tally, cycles)),
+                energy=ledger.rows(_actions(tally, cycles, sparse)),
                 cells=array.rows * array.columns,
                 cycles_note=_cycles_note(array, item, tally) if is_on_array else "",
                 convention_cycles=_convention_cycles(array, item) if is_on_array else None,
@@ -137,8 +139,11 @@ def _bound_cycles(
     return max(work, int(moved * FEMTO / peak) // architecture.array.period_fs)
 
 
-def _actions(tally: Tally, cycles: Cycles) -> dict[Action, int]:
-    """Return how often each priced action happened; static ones once per array cycle."""
+def _actions(tally: Tally, cycles: Cycles, sparse: tuple[str, ...]) -> dict[Action, int]:
+    """Return how often each priced action happened; static ones once per array cycle.
+
+    `sparse` are the actions of the array's policy for zeros.
+    """
     actions: dict[Action, int] = {
         ("vector_unit", "vector_mac"): tally.vector_macs,
         ("vector_unit", "vector_op"): tally.vector_operations,
@@ -149,6 +154,8 @@ def _actions(tally: Tally, cycles: Cycles) -> dict[Action, int]:
         actions["array", tally.array_action] = tally.array_macs
         actions["array", "dequantize"] = tally.dequantized
         actions["array", "rescale"] = tally.array_rescales
+    used = tally.indices_decoded, tally.words_moved
+    actions |= {("array", name): count for name, count in zip(sparse, used, strict=False)}
     actions |= {
         ("input_buffer", "read_byte"): tally.input_buffer_read,
         ("input_buffer", "write_byte"): tally.input_buffer_write,

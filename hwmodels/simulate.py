@@ -15,6 +15,8 @@ from hwmodels.plan import Plan
 from hwmodels.planner import Planner, require_supported
 from hwmodels.residency import Kept
 from hwmodels.results import collect
+from hwmodels.sparse_chip import sparsity_problems
+from hwmodels.sparse_steps import dense_warnings, density_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
 from hwmodels.workload import Gemm, VectorOp, Workload
@@ -71,7 +73,8 @@ def chip(architecture: Architecture, *, technology: MemoryTechnology, energy: En
     Raises ValueError listing every rule between the fields that is broken, and every action that
     the energy table lacks.
     """
-    problems: list[str] = []
+    array = architecture.array
+    problems = [f"{architecture.name}: {line}" for line in sparsity_problems(array)]
     try:
         check(architecture, technology)
     except ValueError as error:
@@ -221,11 +224,8 @@ def plan_workload(
         planner.finish_group()
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
-    notes = tuple(
-        f"{item.name}: assumed uniform density {item.nonzero:g}, computed dense"
-        for item in workload.items
-        if isinstance(item, Gemm) and isinstance(item.nonzero, float)
-    )
+    notes = density_notes(workload.items, architecture.array)
+    warnings += dense_warnings(workload.items, architecture.array)
     return Plan(
         workload.items, planner.groups, planner.tallies, planner.kept_constants(), warnings, notes
     )

@@ -91,14 +91,14 @@ def add(parts: Iterable[tuple[Counts, int]], kind: type[Counts]) -> Counts:
 class LayerStats:
     """One op of a workload on the chip.
 
-    `unit` says where it ran; `dataflow`, `schedule` and `drain` how, empty off the array, and
-    `cycles_note` if nothing but a closed form confirms the array's cycles. `convention_cycles` are
-    what the chip's `convention` counts without stalls, None without one. `bound_cycles` is a closed
-    form that needs no simulation: the larger of its cycles without any wait and its bytes at peak
-    bandwidth; an op whose operands were fetched during earlier ops may take fewer cycles than its
-    bytes alone would. `mapping` describes tiles and loop order of a GEMM. `products` are those that
-    a cell of the array makes of it per cycle at best. `energy` holds the dynamic and static rows of
-    its cycles.
+    `unit` says where it ran; `dataflow`, `schedule`, `drain` and `sparsity` how, empty off the
+    array, and `cycles_note` if nothing but a closed form confirms the array's cycles.
+    `convention_cycles` are what the chip's `convention` counts without stalls, None without one.
+    `bound_cycles` is a closed form that needs no simulation: the larger of its cycles without any
+    wait and its bytes at peak bandwidth; an op whose operands were fetched during earlier ops may
+    take fewer cycles than its bytes alone would. `mapping` describes tiles and loop order of a
+    GEMM. `products` are those that a cell of the array makes of it per cycle at best. `energy`
+    holds the dynamic and static rows of its cycles.
     """
 
     name: str
@@ -107,6 +107,7 @@ class LayerStats:
     dataflow: str
     schedule: str
     drain: str
+    sparsity: str
     mapping: str
     cycles: Cycles
     bound_cycles: int
@@ -285,6 +286,7 @@ def row(stats: LayerStats) -> dict[str, Value | list[dict[str, Value]]]:
         "dataflow": stats.dataflow,
         "schedule": stats.schedule,
         "drain": stats.drain,
+        "sparsity": stats.sparsity,
         "mapping": stats.mapping,
         "calls": stats.calls,
         "cycles": stats.cycles.total,
