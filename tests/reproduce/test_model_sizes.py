@@ -160,9 +160,9 @@ def test_the_mislabelled_row_is_that_of_the_other_rank(tiny):
 def test_normal_weights_zip_as_trained_ones_do(bits, megabytes):
     # a whole file behind zlib has these sizes; each tensor on its own leaves the container out
     model = drawn(published().systems["Trans"].model)
-    found = zipped_mb(model, bits)
-    assert found == pytest.approx(megabytes, rel=0.012)
-    assert zipped_mb(model, bits, sample=SAMPLE) == pytest.approx(found, rel=0.01)
+    assert zipped_mb(model, bits, sample=SAMPLE) == pytest.approx(megabytes, rel=0.012)
+    if bits == 2:  # the quickest: all of it, not samples
+        assert zipped_mb(model, bits) == pytest.approx(megabytes, rel=0.012)
 
 
 @pytest.mark.slow
