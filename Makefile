@@ -28,7 +28,7 @@ run: setup speech
 
 test: setup check speech
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not benchmark and not rtl" --durations=10 \
-	  --numprocesses=$(JOBS) --dist=loadfile
+	  --numprocesses=$(JOBS) --dist=loadfile --no-loadscope-reorder
 
 check: lint types imports
 
