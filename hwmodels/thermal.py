@@ -5,7 +5,7 @@ of resistances (Fourier's law). Hotter DRAM forgets sooner and must be refreshed
 changes the power that heats it: `settle` finds where both agree.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from math import exp
@@ -15,6 +15,8 @@ import numpy as np
 from annotated_types import Ge, Gt, MinLen
 
 from hwmodels.architecture import Figure
+from hwmodels.dram.problems import SpecError
+from hwmodels.energy import EnergyRow
 
 REFRESH_STEPS = ((85.0, 1), (95.0, 2), (105.0, 4))
 """Degrees Celsius up to which each refresh rate will do; nothing does above the last.
@@ -43,6 +45,8 @@ class ThermalStack:
 
     `die` are the slabs of every die, `sink` what the uppermost passes its heat to. `board_k_per_w`
     is the way from the lowest die through the board; without it all heat leaves by the sink.
+
+    Raises SpecError with every figure that cannot be.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -54,6 +58,11 @@ class ThermalStack:
     ambient_c: Figure
     board_k_per_w: Figure | None = None
     note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if problems := [f"{self.name}: {problem}" for problem in _problems(self)]:
+            raise SpecError(problems)
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,23 @@ class Thermal:
         end = self.temperatures_c[node]
         start = self.ambient_c if start_c is None else start_c
         return end + (start - end) * exp(-seconds / self.time_constant_s)
+
+
+def power_of(rows: Iterable[EnergyRow], seconds: float) -> StackPower:
+    """Return the power of a ledger over the time it covers.
+
+    What the component `memory` takes heats the DRAM dies, but for its pins, `io_bit`; those and
+    everything else heat the logic die. Raises ValueError when no time has passed.
+    """
+    if seconds <= 0:
+        raise ValueError(f"seconds: found {seconds:g}, expected more than 0")
+    logic_j = dram_j = 0.0
+    for row in rows:
+        if row.component == "memory" and row.action != "io_bit":
+            dram_j += row.energy_j
+        else:
+            logic_j += row.energy_j
+    return StackPower(logic_j / seconds, dram_j / seconds)
 
 
 def make_ladder(stack: ThermalStack) -> Ladder:
@@ -228,3 +254,16 @@ def _refuse_hot(ladder: Ladder, found: dict[str, float]) -> None:
     ]
     if problems:
         raise ThermalError("\n".join(problems))
+
+
+def _problems(stack: ThermalStack) -> Iterator[str]:
+    for name, figure in vars(stack).items():
+        if isinstance(figure, Figure):
+            low, high = figure.bounds
+            if not low <= figure.value <= high:
+                yield (
+                    f"{name}: found low {low:g}, value {figure.value:g}, high {high:g}, "
+                    "expected low <= value <= high"
+                )
+            if name != "ambient_c" and low <= 0:
+                yield f"{name}: found low {low:g}, expected more than 0"

@@ -10,7 +10,7 @@ from hwmodels.dram.controller import simulate
 from hwmodels.dram.energy import DramEnergy, dram_rows
 from hwmodels.dram.policy import POLICIES
 from hwmodels.dram.spec import DramSpec
-from hwmodels.thermal import StackPower, ThermalStack, make_ladder, settle
+from hwmodels.thermal import StackPower, ThermalStack, make_ladder, power_of, settle
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs/memory"
 
@@ -28,7 +28,8 @@ def test_a_chip_hot_enough_for_twice_the_refresh_loses_the_measured_share_of_its
         stats = simulate(spec, POLICIES["dramsim3"], requests, refresh_rate=rate)
         rows = dram_rows(stats, energy)
         runs[rate] = stats, rows
-        return StackPower(4.0, sum(row.energy_j for row in rows) / stats.seconds)
+        memory = power_of(rows, stats.seconds)
+        return StackPower(4.0 + memory.logic_w, memory.dram_w)
 
     found = settle(power, ladder)
     assert found.refresh_multiplier == 2

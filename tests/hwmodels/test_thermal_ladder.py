@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim import config
+from cosim.errors import CosimError
 from hwmodels.thermal import Ladder, ThermalStack, make_ladder, temperatures, time_constant_s
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs/memory/thermal"
@@ -140,3 +141,23 @@ def test_every_shipped_stack_is_sound(path):
     assert len(ladder.nodes) == stack.dram_dies + 2
     found = temperatures(ladder, (1.0,) * len(ladder.nodes))
     assert ladder.board_k_per_w is not None or list(found) == sorted(found, reverse=True)
+
+
+def test_a_stack_that_cannot_be_is_refused_with_all_mistakes():
+    data = config.read(FOLDER / "dram_under_logic.yaml")
+    data["area_m2"] = {"value": 0.0, "source": "assumed"}
+    data["ambient_c"] = {"value": 40.0, "low": 50.0, "source": "assumed"}
+    data["board_k_per_w"] = {"value": 5.0, "low": 0.0, "source": "assumed"}
+    with pytest.raises(CosimError) as caught:
+        config.parse(data, ThermalStack, source="stack.yaml")
+    text = str(caught.value)
+    for part in (
+        "dram_under_logic: area_m2: found low 0, expected more than 0",
+        "ambient_c: found low 50, value 40, high 40, expected low <= value <= high",
+        "board_k_per_w: found low 0, expected more than 0",
+    ):
+        assert part in text, part
+    data["dram_dies"] = 0
+    data["logic"] = "beside"
+    with pytest.raises(CosimError, match="dram_dies: found 0"):
+        config.parse(data, ThermalStack, source="stack.yaml")

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim import config
+from hwmodels.energy import EnergyRow
 from hwmodels.thermal import (
     REFRESH_STEPS,
     Ladder,
@@ -14,6 +15,7 @@ from hwmodels.thermal import (
     ThermalError,
     ThermalStack,
     make_ladder,
+    power_of,
     settle,
     temperatures,
 )
@@ -112,3 +114,20 @@ def test_the_power_of_the_logic_die_decides_the_temperature_of_the_dram():
     assert rates == [1, 1, 2]
     with pytest.raises(ThermalError):
         settle(lambda _: StackPower(20.0, 3.7), ladder)
+
+
+def test_the_memory_heats_its_dies_and_everything_else_the_logic():
+    rows = [
+        EnergyRow(component, action, count, 1e-12, 1e-12, 1e-12, "test", "test")
+        for component, action, count in (
+            ("memory", "activate", 1_000_000),
+            ("memory", "io_bit", 20_000_000),
+            ("memory", "via_bit", 3_000_000),
+            ("array", "mac_i8xi8", 400_000_000),
+        )
+    ]
+    found = power_of(rows, 1e-4)
+    assert found.dram_w == pytest.approx(0.04, rel=1e-12)
+    assert found.logic_w == pytest.approx(4.2, rel=1e-12)
+    with pytest.raises(ValueError, match="seconds: found 0, expected more than 0"):
+        power_of(rows, 0.0)
