@@ -146,7 +146,7 @@ class _Context:
         bits = int(storage.get("bits", 32))
         if bits in FLOAT_BITS:
             return "f32" if bits == 32 else "f16"
-        return "i8" if bits > 4 else "i4"
+        return "i8" if bits > 4 else "i4" if bits > 2 else "i2"
 
     def ref(self, name: str) -> TensorRef:
         """Return the tensor behind a value or constant; views share it, or a part of it."""

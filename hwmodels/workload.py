@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 TensorKind = Literal["constant", "activation", "state", "input", "output"]
-Number = Literal["f32", "f16", "bf16", "i32", "i8", "u8", "i4", "i1", "u1"]
+Number = Literal["f32", "f16", "bf16", "i32", "i8", "u8", "i4", "i2", "i1", "u1"]
 NUMBER_BITS: dict[Number, int] = {
     "f32": 32,
     "f16": 16,
@@ -22,6 +22,7 @@ NUMBER_BITS: dict[Number, int] = {
     "i8": 8,
     "u8": 8,
     "i4": 4,
+    "i2": 2,
     "i1": 1,
     "u1": 1,
 }

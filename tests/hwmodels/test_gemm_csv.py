@@ -43,7 +43,7 @@ def test_every_mistake_is_told_with_file_line_and_column(tmp_path):
     assert [line.split("list.csv: ")[1] for line in str(error.value).splitlines()] == [
         'line 4: m: found "0", expected an integer >= 1',
         'line 4: n: found "x", expected an integer >= 1',
-        'line 4: a_number: found "i9", expected one of f32, f16, bf16, i32, i8, u8, i4, i1, u1',
+        'line 4: a_number: found "i9", expected one of f32, f16, bf16, i32, i8, u8, i4, i2, i1, u1',
         'line 4: density: found "2", expected a number in (0, 1] or nothing',
         'line 4: name: found "qk" again, first in line 2',
         "line 5: name: found nothing, expected a name",
