@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, MinLen
 
 from hwmodels.cells import Cell, Edge, FixedCell, Pace, Rescaling, XnorUnit, check_cell
 from hwmodels.conventions import CONVENTIONS
+from hwmodels.vector import FunctionCost, check_functions
 
 FEMTO = 10**15  # femtoseconds in a second
 
@@ -107,12 +108,14 @@ class VectorUnit:
     """Lanes that do one operation, or one multiply-accumulate, on one element per cycle.
 
     With `fallback` GEMMs of types the array does not support run here, with a warning; without it
-    they are an error.
+    they are an error. `functions` name operations per element where they differ from the assumed
+    ones in `hwmodels.vector`.
     """
 
     lanes: Annotated[int, Ge(1)]
     clock_hz: Annotated[float, Gt(0)]
     fallback: bool = False
+    functions: tuple[FunctionCost, ...] = ()
 
     @property
     def period_fs(self) -> int:
@@ -198,6 +201,7 @@ def check(architecture: Architecture, technology: MemoryTechnology) -> None:
     """Raise ValueError with every rule between the fields that this chip and its memory break."""
     memory = architecture.memory
     problems = _array_problems(architecture.array)
+    problems += check_functions(architecture.vector_unit.functions)
     if memory.fidelity != "roofline":
         problems.append(
             f'memory.fidelity: found "{memory.fidelity}", which needs the cycle-accurate '

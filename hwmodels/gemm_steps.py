@@ -277,7 +277,8 @@ def _rescaling(setting: Setting, kind: GemmKind, block: Block) -> tuple[tuple[in
     """Return the vector work on the results of the scale groups that end in a block."""
     ends = group_ends(kind.array.pace, first=block.k[0], stop=block.k[1], words=kind.k)
     results = ends * block.rows * block.columns
-    return ((0, function_cycles("rescale", results, setting.lanes)),) if results else ()
+    operations = setting.functions["rescale"].operations
+    return ((0, function_cycles(operations, results, setting.lanes)),) if results else ()
 
 
 def _blocks(kind: GemmKind) -> Iterator[Block]:

@@ -46,7 +46,8 @@ def tally_gemm(
         tally.mapping += engine.describe()
         if engine.is_dequantizing:
             tally.dequantized = weight_passes * gemm.count * gemm.n * gemm.k
-        _tally_rescales(tally, engine, outputs, sum_bytes)
+        operations = planner.patterns.setting.functions["rescale"].operations
+        _tally_rescales(tally, engine, outputs, sum_bytes, operations)
     else:
         tally.vector_macs = gemm.macs
         input_read = -(-gemm.n // lanes) * activation_bits(gemm) // 8
@@ -73,13 +74,18 @@ def tally_gemm(
     planner.tally_fused(element_bytes=sum_bytes)
 
 
-def _tally_rescales(tally: Tally, engine: Engine, results: int, sum_bytes: int) -> None:
-    """Count the rescaling of each result at the end of each scale group."""
+def _tally_rescales(
+    tally: Tally, engine: Engine, results: int, sum_bytes: int, operations: tuple[int, ...]
+) -> None:
+    """Count the rescaling of each result at the end of each scale group.
+
+    On the vector unit one takes `operations`, and reads and writes a sum in the output buffer.
+    """
     number = results * engine.rescales
     if engine.array.rescale == "accumulators":
         tally.array_rescales = number
         return
-    tally.vector_operations = operation_count("rescale", number)
+    tally.vector_operations = operation_count(operations, number)
     tally.output_buffer_read = tally.output_buffer_write = number * sum_bytes
 
 

@@ -4,7 +4,7 @@ Ops of equal shape whose operands are in the same place do the same; a pattern i
 of them, from a kind that holds all it depends on. Kinds are tuples, which are quick to look up.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -16,7 +16,7 @@ from hwmodels.energy import Prices
 from hwmodels.mapping import Room, room
 from hwmodels.memory import Channels, Descriptor
 from hwmodels.plan import Load, Pattern, Port, Step, Store
-from hwmodels.vector import function_cycles
+from hwmodels.vector import VectorFunction, function_cycles, functions_with
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -27,6 +27,7 @@ class Setting:
 
     array: ProcessingArray
     lanes: int
+    functions: Mapping[str, VectorFunction]
     limits: Room
     channels: Channels
     costs: Costs
@@ -42,6 +43,7 @@ def setting(
     return Setting(
         architecture.array,
         architecture.vector_unit.lanes,
+        functions_with(architecture.vector_unit.functions),
         room(architecture),
         Channels(architecture.memory, technology),
         costs(architecture, technology, priced),
@@ -177,9 +179,9 @@ class Builder:
 
     def fused_work(self, share: Share) -> tuple[tuple[int, int], ...]:
         """Return (op within the group, vector cycles) of the fused ops for one step's results."""
-        lanes = self.setting.lanes
+        lanes, functions = self.setting.lanes, self.setting.functions
         return tuple(
-            (number, function_cycles(function, share.of(elements), lanes))
+            (number, function_cycles(functions[function].operations, share.of(elements), lanes))
             for number, (function, elements) in enumerate(self.tensors.fused, start=1)
         )
 

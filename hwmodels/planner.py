@@ -141,7 +141,8 @@ class Planner:
         for index in self.groups[-1].items[1:]:
             item, tally = self.items[index], self.tallies[index]
             if isinstance(item, VectorOp):
-                tally.vector_operations = operation_count(item.function, item.elements)
+                function = self.patterns.setting.functions[item.function]
+                tally.vector_operations = operation_count(function.operations, item.elements)
                 tally.output_buffer_read += item.elements * element_bytes
                 tally.output_buffer_write += item.elements * element_bytes
 

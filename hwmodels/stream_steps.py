@@ -8,7 +8,7 @@ from hwmodels.mapping import even_tiles
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write
 from hwmodels.plan import Pattern, Port, Step
 from hwmodels.planner import Extra, Operand, Planner, Result
-from hwmodels.vector import FUNCTIONS, operation_count, pass_cycles
+from hwmodels.vector import operation_count, pass_cycles
 from hwmodels.workload import Transfer, VectorOp
 
 
@@ -35,7 +35,7 @@ def plan_vector(planner: Planner, op: VectorOp) -> None:
     """
     planner.begin("vector")
     pinned = planner.pinned()
-    function = FUNCTIONS[op.function]
+    function = planner.patterns.setting.functions[op.function]
     reads = _operands(planner, op, pinned, is_reused=function.scope == "tensor")
     results = planner.writes(planner.results(), pinned=pinned)
     away = [extra for extra in reads if not extra.operand.is_here]
@@ -162,10 +162,11 @@ def _tally_vector(
 ) -> None:
     head = planner.groups[-1].items[0]
     tally = planner.tallies[head]
-    tally.vector_operations = operation_count(op.function, op.elements)
+    function = planner.patterns.setting.functions[op.function]
+    tally.vector_operations = operation_count(function.operations, op.elements)
     for extra in reads:
         ref, item = extra.operand.ref, planner.tallies[extra.item]
-        times = FUNCTIONS[op.function].passes if extra.item == head else 1
+        times = function.passes if extra.item == head else 1
         if extra.operand.port == "input":
             item.input_buffer_read += times * ref.size_bytes
         else:

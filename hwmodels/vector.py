@@ -1,9 +1,16 @@
-"""Cycles and operations of the vector unit: which function takes how many passes over its rows."""
+"""Cycles and operations of the vector unit: which function takes how many passes over its rows.
 
-from dataclasses import dataclass
+FUNCTIONS holds what a unit takes that says nothing else; chips may name their own operations.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Literal
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from annotated_types import Ge, MinLen
 
 from hwmodels.workload import VectorOp, Workload
 
@@ -26,6 +33,15 @@ class VectorFunction:
     def passes(self) -> int:
         """Number of passes over the elements."""
         return len(self.operations)
+
+
+@dataclass(frozen=True)
+class FunctionCost:
+    """Operations per element of one function on a chip, pass by pass, and who says so."""
+
+    name: Annotated[str, MinLen(1)]
+    operations: Annotated[tuple[Annotated[int, Ge(1)], ...], MinLen(1)]
+    source: Annotated[str, MinLen(1)]
 
 
 _ONE = "assumed: one lane operation per element"
@@ -82,20 +98,61 @@ def pass_cycles(elements: int, operations: int, lanes: int) -> int:
 
 
 @lru_cache(maxsize=65536)
-def function_cycles(function: str, elements: int, lanes: int) -> int:
-    """Return the vector cycles of all passes of `function` over `elements`.
+def function_cycles(operations: tuple[int, ...], elements: int, lanes: int) -> int:
+    """Return the vector cycles of all passes over `elements`, each of so many operations.
 
     Example:
-        >>> function_cycles("softmax", 100, 32)  # ceil(100 / 32) = 4 cycles, 7 operations
+        >>> function_cycles(FUNCTIONS["softmax"].operations, 100, 32)  # 4 cycles, 7 operations
         28
 
     """
-    return sum(pass_cycles(elements, n, lanes) for n in FUNCTIONS[function].operations)
+    return sum(pass_cycles(elements, number, lanes) for number in operations)
 
 
-def operation_count(function: str, elements: int) -> int:
-    """Return the lane operations of all passes of `function` over `elements`."""
-    return elements * sum(FUNCTIONS[function].operations)
+def operation_count(operations: tuple[int, ...], elements: int) -> int:
+    """Return the lane operations of all passes over `elements`."""
+    return elements * sum(operations)
+
+
+@lru_cache(maxsize=256)
+def functions_with(costs: tuple[FunctionCost, ...]) -> Mapping[str, VectorFunction]:
+    """Return FUNCTIONS with the operations that a chip names.
+
+    Example:
+        >>> own = FunctionCost("gelu", (2,), "assumed: one look-up, one multiply")
+        >>> functions_with((own,))["gelu"].operations, FUNCTIONS["gelu"].operations
+        ((2,), (4,))
+
+    """
+    own = {
+        cost.name: replace(FUNCTIONS[cost.name], operations=cost.operations, source=cost.source)
+        for cost in costs
+    }
+    return MappingProxyType({**FUNCTIONS, **own})
+
+
+def check_functions(costs: Sequence[FunctionCost]) -> list[str]:
+    """Return a line for every cost of no known function, named twice, or of too many passes."""
+    problems: list[str] = []
+    names = [cost.name for cost in costs]
+    for number, cost in enumerate(costs):
+        at = f"vector_unit.functions.{number}"
+        if cost.name not in FUNCTIONS:
+            problems.append(f'{at}.name: found "{cost.name}", no vector function{_near(cost.name)}')
+            continue
+        if cost.name in names[:number]:
+            problems.append(f'{at}.name: found "{cost.name}" a second time')
+        if FUNCTIONS[cost.name].scope == "element" and len(cost.operations) > 1:
+            problems.append(
+                f"{at}.operations: found {len(cost.operations)} passes, expected 1: "
+                f"{cost.name} reduces nothing, a second pass would have nothing to wait for"
+            )
+    return problems
+
+
+def _near(name: str) -> str:
+    near = get_close_matches(name, FUNCTIONS, n=1)
+    return f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(FUNCTIONS)}"
 
 
 def require_functions(workload: Workload) -> None:
@@ -103,8 +160,7 @@ def require_functions(workload: Workload) -> None:
     problems = []
     for item in workload.items:
         if isinstance(item, VectorOp) and item.function not in FUNCTIONS:
-            near = get_close_matches(item.function, FUNCTIONS, n=1)
-            hint = f'; did you mean "{near[0]}"?' if near else f"; known: {', '.join(FUNCTIONS)}"
+            hint = _near(item.function)
             problems.append(f'{item.name}: unknown vector function "{item.function}"{hint}')
     if problems:
         raise KeyError("\n".join(problems))

@@ -17,7 +17,7 @@ from hwmodels.memory import Channels, Descriptor, MemoryServer
 from hwmodels.pattern import Patterns, setting
 from hwmodels.simulate import plan_workload, simulate
 from hwmodels.stats import Cycles
-from hwmodels.vector import function_cycles
+from hwmodels.vector import FUNCTIONS, function_cycles
 from hwmodels.workload import Transfer, Workload
 
 NS = 10**6  # femtoseconds
@@ -269,6 +269,6 @@ def test_with_ideal_memory_fused_work_is_a_two_stage_pipeline(n, lanes, columns,
         # a tile may begin when the tile two before has left the output buffer
         begin = max(array_end, tile_ends[-2])
         array_end = begin + closed_form("serial", m=m, n=stop - start, k=k, rows=3, columns=columns)
-        work = function_cycles("gelu", m * (stop - start), lanes)
+        work = function_cycles(FUNCTIONS["gelu"].operations, m * (stop - start), lanes)
         tile_ends.append(max(array_end, tile_ends[-1]) + work)
     assert sum(cycles.total for cycles in timeline.cycles) == tile_ends[-1]
