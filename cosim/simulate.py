@@ -80,7 +80,7 @@ class SpeechRun:
     def warnings(self) -> tuple[str, ...]:
         """What the chip model wants to be known."""
         whole = self.whole
-        return (*whole.warnings, *whole.notes)
+        return (*whole.warnings, *whole.notes, *whole.cycle_notes)
 
     @property
     def macs_per_second_of_audio(self) -> float:
@@ -128,6 +128,8 @@ def totals_of(stats: RunStats) -> dict[str, object]:
         "cycles": stats.cycles.total,
         "cycles_by_category": dict(vars(stats.cycles)),
         "bound_cycles": stats.bound_cycles,
+        "convention": stats.convention,
+        "convention_cycles": stats.convention_cycles,
         "seconds": stats.seconds,
         "energy_j": stats.energy_j,
         "energy_low_j": stats.energy_low_j,
@@ -268,7 +270,7 @@ def simulate_any(
     total = totals_of(stats) | {
         "hardware": chip.name,
         "work": name,
-        "warnings": [*stats.warnings, *stats.notes],
+        "warnings": [*stats.warnings, *stats.notes, *stats.cycle_notes],
         "not_simulated": list(NOT_SIMULATED) if what.suffix != ".csv" else [],
         "audio_seconds": seconds,
         "real_time_factor": stats.seconds / seconds if seconds else None,

@@ -71,6 +71,7 @@ def collect(
         ),
         simpy_events=timeline.events,
         memory=timeline.memory,
+        convention=array.convention or "",
         warnings=plan.warnings,
         notes=plan.notes,
     )

@@ -4,6 +4,7 @@ Every total is a sum of parts; nothing here has a formula of its own.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -143,7 +144,8 @@ class RunStats:
     """A workload, or several calls, on the chip; totals are sums over `layers`.
 
     `bound_cycles` is a true lower bound: no wait at all, or all bytes at peak bandwidth. `traffic`
-    by requester is in `memory`. `peak_bytes_per_s` is None for an unlimited memory.
+    by requester is in `memory`. `peak_bytes_per_s` is None for an unlimited memory. `convention` is
+    the chip's, if it names one.
     """
 
     name: str
@@ -154,6 +156,7 @@ class RunStats:
     bound_cycles: int
     simpy_events: int
     memory: Mapping[str, Mapping[str, int]]
+    convention: str = ""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     calls: int = 1
@@ -172,6 +175,22 @@ class RunStats:
     def energy(self) -> tuple[EnergyRow, ...]:
         """Ledger of the run: the rows of all ops, equal actions added."""
         return sum_rows((row, 1) for layer in self.layers for row in layer.energy)
+
+    @property
+    def convention_cycles(self) -> int | None:
+        """What the chip's `convention` counts for the array, without stalls; None without one."""
+        return _sum_known((layer.convention_cycles, 1) for layer in self.layers)
+
+    @property
+    def cycle_notes(self) -> tuple[str, ...]:
+        """One line per note on the array's cycles, with the number of ops that carry it."""
+        notes = Counter(layer.cycles_note for layer in self.layers if layer.unit == "array")
+        total = notes.total()
+        return tuple(
+            f"{number} of {total} ops on the array: {note}"
+            for note, number in notes.items()
+            if note
+        )
 
     @property
     def macs(self) -> int:

@@ -225,6 +225,9 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
     peak = totals["peak_bandwidth_fraction"]
     cost = f"cycles {scaled(cycles, digits=4)} ({parts})"
     cost += f"; lower bound {scaled(totals['bound_cycles'], digits=4)}"
+    if totals.get("convention_cycles") is not None:
+        counted = scaled(totals["convention_cycles"], digits=4)
+        cost += f"; {totals['convention']} counts {counted} on the array, without stalls"
     time = f"time {scaled(totals['seconds'], 's')}"
     time += "" if factor is None else f", real-time factor {factor:.3g}"
     share = "no peak" if peak is None else f"{percent(peak)} of peak"

@@ -162,6 +162,7 @@ def test_rows_say_how_the_array_ran_and_what_confirms_its_cycles(make_chip, make
         assert how == ("output_stationary", "serial", "none")
     assert (elsewhere["dataflow"], elsewhere["schedule"], elsewhere["drain"]) == ("", "", "")
     assert [one["cycles_note"] for one in (integers, floats, elsewhere)] == ["", UNCHECKED, ""]
+    assert stats.cycle_notes == (f"1 of 2 ops on the array: {UNCHECKED}",)
     assert {one["convention_cycles"] for one in (integers, floats, elsewhere)} == {None}
 
 
@@ -179,6 +180,8 @@ def test_a_convention_counts_beside_the_ledger(make_chip, make_memory, table):
     assert [layer.cycles for layer in counted.layers] == [layer.cycles for layer in plain.layers]
     twice = combine([counted, counted], name="twice")
     assert twice.layers[0].convention_cycles == 2 * 2 * 41
+    assert (twice.convention, twice.convention_cycles) == ("scale_sim", 2 * (2 * 41 + 4))
+    assert (plain.convention, plain.convention_cycles) == ("", None)
 
 
 def test_a_chip_says_what_its_mappings_are_chosen_for(make_chip, ideal, table):
