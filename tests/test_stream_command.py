@@ -2,15 +2,21 @@
 
 import json
 import math
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 from cosim.chip import load_chip
 from cosim.cli import main
 from cosim.config import resolve
 from cosim.simulate import simulate_any
 
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "streams.md"
 CHIP = "configs/hardware/stacked_edge_32.yaml"
 CYCLES = {"a": 500_000_000, "b": 1_000_000_000, "c": 250_000_000}
 
@@ -200,3 +206,20 @@ def test_all_mistakes_of_a_file_of_arrivals_are_told_at_once(run):
     assert text.count("error:") == 1
     good.write_text("\n")
     assert "found no row" in refused(run, "--arrivals", good)
+
+
+def test_the_commands_of_its_page_run_on_any_run(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    run.rename(tmp_path / "runs" / "quickstart")
+    write(tmp_path / "day.jsonl", {"id": "a", "start": 12.5})
+    block = re.search(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)[1]
+    for line in block.splitlines():
+        words = shlex.split(line.removeprefix("$ cosim stream "))
+        result = invoke(*("100" if word == "10000" else word for word in words))
+        assert result.exit_code == 0, result.output
+
+
+def test_the_python_of_its_page_says_what_it_prints():
+    for example in Sybil([PythonCodeBlockParser()]).parse(PAGE):
+        example.evaluate()

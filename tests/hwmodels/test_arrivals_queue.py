@@ -127,35 +127,69 @@ def interval_of(cycles):
 
 
 def busy_cycles(served):
-    """Return (tasks, summed wait) of each time between two arrivals that find the chip idle."""
-    cycles = []
+    """Return (tasks, summed wait) of each time between two arrivals that find all chips idle."""
+    cycles, end_fs = [], 0
     for one in served:
-        if one.waiting_fs == 0:
+        if one.task.arrival_fs >= end_fs:
             cycles.append([0, 0.0])
+        end_fs = max(end_fs, one.end_fs)
         cycles[-1][0] += 1
         cycles[-1][1] += one.waiting_fs / FEMTO
     return cycles
 
 
-@pytest.mark.parametrize("services_s", [(0.7,), (0.2, 1.2)])
-def test_random_arrivals_wait_as_pollaczek_and_khinchine_say(services_s):
-    """M/D/1 and M/G/1: wait = rate E[S^2] / (2 (1 - load)), within 3.5 standard errors."""
+def pollaczek_khinchine(rate_hz, services_s):
+    """Return the mean wait of M/G/1 in seconds; services are equally likely."""
+    load = rate_hz * sum(services_s) / len(services_s)
+    square = sum(one * one for one in services_s) / len(services_s)
+    return rate_hz * square / (2 * (1 - load))
+
+
+def crommelin(load, chips):
+    """Return the mean wait of M/D/c in services (Crommelin 1932): a sum over Poisson tails."""
+
+    def tail(mean, least):
+        term, total = math.exp(-mean), 0.0
+        for number in range(least):
+            total += term
+            term *= mean / (number + 1)
+        return 1 - total
+
+    return sum(
+        tail(i * chips * load, i * chips) - tail(i * chips * load, i * chips + 1) / load
+        for i in range(1, 400)
+    )
+
+
+@pytest.mark.parametrize(
+    ("services_s", "chips", "expected_s"),
+    [
+        ((0.7,), 1, pollaczek_khinchine(1.0, (0.7,))),
+        ((0.2, 1.2), 1, pollaczek_khinchine(1.0, (0.2, 1.2))),
+        ((1.4,), 2, 1.4 * crommelin(0.7, 2)),
+    ],
+)
+def test_random_arrivals_wait_as_closed_forms_say(services_s, chips, expected_s):
+    """M/D/1, M/G/1 and M/D/2 at a load of 0.7, within 3.5 standard errors."""
     generator = np.random.default_rng(11)
-    number, period_fs = 15_000, 10**6
-    times = poisson(number, 1.0, generator=generator, period_fs=period_fs)
+    number = 12_000
+    times = poisson(number, 1.0, generator=generator, period_fs=10**6)
     drawn = generator.integers(len(services_s), size=number)
     services = [round(services_s[index] * FEMTO) for index in drawn]
-    found = serve([Task("u", *pair) for pair in zip(times, services, strict=True)])
-    load = sum(services_s) / len(services_s)
-    square = sum(one * one for one in services_s) / len(services_s)
-    expected = square / (2 * (1 - load))
+    tasks = [Task("u", *pair) for pair in zip(times, services, strict=True)]
+    found = serve(tasks, chips=chips)
     mean, error = interval_of(busy_cycles(found.served))
-    assert error < 0.08 * expected
-    assert abs(mean - expected) < 3.5 * error
+    assert error < 0.1 * expected_s
+    assert abs(mean - expected_s) < 3.5 * error
     assert math.isclose(found.waiting.mean, mean)
-    assert abs(found.utilization - load) < 0.02
+    assert abs(found.utilization - 0.7) < 0.02
     little = found.throughput_hz * found.response.mean
     assert math.isclose(found.mean_present, little, rel_tol=1e-12)
+
+
+def test_the_closed_forms_agree_where_both_hold():
+    for load in (0.1, 0.5, 0.7):
+        assert math.isclose(crommelin(load, 1), pollaczek_khinchine(load, (1.0,)), rel_tol=1e-6)
 
 
 def test_poisson_times_are_edges_in_order_with_exponential_gaps():
