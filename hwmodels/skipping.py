@@ -284,6 +284,18 @@ def executed(array: ProcessingArray, nonzero: Nonzero, cut: Cut) -> tuple[Execut
     """Return what the array executes, by product: the mask holds `cut.n` rows for each of them.
 
     Known by the digest of the pattern, so that ops that share weights count once.
+
+    Example: of 4 x 4 weights on 2 x 2 cells only column 0 holds some, at k = 1 and 2.
+        >>> mask = np.array([[6], [0], [0], [0]], np.uint8)
+        >>> whole = Cut(4, 4, panels=((0, 4),), chunks=((0, 4),))
+        >>> for name in ("dense", "skip_zero_fold", "row_skip"):
+        ...     chip = ProcessingArray(2, 2, 1e9, sparsity=name)
+        ...     (done,) = executed(chip, Nonzero(mask, "two"), whole)
+        ...     print(name, done.folds, done.weights)
+        dense [[4]] [[16]]
+        skip_zero_fold [[2]] [[8]]
+        row_skip [[1]] [[4]]
+
     """
     run = POLICIES[array.sparsity].execute
     products = np.split(nonzero.mask, range(cut.n, len(nonzero.mask), cut.n))

@@ -108,7 +108,7 @@ def totals(
         entered * NUMBER_BITS[gemm.a_number] // 8,
         passes * (weight_bytes + index_bytes),
         gemm.m * add(done.result_writes for done in found),
-        index_bytes * loaded_bytes // gemm.w.size_bytes,
+        index_bytes * loaded_bytes // max(1, gemm.w.size_bytes),
         passes * add(done.indices.sum() for done in found),
         gemm.m * add(done.moved.sum() for done in found),
     )
