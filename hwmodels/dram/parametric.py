@@ -139,7 +139,7 @@ def technology(memory: BondedMemory) -> MemoryTechnology:
 
 
 def dram_spec(memory: BondedMemory) -> DramSpec:
-    """Return what the controller simulates: one command bus and one data bus a channel.
+    """Return what the controller simulates: a data bus a channel, row and column commands apart.
 
     The bus has as many data vias as the channel gets, rounded down to a power of two, and no more
     than one access has bits; its clock is the rate of a via, one bit each. Rows are as many as fit
@@ -166,7 +166,7 @@ def dram_spec(memory: BondedMemory) -> DramSpec:
         ),
         clock_ps=PICO / memory.bits_per_via_per_s.value,
         clock_source="bond",
-        command_bus="single",
+        command_bus="dual",
         timings={**array.timings, "tBL": Timing("bond", cycles=burst)},
         address_map="row bank column channel",
         status=memory.status,

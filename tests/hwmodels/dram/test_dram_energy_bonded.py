@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from dram_traces import make_trace
 
 from cosim import config
 from cosim.errors import CosimError
 from hwmodels.architecture import Figure
-from hwmodels.dram.energy import dram_counts, dram_prices
+from hwmodels.dram.controller import simulate
+from hwmodels.dram.energy import dram_counts, dram_prices, dram_rows
 from hwmodels.dram.parametric import (
     BondedMemory,
     array_bandwidth,
@@ -19,6 +21,7 @@ from hwmodels.dram.parametric import (
     peak_bandwidth,
     technology,
 )
+from hwmodels.dram.policy import POLICIES
 from hwmodels.dram.problems import SpecError
 from hwmodels.energy import Ledger
 
@@ -118,6 +121,23 @@ def test_reads_of_bonded_dram_take_the_published_energy():
     counts = dram_counts(spec, {"RD": 1000}, rank_ticks=0, open_rank_ticks=0)
     total = sum(row.energy_j for row in Ledger(prices).rows(counts))
     assert total / (1000 * 128) == pytest.approx(0.66e-12, rel=1e-9)
+
+
+def test_a_stream_from_bonded_dram_is_held_up_by_refresh_alone():
+    # 40 us: ten intervals of 3.9 us, of which tRFC takes 110 ns each; ACT of 1 KB rows adds
+    # 414 pJ / 8192 bits, 0.05 pJ/bit, to the 0.66 of reads and bond.
+    memory = load("bonded_dram")
+    spec = dram_spec(memory)
+    policy = POLICIES["ramulator2"]
+    count = int(40e-6 * spec.peak_bytes_per_s / 16)
+    free = simulate(spec, replace(policy, refresh="none"), make_trace(spec, "SR", count))
+    assert free.bandwidth_bytes_per_s(count // 10) / spec.peak_bytes_per_s >= 0.9999
+    stats = simulate(spec, policy, make_trace(spec, "SR", count))
+    share = stats.bandwidth_bytes_per_s(count // 10) / spec.peak_bytes_per_s
+    assert 0.96 < share <= 1 - 110 / 3900 + 2e-3
+    rows = {row.action: row.energy_j for row in dram_rows(stats, dram_energy(memory))}
+    moving = rows["activate"] + rows["read_burst"] + rows["via_bit"] + rows["io_bit"]
+    assert moving / (128 * count) == pytest.approx(0.711e-12, rel=0.01)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
