@@ -125,7 +125,12 @@ class Stream:
         return self._wanted
 
     def _run(self, orders: Iterable[Order]) -> Iterator[simpy.Event]:
-        """Start the loads; yields what has to be waited for."""
+        """Start the loads; yields what has to be waited for.
+
+        The first step needs the first load of every stream, so that the second of each comes after
+        these.
+        """
+        is_first = True
         for load, address, producers in orders:
             for flag in producers:
                 if not flag.is_set:
@@ -138,3 +143,6 @@ class Stream:
             if self._wanted is not None:
                 self._wanted.succeed()
                 self._wanted = None
+            if is_first:
+                is_first = False
+                yield self.clock.timeout(0)
