@@ -1,16 +1,17 @@
 """Rules of a chip that follow from what one fold of its array needs, whatever the work."""
 
+from itertools import count
+
 from hwmodels.architecture import Architecture
 from hwmodels.dataflow import DATAFLOWS, Axis
-from hwmodels.mapping import LARGEST_UNIT_BYTES, room
+from hwmodels.mapping import LARGEST_UNIT_BYTES, room, unit_bytes
 from hwmodels.workload import NUMBER_BITS
 
 
 def fold_problems(architecture: Architecture) -> list[str]:
     """Return a line per buffer that cannot hold its part of one full fold, one element in time.
 
-    Operands are the widest that the array supports; half of the output buffer and three eighths of
-    an operand buffer are what one step may hold.
+    Operands are the widest that the array supports; what one step may hold is in `mapping.room`.
     """
     array, have = architecture.array, room(architecture)
     flow = DATAFLOWS[array.dataflow]
@@ -45,7 +46,7 @@ def _expected(name: str, need: int) -> str:
         return f"at least {2 * need}"
     if need > LARGEST_UNIT_BYTES:
         return f"an array whose folds need at most {LARGEST_UNIT_BYTES}"
-    return f"at least {-(-8 * need // 3)}"
+    return f"at least {next(size for size in count(2 * need) if unit_bytes(size) >= need)}"
 
 
 def _widest(supports: tuple[str, ...], place: int) -> int:
