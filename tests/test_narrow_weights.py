@@ -1,0 +1,71 @@
+"""Stored widths of weights reach the chip: as numbers of products, and as cycles of its cells."""
+
+import pytest
+
+from cosim.chip import load_chip
+from cosim.config import configs_root
+from cosim.ir import from_text
+from cosim.schedule import schedule
+from cosim.simulate import simulate_workloads
+from cosim.verify import verify
+from hwmodels.workload import Gemm
+
+T, K, N = 70, 96, 64
+HEAD = """\
+program "p"
+constant @w : f32<{n}, {k}> {form} bits {bits} index 0 sha256 0a
+graph g(t) {{
+  input %x : f32<t, {k}>
+  %q, %s = dynamic_quantize(%x) {{per="row"}} : i8<t, {k}>, f32<t>
+  %y = quantized_linear(%q, %s, @w) : f32<t, {n}>
+  return y = %y
+}}
+"""
+
+
+def work(bits, group=K):
+    form = f'bitpacked {{"bits": {bits}, "group": {group}}}'
+    stored = N * K * bits + 32 * N * K // group
+    text = HEAD.format(n=N, k=K, form=form, bits=stored)
+    return schedule(verify(from_text(text)), "g", bindings={"t": T})
+
+
+def gemm_of(workload):
+    return next(item for item in workload.items if isinstance(item, Gemm))
+
+
+@pytest.mark.parametrize(
+    ("bits", "number"), [(8, "i8"), (5, "i8"), (4, "i4"), (3, "i4"), (2, "i2")]
+)
+def test_codes_are_numbers_of_the_least_width_that_holds_them(bits, number):
+    assert gemm_of(work(bits)).w_number == number
+
+
+def test_fewer_stored_bits_take_fewer_cycles_on_composable_cells_and_as_many_on_fixed_ones():
+    fixed, composable = (
+        load_chip(configs_root() / "hardware" / f"{name}_edge_32.yaml")
+        for name in ("stacked", "composable")
+    )
+    cycles = {
+        (chip.name, bits): simulate_workloads([work(bits)], chip, "g").cycles.array
+        for chip in (fixed, composable)
+        for bits in (8, 4, 2)
+    }
+    # two blocks of 32 columns; 3 folds of 32 weights, 2 of 64 or 1 of 128 (two cycles a word)
+    once = 32 + 31 + 31
+    assert {cycles[fixed.name, bits] for bits in (8, 4, 2)} == {once + 6 * T}
+    assert [cycles[composable.name, bits] for bits in (8, 4, 2)] == [
+        *(once + 6 * T, once + 4 * T, once + 4 * T),
+    ]
+
+
+def test_groups_of_scales_are_rescaled_where_the_chip_says():
+    found = {}
+    for name in ("stacked", "composable"):
+        chip = load_chip(configs_root() / "hardware" / f"{name}_edge_32.yaml")
+        stats = simulate_workloads([work(4, group=32)], chip, "g")
+        rows = {(row.component, row.action): row.count for row in stats.energy}
+        found[name] = rows.get(("array", "rescale"), 0), rows["vector_unit", "vector_op"]
+    number = 3 * T * N  # three groups along the sum
+    assert found["composable"][0] == number
+    assert found["stacked"] == (0, found["composable"][1] + 2 * number)
