@@ -4,26 +4,27 @@ Cycles and joules of an utterance are those of the run; a run that simulated the
 this needs.
 """
 
+import difflib
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from cosim.errors import CosimError, collect, suggestion
 from cosim.results import read_rows
 from cosim.speech.manifest import lines, utterance_id
 from cosim.validate import parse
 from hwmodels.architecture import FEMTO
-from hwmodels.arrivals import Served, StreamStats, Task, edge, idle_rows, poisson, serve
+from hwmodels.arrivals import RATES_HZ, Served, StreamStats, Task, edge, idle_rows, poisson, serve
 from hwmodels.energy import EnergyRow
 from hwmodels.stats import energy_row
 
+Seconds = Annotated[float, Ge(0), Le(1e10)]
 ARRIVALS = ("batch", "poisson")
 FEW = 100
 """Fewer utterances than this say little about the hundredth part that waits longest."""
@@ -57,7 +58,7 @@ class _Simulated:
     """One utterance of a run: what its simulation says of it."""
 
     id: Annotated[str, MinLen(1)]
-    duration_s: Annotated[float, Ge(0)]
+    duration_s: Seconds
     cycles: Annotated[int, Ge(1)]
     energy_j: Annotated[float, Ge(0)]
 
@@ -74,6 +75,7 @@ class _Recorded:
 
     name: str
     hardware: _Hardware
+    cycles: int
     energy_rows: tuple[EnergyRow, ...]
     utterances: Annotated[tuple[_Simulated, ...], MinLen(1)]
 
@@ -88,7 +90,7 @@ class _Start:
     """A row of a file of arrivals: when an utterance starts, seconds after the chips were on."""
 
     id: Annotated[str, MinLen(1)]
-    start: Annotated[float, Ge(0), Lt(math.inf)]
+    start: Seconds
 
 
 def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict[str, object]]:
@@ -101,10 +103,9 @@ def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict
     recorded = collect(problems, lambda: _read_run(run))
     starts = collect(problems, lambda: _read_starts(stream)) or ()
     if recorded is not None:
-        known = [one.id for one in recorded.utterances]
+        known = {one.id for one in recorded.utterances}
         problems += [
-            f'{stream.arrivals}: {where}: id: found "{row.id}", expected an utterance of '
-            f"{run}{suggestion(row.id, known) if len(known) <= FEW else ''}"
+            f'{where}: id: found "{row.id}", expected an utterance of {run}{_meant(row.id, known)}'
             for where, row in starts
             if row.id not in known
         ]
@@ -119,6 +120,12 @@ def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict
     return rows, _total(recorded, stream, found, busy_j)
 
 
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Return the did-you-mean of an id, if one is near; a run may have thousands of them."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean "{near[0]}"?' if near else ""
+
+
 def _option_problems(stream: Stream) -> Iterator[str]:
     """Yield what is wrong with options of the command line."""
     rate, given = stream.rate_hz, stream.arrivals
@@ -126,8 +133,9 @@ def _option_problems(stream: Stream) -> Iterator[str]:
         yield "--rate-hz: missing, expected arrivals per second with --arrivals poisson"
     if given != "poisson" and rate is not None:
         yield f"--rate-hz: found beside --arrivals {given}, expected --arrivals poisson"
-    if rate is not None and not (math.isfinite(rate) and rate > 0):
-        yield f"--rate-hz: found {rate:g}, expected arrivals per second above 0"
+    low, high = RATES_HZ
+    if rate is not None and not low <= rate <= high:
+        yield f"--rate-hz: found {rate:g}, expected arrivals per second from {low:g} to {high:g}"
     if stream.draw is not None and stream.has_file:
         yield f"--draw: found beside --arrivals {given}, which says what arrives"
     if stream.draw is not None and stream.draw < 1:
@@ -137,7 +145,7 @@ def _option_problems(stream: Stream) -> Iterator[str]:
     if stream.chips < 1:
         yield f"--chips: found {stream.chips}, expected an integer >= 1"
     charge = stream.battery_wh
-    if charge is not None and not (math.isfinite(charge) and charge > 0):
+    if charge is not None and not 0 < charge < float("inf"):
         yield f"--battery-wh: found {charge:g}, expected watt hours above 0"
 
 
@@ -154,20 +162,29 @@ def _read_run(run: Path) -> _Recorded:
         ) from None
     document = document if isinstance(document, dict) else {}
     totals = document.get("totals")
-    rows = totals.get("energy_rows") if isinstance(totals, dict) else None
+    totals = totals if isinstance(totals, dict) else {}
+    rows = totals.get("energy_rows")
     plain = {
         "name": document.get("name"),
         "hardware": _only(document.get("hardware"), _Hardware),
+        "cycles": totals.get("cycles"),
         "energy_rows": [_only(row, EnergyRow) for row in rows] if isinstance(rows, list) else rows,
         "utterances": [_only(row, _Simulated) for row in utterances],
     }
     recorded = parse(plain, _Recorded, source=str(run))
+    problems = []
+    cycles = sum(one.cycles for one in recorded.utterances)
+    if cycles != recorded.cycles:
+        problems.append(
+            f"utterances.jsonl: found {cycles} cycles in all, expected {recorded.cycles} as in "
+            "run.json"
+        )
     try:
         idle_rows(recorded.energy_rows, 0)
     except ValueError as error:
-        raise CosimError(
-            f"{run}: energy_rows: {line}" for line in str(error).splitlines()
-        ) from None
+        problems += [f"energy_rows: {line}" for line in str(error).splitlines()]
+    if problems:
+        raise CosimError(f"{run}: {problem}" for problem in problems)
     return recorded
 
 

@@ -6,7 +6,6 @@ slows another down, and serves one utterance at a time to its end; who came firs
 """
 
 import dataclasses
-import math
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +17,9 @@ from hwmodels.architecture import FEMTO
 from hwmodels.dma import Clock
 from hwmodels.energy import STATIC, EnergyRow
 from hwmodels.memory import Process
+
+RATES_HZ = (1e-9, 1e9)
+"""The rates of arrival that make sense: once in a lifetime, once per nanosecond."""
 
 
 @dataclass(frozen=True)
@@ -229,11 +231,14 @@ def poisson(
     """Return that many arrival times in femtoseconds: gaps are exponential, `rate_hz` on average.
 
     Each is rounded up to the next edge of a clock of `period_fs`. One state of the generator gives
-    the same times at every rate but for their scale. Raises ValueError for a rate that is not
-    positive and finite.
+    the same times at every rate but for their scale. Raises ValueError for a rate outside
+    `RATES_HZ`.
     """
-    if not (math.isfinite(rate_hz) and rate_hz > 0):
-        raise ValueError(f"rate_hz: found {rate_hz:g}, expected arrivals per second above 0")
+    low, high = RATES_HZ
+    if not low <= rate_hz <= high:
+        raise ValueError(
+            f"rate_hz: found {rate_hz:g}, expected arrivals per second from {low:g} to {high:g}"
+        )
     now_fs, times = 0, []
     for gap in generator.standard_exponential(number).tolist():
         now_fs += round(gap / rate_hz * FEMTO)

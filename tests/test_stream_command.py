@@ -35,7 +35,8 @@ def run(tmp_path, ledger):
     folder = tmp_path / "run"
     folder.mkdir()
     hardware = {"name": "stacked_edge_32", "clock_hz": 1e9}
-    document = {"schema": 1, "name": "small", "hardware": hardware, "totals": ledger}
+    totals = ledger | {"cycles": sum(CYCLES.values())}
+    document = {"schema": 1, "name": "small", "hardware": hardware, "totals": totals}
     (folder / "run.json").write_text(json.dumps(document))
     rows = [
         {"id": name, "text": "", "duration_s": 2.0, "cycles": cycles, "energy_j": 1.0}
@@ -152,6 +153,7 @@ def test_all_mistakes_of_the_options_are_told_at_once(run):
     assert "--chips: found 0" in text
     assert 'did you mean "poisson"?' in text
     assert "no run.json, expected the folder of a finished `cosim run`" in text
+    assert "--rate-hz: found 1e-300" in refused(run, "--arrivals", "poisson", "--rate-hz", 1e-300)
     text = refused(run, "--arrivals", "poisson", "--draw", 0, "--seed", -1, "--battery-wh", 0)
     for part in ("--rate-hz: missing", "--draw: found 0", "--seed: found -1", "--battery-wh"):
         assert part in text
@@ -162,10 +164,22 @@ def test_a_run_without_a_chip_is_refused(run):
     (run / "run.json").write_text(json.dumps(document))
     write(run / "utterances.jsonl", {"id": "a", "duration_s": 1.0, "cycles": 0})
     text = refused(run, "--arrivals", "batch")
-    for part in ("hardware: ", "utterances.0.cycles: found 0", "utterances.0.energy_j: missing"):
+    for part in (
+        "hardware: ",
+        " cycles: found nothing",
+        "utterances.0.cycles: found 0",
+        "utterances.0.energy_j: missing",
+    ):
         assert part in text
     (run / "run.json").write_text("{")
     assert "holds a file that is not what" in refused(run, "--arrivals", "batch")
+
+
+def test_a_run_that_lost_an_utterance_is_refused(run):
+    rows = (run / "utterances.jsonl").read_text().splitlines(keepends=True)
+    (run / "utterances.jsonl").write_text("".join(rows[:2]))
+    text = refused(run, "--arrivals", "batch")
+    assert "found 1500000000 cycles in all, expected 1750000000 as in run.json" in text
 
 
 def test_a_ledger_without_leakage_is_refused(run):
@@ -190,7 +204,7 @@ def test_all_mistakes_of_a_file_of_arrivals_are_told_at_once(run):
         {"audio": "two.wav", "offset": 1.0},
     )
     with path.open("a") as file:
-        file.write('{"id": "a"}\n{"id"\n[1]\n{"id": "a", "start": Infinity}\n')
+        file.write('{"id": "a"}\n{"id"\n[1]\n{"id": "a", "start": 1e300}\n')
     text = refused(run, "--arrivals", path, "--draw", 3)
     assert "--draw: found beside" in text
     assert "line 2: start: found" in text

@@ -245,7 +245,7 @@ def test_all_mistakes_of_a_stream_are_told_at_once():
         serve([])
 
 
-@pytest.mark.parametrize("rate", [0.0, -1.0, math.inf, math.nan])
+@pytest.mark.parametrize("rate", [0.0, -1.0, 1e-300, math.inf, math.nan])
 def test_a_rate_that_is_none_is_refused(rate):
     with pytest.raises(ValueError, match="rate_hz: found"):
         poisson(3, rate, generator=np.random.default_rng(0))
