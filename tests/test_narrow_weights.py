@@ -59,6 +59,35 @@ def test_fewer_stored_bits_take_fewer_cycles_on_composable_cells_and_as_many_on_
     ]
 
 
+FLOATS = """\
+program "p"
+constant @h : f32<{n}, {k}> half {{"number": "{number}"}} bits {bits} index 0 sha256 0a
+graph g(t) {{
+  input %x : f32<t, {k}>
+  %c = cast(%x) {{number="{number}"}} : {number}<t, {k}>
+  %y = linear(%c, @h) : f32<t, {n}>
+  return y = %y
+}}
+"""
+
+
+@pytest.mark.parametrize("number", ["f16", "bf16"])
+def test_products_of_16_bit_floats_run_on_cells_for_them_and_on_lanes_elsewhere(number):
+    text = FLOATS.format(n=N, k=K, number=number, bits=16 * N * K)
+    item = schedule(verify(from_text(text)), "g", bindings={"t": T})
+    assert (gemm_of(item).a_number, gemm_of(item).w_number) == (number, number)
+    found = {}
+    for name in ("stacked", "float"):
+        chip = load_chip(configs_root() / "hardware" / f"{name}_edge_32.yaml")
+        found[name] = simulate_workloads([item], chip, "g")
+    assert not found["float"].warnings
+    assert found["float"].cycles.array == 32 + 31 + 31 + 6 * T
+    actions = {row.action for row in found["float"].energy if row.component == "array"}
+    assert actions == {f"mac_{number}x{number}", "leakage"}
+    assert "runs on the vector unit" in found["stacked"].warnings[0]
+    assert found["stacked"].cycles.array == 0
+
+
 def test_groups_of_scales_are_rescaled_where_the_chip_says():
     found = {}
     for name in ("stacked", "composable"):
