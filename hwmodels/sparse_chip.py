@@ -5,7 +5,6 @@ from functools import lru_cache
 import numpy as np
 
 from hwmodels.architecture import ProcessingArray, SparseUnit
-from hwmodels.cells import Pace
 from hwmodels.skipping import POLICIES
 from hwmodels.sparsity import full_mask, uniform_mask
 from hwmodels.workload import Gemm, Nonzero
@@ -55,14 +54,32 @@ def _run_problems(array: ProcessingArray, unit: SparseUnit) -> list[str]:
 def pattern_of(gemm: Gemm, array: ProcessingArray) -> Nonzero | None:
     """Return the zero pattern that the array's policy works with, None where it computes zeros.
 
-    It computes them where words hold several operands, wait at the edges or have scale groups. The
+    It computes them where the sum has scale groups, and where a policy asks for a pattern of single
+    operands but words hold several. Otherwise a word of several is zero when all of them are. The
     pattern has `gemm.n` rows for every product, or once where all products are alike. Weights
     without zeros, and second operands that are no constants, have a full one. A bare density is
     `assumed uniform`: every weight is zero or not by itself, drawn with a fixed seed; `nm` takes
     weights of density up to N / M as pruned to its pattern, N in every M.
     """
-    if array.sparsity == "dense" or array.pace != Pace():
+    depth = array.pace.depth
+    if array.sparsity == "dense" or why_dense(array):
         return None
+    found = _operands(gemm, array)
+    return found if depth == 1 else _words(found, gemm.k, depth)
+
+
+def why_dense(array: ProcessingArray) -> str:
+    """Return why the array's policy cannot work at its pace, empty when it can."""
+    name, pace = array.sparsity, array.pace
+    if name != "dense" and pace.group:
+        return f"{name} does not take a sum in scale groups: computed dense"
+    if POLICIES[name].is_choosy and pace.depth > 1:
+        return f"{name} does not take words of several operands: computed dense"
+    return ""
+
+
+def _operands(gemm: Gemm, array: ProcessingArray) -> Nonzero:
+    """Return the zero pattern of a GEMM's weights, operand by operand."""
     if isinstance(gemm.nonzero, Nonzero):
         return gemm.nonzero
     if gemm.nonzero is None:
@@ -73,6 +90,16 @@ def pattern_of(gemm: Gemm, array: ProcessingArray) -> Nonzero | None:
     if gemm.nonzero <= unit.kept / unit.run:
         return _regular(gemm.n, gemm.k, unit.kept, unit.run)
     return _uniform(gemm.n, gemm.k, gemm.nonzero)
+
+
+@lru_cache(maxsize=4096)
+def _words(nonzero: Nonzero, k: int, depth: int) -> Nonzero:
+    """Return where words of `depth` weights along k are not zero."""
+    words = -(-k // depth)
+    bits = np.zeros((len(nonzero.mask), words * depth), np.bool_)
+    bits[:, :k] = np.unpackbits(nonzero.mask, axis=1, count=k, bitorder="little")
+    mask = np.packbits(bits.reshape(-1, words, depth).any(axis=2), axis=1, bitorder="little")
+    return Nonzero(mask, f"{nonzero.digest} of {k} by {depth}")
 
 
 @lru_cache(maxsize=256)

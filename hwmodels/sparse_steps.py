@@ -14,7 +14,7 @@ from hwmodels.mapping import Mapping, array_passes
 from hwmodels.planner import array_operands
 from hwmodels.precision import engine_of
 from hwmodels.skipping import POLICIES, Cut, Executed, executed
-from hwmodels.sparse_chip import pattern_of
+from hwmodels.sparse_chip import pattern_of, why_dense
 from hwmodels.sparse_timing import Place, block_cycles
 from hwmodels.workload import NUMBER_BITS, Gemm, Nonzero, WorkItem
 
@@ -93,16 +93,17 @@ def totals(
     if nonzero is None:
         return None
     _, passes = array_passes(gemm.m, gemm.n, array, mapping)
-    found = executed(array, nonzero, cut_of(mapping, gemm.n, gemm.k))
+    depth = array.pace.depth
+    found = executed(array, nonzero, cut_of(mapping, gemm.n, -(-gemm.k // depth)))
     times = gemm.count // len(found)
 
     def add(counts: Iterable[int]) -> int:
         return times * sum(int(count) for count in counts)
 
-    weights = add(done.weights.sum() for done in found)
+    weights = min(gemm.macs // gemm.m, depth * add(done.weights.sum() for done in found))
     index_bytes = add(-(-int(done.index_bits.sum()) // 8) for done in found)
     weight_bytes = min(gemm.w.size_bytes, -(-weights * NUMBER_BITS[gemm.w_number] // 8))
-    entered = gemm.m * add(done.activations.sum() for done in found)
+    entered = gemm.m * depth * add(done.activations.sum() for done in found)
     return Totals(
         gemm.m * weights,
         entered * NUMBER_BITS[gemm.a_number] // 8,
@@ -144,8 +145,7 @@ def _dense_reasons(gemm: Gemm, array: ProcessingArray) -> Iterable[str]:
     """Return why a GEMM with zeros is computed dense, nothing when it is not."""
     pattern = pattern_of(gemm, array)
     if pattern is None:
-        cause = "has scale groups" if array.pace.group else "packs operands or waits at the edges"
-        return [f"{array.sparsity} takes one operand per cell and cycle, this {cause}: dense"]
+        return [why_dense(array)]
     if not POLICIES[array.sparsity].is_choosy:
         return ()
     cut = Cut(gemm.n, gemm.k, ((0, gemm.n),), ((0, gemm.k),))

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray, Sparsity
 from hwmodels.array import Split, fold, stream
+from hwmodels.planner import array_operands
+from hwmodels.precision import engine_of
 from hwmodels.skipping import POLICIES, Cut, Executed, executed
-from hwmodels.sparse_chip import pattern_of, sparsity_problems
+from hwmodels.sparse_chip import pattern_of, sparsity_problems, why_dense
 from hwmodels.workload import Gemm
 
 
@@ -32,7 +34,7 @@ def block_cycles(
     is_first: bool = True,
     is_last: bool = True,
 ) -> Split:
-    """Return the array cycles of one block of a product.
+    """Return the array cycles of one block of a product; `cut` and `done` count words.
 
     `is_first` and `is_last` say whether it is the product's first and last block with a fold. Where
     results stay, the chunks of a tile share its folds: each computes its own terms, the first shows
@@ -52,14 +54,15 @@ def block_cycles(
         folds = int(done.folds[place.panel, place.chunk]) * blocks
         whole = stream(array, m=cut.k, folds=folds, is_first=is_first, is_last=is_last)
         return Split(
-            compute=folds * (stop - start),
+            compute=folds * (stop - start) * array.pace.beats,
             fill=whole.fill if is_start else 0,
             drain=whole.drain if is_end else 0,
         )
     own = slice(*(-(-edge // array.columns) for edge in cut.panels[place.panel]))
-    lasting = [int(steps) for steps in done.steps[own].sum(axis=1) if steps]
+    steps = done.steps[own] * array.pace.beats
+    lasting = [int(cycles) for cycles in steps.sum(axis=1) if cycles]
     return Split(
-        compute=blocks * int(done.steps[own, place.chunk].sum()),
+        compute=blocks * int(steps[:, place.chunk].sum()),
         drain=_way_out(array, lasting, blocks, is_last=is_last) if is_end else 0,
     )
 
@@ -75,7 +78,7 @@ def _way_out(array: ProcessingArray, lasting: list[int], blocks: int, *, is_last
         return 0
     if array.schedule == "serial":
         return blocks * len(lasting) * way_out
-    waits = blocks * sum(max(0, way_out - steps) for steps in lasting)
+    waits = blocks * sum(max(0, way_out - cycles) for cycles in lasting)
     return waits + (way_out - max(0, way_out - lasting[-1]) if is_last else 0)
 
 
@@ -103,6 +106,7 @@ def policy_cycles(
 ) -> Iterator[PolicyCycles]:
     """Yield the stall-free cycles of each GEMM under each policy, GEMM by GEMM.
 
+    GEMMs whose operands the array does not support are left out: they run on the vector unit.
     A policy that does not fit the array's dataflow runs with the first one it fits. `sparse_unit`
     of the array must hold what all `policies` need; each uses its own part.
 
@@ -115,8 +119,9 @@ def policy_cycles(
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
     for gemm in gemms:
-        for chosen in arrays:
-            yield _policy_cycles(gemm, chosen)
+        if array_operands(gemm) in array.supports:
+            for chosen in arrays:
+                yield _policy_cycles(gemm, chosen)
 
 
 def _array_for(name: Sparsity, array: ProcessingArray) -> ProcessingArray:
@@ -137,17 +142,19 @@ def _array_for(name: Sparsity, array: ProcessingArray) -> ProcessingArray:
 
 
 def _policy_cycles(gemm: Gemm, array: ProcessingArray) -> PolicyCycles:
-    plain = replace(array, sparsity="dense", sparse_unit=None)
-    dense_cycles = gemm.count * fold(plain, m=gemm.m, n=gemm.n, k=gemm.k).total
-    pattern = pattern_of(gemm, array)
+    engine = engine_of(array, gemm)
+    plain = replace(engine.array, sparsity="dense", sparse_unit=None)
+    dense_cycles = gemm.count * fold(plain, m=gemm.m, n=gemm.n, k=engine.words).total
+    pattern = pattern_of(gemm, engine.array)
     if pattern is None:
-        cycles, macs, index_bytes, note = dense_cycles, gemm.macs, 0, ""
+        cycles, macs, index_bytes, note = dense_cycles, gemm.macs, 0, why_dense(engine.array)
     else:
-        cut = Cut(gemm.n, gemm.k, ((0, gemm.n),), ((0, gemm.k),))
-        found = executed(array, pattern, cut)
+        cut = Cut(gemm.n, engine.words, ((0, gemm.n),), ((0, engine.words),))
+        found = executed(engine.array, pattern, cut)
         times, place = gemm.count // len(found), Place(0, 0, gemm.m)
-        cycles = times * sum(block_cycles(array, done, cut, place).total for done in found)
-        macs = times * gemm.m * sum(int(done.weights.sum()) for done in found)
+        cycles = times * sum(block_cycles(engine.array, done, cut, place).total for done in found)
+        words = times * gemm.m * sum(int(done.weights.sum()) for done in found)
+        macs = min(gemm.macs, words * engine.array.pace.depth)
         index_bytes = times * sum(-(-int(done.index_bits.sum()) // 8) for done in found)
         note = next((done.note for done in found if done.note), "")
     return PolicyCycles(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from cosim import config
 from hwmodels.architecture import Architecture, SparseUnit
+from hwmodels.cells import ComposableCell
 from hwmodels.simulate import simulate
 from hwmodels.skipping import POLICIES
 from hwmodels.sparse_timing import policy_cycles
@@ -168,15 +169,36 @@ def test_what_is_assumed_or_computed_dense_is_said(make_chip, ideal, prices):
     assert cycles[0] * 2 == cycles[1] == cycles[2] == 12 * 7
 
 
-def test_scale_groups_and_packed_words_are_computed_dense_and_said(make_chip, ideal, prices):
+def test_scale_groups_are_computed_dense_and_said(make_chip, ideal, prices):
     plain = masked(gemm("grouped", 3, 4, 8), 0.2)
     grouped = replace(plain, scale_group=4)
     chip = sparse(make_chip(2, 2, "serial"), "row_skip", "weight_stationary")
     stats = simulate(Workload("w", (grouped,)), chip, technology=ideal, energy=prices)
     assert stats.warnings == (
-        "grouped: row_skip takes one operand per cell and cycle, this has scale groups: dense",
+        "grouped: row_skip does not take a sum in scale groups: computed dense",
     )
     assert stats.layers[0].array_macs == plain.macs
+
+
+def test_words_of_two_operands_are_left_out_when_both_are_zero(make_chip, ideal, prices):
+    # Weights of 4 bits, two in a word: of 4 words along k = 8, word 0 (k = 0, 1) and word 3 (k = 6)
+    # are not zero for columns 0 and 1. On 2 x 2 cells one fold of 2 + 1 + 3 + 1 cycles is left.
+    w = np.zeros((2, 8), bool)
+    w[0, [0, 1]] = w[1, 6] = True
+    mask = Nonzero(np.packbits(w, axis=1, bitorder="little"), "words")
+    item = replace(gemm("g", 3, 2, 8, w_number="i4"), nonzero=mask)
+    chip = make_chip(2, 2, "serial", supports=("i8xi4",))
+    chip = sparse(chip, "row_skip", "weight_stationary", cell=ComposableCell("composable"))
+    table = replace(prices, actions=prices.actions | {"mac_i8xi4": figure(1e-13)})
+    stats = simulate(Workload("w", (item,)), chip, technology=ideal, energy=table)
+    (layer,) = stats.layers
+    assert (layer.cycles.total, layer.array_macs) == (7, 3 * 2 * 4)
+    assert layer.traffic.input_buffer_read == 3 * 2 * 2
+    (free,) = policy_cycles([item], chip.array, ["row_skip"])
+    assert (free.cycles, free.dense_cycles, free.array_macs) == (7, 14, 24)
+    chosen = sparse(chip, "nm", "weight_stationary")
+    stats = simulate(Workload("w", (item,)), chosen, technology=ideal, energy=table)
+    assert stats.warnings == ("g: nm does not take words of several operands: computed dense",)
 
 
 def test_a_chip_file_names_its_policy_and_what_it_needs(tmp_path):
