@@ -62,7 +62,10 @@ def test_gemms_of_whisper_take_the_closed_form_of_the_schedule(chip, shipped):
         )
         sizes = {"n": n, "k": k, "rows": array.rows, "columns": array.columns}
         how = {"dataflow": array.dataflow, "drain": array.drain}
-        assert stats.cycles.array == count * closed_form(array.schedule, m=m, **sizes, **how)
+        whole = closed_form(array.schedule, m=m, **sizes, **how)
+        if array.sparsity == "csr_gather":  # lanes get operands by wires of their own: no fill
+            whole -= array.rows + array.columns - 2
+        assert stats.cycles.array == count * whole
 
 
 @pytest.mark.parametrize("path", MEMORIES, ids=names(MEMORIES))
