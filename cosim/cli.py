@@ -302,7 +302,7 @@ def simulate_command(
 )
 @click.option("--rate-hz", type=float, help="Arrivals per second of `poisson`.")
 @click.option("--draw", type=int, metavar="N", help="Draw so many (default: each once, in order).")
-@click.option("--seed", type=int, default=0, help="Of random arrivals and draws.")
+@click.option("--seed", type=int, help="Of random arrivals and draws (default: 0).")
 @click.option("--chips", type=int, default=1, help="Equal chips behind one queue.")
 @click.option("--battery-wh", type=float, help="Say how long a battery of so many Wh lasts.")
 @_JSON
@@ -311,7 +311,7 @@ def stream_command(
     arrivals: str,
     rate_hz: float | None,
     draw: int | None,
-    seed: int,
+    seed: int | None,
     chips: int,
     battery_wh: float | None,
     as_json: bool,

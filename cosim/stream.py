@@ -36,14 +36,14 @@ class Stream:
 
     `arrivals` is `batch` (all at time 0), `poisson` (`rate_hz` on average) or the path of a file of
     JSON lines that says when each utterance starts. `draw` utterances are drawn from the run with
-    replacement; without it each comes once, in the run's order. `battery_wh` asks how long a
-    battery lasts.
+    replacement; without it each comes once, in the run's order. `seed` is that of random times and
+    draws, 0 where None. `battery_wh` asks how long a battery lasts.
     """
 
     arrivals: str
     rate_hz: float | None = None
     draw: int | None = None
-    seed: int = 0
+    seed: int | None = None
     chips: int = 1
     battery_wh: float | None = None
 
@@ -51,6 +51,12 @@ class Stream:
     def has_file(self) -> bool:
         """Whether arrivals come from a file."""
         return self.arrivals not in ARRIVALS
+
+    @property
+    def drawn_with(self) -> int | None:
+        """The seed of what is random, None where nothing is."""
+        is_random = self.arrivals == "poisson" or self.draw is not None
+        return (self.seed or 0) if is_random else None
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,10 @@ def _option_problems(stream: Stream) -> Iterator[str]:
         yield f"--draw: found beside --arrivals {given}, which says what arrives"
     if stream.draw is not None and stream.draw < 1:
         yield f"--draw: found {stream.draw}, expected an integer >= 1"
-    if stream.seed < 0:
+    if stream.seed is not None and stream.seed < 0:
         yield f"--seed: found {stream.seed}, expected an integer >= 0"
+    if stream.seed is not None and stream.drawn_with is None:
+        yield f"--seed: found beside --arrivals {given} without --draw: nothing is random there"
     if stream.chips < 1:
         yield f"--chips: found {stream.chips}, expected an integer >= 1"
     charge = stream.battery_wh
@@ -238,13 +246,15 @@ def _read_starts(stream: Stream) -> list[tuple[str, _Start]]:
 def _start(data: dict[str, object]) -> tuple[dict[str, object], str]:
     """Return `id` and `start` of a row, and what its time is counted by."""
     audio = data.get("audio", data.get("audio_filepath"))
-    plain: dict[str, object] = {key: data[key] for key in ("id", "start") if key in data}
-    if "id" not in data and isinstance(audio, str):
+    plain: dict[str, object] = {}
+    if "id" in data:
+        plain["id"] = str(data["id"])  # as a manifest's
+    elif isinstance(audio, str):
         plain["id"] = utterance_id(audio, data.get("offset"))
-    if "start" in data or "offset" not in data:
-        return plain, "start"
-    plain["start"] = data["offset"]
-    return plain, f"offset in {audio}"
+    for key, clock in (("start", "start"), ("offset", f"offset in {audio}")):
+        if key in data:
+            return plain | {"start": data[key]}, clock
+    return plain, "none"
 
 
 def _arrivals(
@@ -256,7 +266,7 @@ def _arrivals(
         known = {one.id: one for one in recorded.utterances}
         ends_s = [(row.start + known[row.id].duration_s, known[row.id]) for row in starts]
         return [(edge(round(end_s * FEMTO), period_fs), one) for end_s, one in ends_s]
-    gaps, draws = np.random.default_rng(stream.seed).spawn(2)
+    gaps, draws = np.random.default_rng(stream.drawn_with or 0).spawn(2)
     come = recorded.utterances
     if stream.draw is not None:
         numbers = draws.integers(len(come), size=stream.draw).tolist()
@@ -299,7 +309,7 @@ def _total(
         "arrivals": stream.arrivals,
         "rate_hz": stream.rate_hz,
         "order": _order(stream),
-        "seed": stream.seed,
+        "seed": stream.drawn_with,
         "utterances": len(found.served),
         "window_s": window_s,
         "busy_s": found.busy_fs / FEMTO,
@@ -331,7 +341,7 @@ def _order(stream: Stream) -> str:
         return "as the file says"
     if stream.draw is None:
         return "each once, in the order of the run"
-    return f"drawn from the run with replacement, seed {stream.seed}"
+    return f"drawn from the run with replacement, seed {stream.drawn_with}"
 
 
 def _warnings(

@@ -77,6 +77,7 @@ def test_a_batch_is_served_in_the_order_of_the_run(run):
     assert total["idle_s"] == total["idle_energy_j"] == 0
     assert total["waiting_s"]["max"] == 1.5
     assert total["energy_j"] == 3.0
+    assert total["seed"] is None
     assert total["throughput_hz"] == 3 / 1.75
 
 
@@ -153,6 +154,9 @@ def test_all_mistakes_of_the_options_are_told_at_once(run):
     assert "--chips: found 0" in text
     assert 'did you mean "poisson"?' in text
     assert "no run.json, expected the folder of a finished `cosim run`" in text
+    assert "--seed: found beside --arrivals batch" in refused(
+        run, "--arrivals", "batch", "--seed", 1
+    )
     assert "--rate-hz: found 1e-300" in refused(run, "--arrivals", "poisson", "--rate-hz", 1e-300)
     text = refused(run, "--arrivals", "poisson", "--draw", 0, "--seed", -1, "--battery-wh", 0)
     for part in ("--rate-hz: missing", "--draw: found 0", "--seed: found -1", "--battery-wh"):
