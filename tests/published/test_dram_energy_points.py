@@ -83,3 +83,20 @@ def test_each_component_is_within_two_percent(point):
         )
     for part, reference in POINTS[point].items():
         assert found[part] == pytest.approx(reference, rel=0.02), part
+
+
+def test_a_stream_from_hbm2_takes_what_is_published_in_all():
+    # O'Connor et al., MICRO-50 2017: 3.97 pJ/bit, 3.92 in the text, pins included.
+    spec = config.load(FOLDER / "timing/hbm2_2000.yaml", DramSpec)
+    energy = config.load(FOLDER / "energy/hbm2_2000.yaml", DramEnergy)
+    count = 60_000
+    stats = simulate(spec, policy("ramulator2"), make_trace(spec, "SR", count))
+    rows = dram_rows(stats, energy)
+    bits = 8 * spec.organisation.burst_bytes * count
+    total, low, high = (
+        sum(getattr(row, name) for row in rows) / bits
+        for name in ("energy_j", "energy_low_j", "energy_high_j")
+    )
+    assert total == pytest.approx(3.95e-12, rel=0.05)
+    assert low < 3.92e-12
+    assert high > 3.97e-12

@@ -1,6 +1,7 @@
 """Energy of commands: currents by hand, counts into rows, and refusals."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ DRAMSIM = {
 }
 
 
+@cache
 def load(name):
     spec = config.load(FOLDER / "timing" / f"{name}.yaml", DramSpec)
     return spec, config.load(FOLDER / "energy" / f"{name}.yaml", DramEnergy)
