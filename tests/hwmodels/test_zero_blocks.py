@@ -114,6 +114,18 @@ def test_lanes_that_ask_for_the_same_word_do_not_wait_for_each_other():
     assert cycles == [4, 4, 2]
 
 
+@settings(max_examples=15, deadline=None)
+@given(cases())
+def test_twice_the_banks_or_a_faster_decoder_are_never_slower(case):
+    weights, n_starts, k_starts = case
+    mask, k = pack(weights), weights.shape[1]
+    blocks = {"n_starts": n_starts, "k_starts": k_starts}
+    by_banks = [gather_steps(mask, k, **blocks, banks=b, decoded=0)[0] for b in (1, 2, 4, 8, 16)]
+    by_decoder = [gather_steps(mask, k, **blocks, banks=4, decoded=d)[0] for d in (1, 2, 3, 7, 0)]
+    for found in (by_banks, by_decoder):
+        assert all((more <= less).all() for less, more in pairwise(found))
+
+
 @pytest.mark.parametrize("density", [0.0, 0.3, 1.0])
 def test_drawn_masks_have_their_density_and_no_bit_past_k(density):
     mask = sparsity.uniform_mask(300, 101, density=density, generator=np.random.default_rng(5))
