@@ -22,7 +22,8 @@ module bench;
   reg clk = 0;
   reg is_done = 0;
   reg reset = 1;
-  reg [31:0] x_size, y_size, depth, folds, numbers;
+  reg [31:0] x, y, d, folds, numbers;  // as the file says
+  reg [31:0] x_size, y_size, depth;  // as the engine sees them
   wire finished;
   wire [31:0] cycles;
 
@@ -51,27 +52,36 @@ module bench;
 
   initial while (!is_done) #5 clk = ~clk;
 
+  // The sizes pass a register: Verilator 5.006 does not derive anything from what a process that
+  // waits has written.
+  always @(posedge clk) begin
+    x_size <= x;
+    y_size <= y;
+    depth <= d;
+  end
+
   initial begin
     cases = $fopen(CASES, "r");
     results = $fopen(RESULTS, "w");
-    found = $fscanf(cases, "%d %d %d %d %d", x_size, y_size, depth, folds, numbers);
+    found = $fscanf(cases, "%d %d %d %d %d", x, y, d, folds, numbers);
     while (found == 5) begin
       for (number = 0; number < folds; number = number + 1) begin
         found = $fscanf(cases, "%h", bit_);
         chosen.engine.occupied[number] = bit_;
       end
-      for (number = 0; number < x_size * depth; number = number + 1) begin
+      for (number = 0; number < x * d; number = number + 1) begin
         found = $fscanf(cases, "%h", left_word);
         chosen.engine.left_words[number] = left_word;
       end
-      for (number = 0; number < y_size * depth; number = number + 1) begin
+      for (number = 0; number < y * d; number = number + 1) begin
         found = $fscanf(cases, "%h", top_word);
         chosen.engine.top_words[number] = top_word;
       end
-      for (number = 0; number < x_size * y_size; number = number + 1)
+      for (number = 0; number < x * y; number = number + 1)
         chosen.engine.results[number] = 0;
 
       reset = 1;
+      @(posedge clk);
       @(posedge clk);
       @(negedge clk);
       reset = 0;
@@ -82,13 +92,13 @@ module bench;
       end
       if (finished) $fwrite(results, "%0d", cycles);
       else $fwrite(results, "-1");
-      for (number = 0; number < x_size * y_size; number = number + 1) begin
+      for (number = 0; number < x * y; number = number + 1) begin
         value = chosen.engine.results[number];
         if (LEFT_BITS == 1 && TOP_BITS == 1) value = 2 * value - numbers;
         $fwrite(results, " %0d", value);
       end
       $fwrite(results, "\n");
-      found = $fscanf(cases, "%d %d %d %d %d", x_size, y_size, depth, folds, numbers);
+      found = $fscanf(cases, "%d %d %d %d %d", x, y, d, folds, numbers);
     end
     $fclose(results);
     is_done = 1;

@@ -50,12 +50,12 @@ module output_engine #(
   wire [COLUMNS*32-1:0] drained;
   wire [ROWS*COLUMNS-1:0] valid_cells;
   wire [ROWS*COLUMNS*32-1:0] cells;
-  reg [31:0] out_count [0:COLUMNS-1];  // results of a fold that left this column
-  reg [31:0] out_fold [0:ROWS*COLUMNS-1];  // by column; without DRAIN by cell
+  reg [COLUMNS*32-1:0] out_count;  // results of a fold that left this column
+  reg [ROWS*COLUMNS*32-1:0] out_fold;  // by column; without DRAIN by cell
 
   localparam LAST_PORT = (DRAIN != 0) ? COLUMNS - 1 : ROWS * COLUMNS - 1;
   wire is_last_result = (DRAIN != 0)
-    ? valid_down[COLUMNS-1] && out_count[COLUMNS-1] == ROWS - 1
+    ? valid_down[COLUMNS-1] && out_count[(COLUMNS-1)*32 +: 32] == ROWS - 1
     : valid_cells[ROWS*COLUMNS-1];
   wire may_begin = (DOUBLE != 0) ? wait_clocks == 0 : (!is_busy || is_last_result);
   wire begins = step == 0 && next_fold < folds && may_begin;
@@ -109,37 +109,38 @@ module output_engine #(
     .cells(cells)
   );
 
-  // results: the last row drains first
+  // results: the last row drains first (some versions of Verilator refuse arrays that a loop writes
+  // without blocking, so counters are vectors and the memory is written at once)
   integer c;
   reg [31:0] x_out, y_out;
   always @(posedge clk)
     if (reset) begin
       cycles <= 0;
       finished <= from_fold(0) == folds;
-      for (c = 0; c < COLUMNS; c = c + 1) out_count[c] <= 0;
-      for (c = 0; c < ROWS * COLUMNS; c = c + 1) out_fold[c] <= from_fold(0);
+      for (c = 0; c < COLUMNS; c = c + 1) out_count[c*32 +: 32] <= 0;
+      for (c = 0; c < ROWS * COLUMNS; c = c + 1) out_fold[c*32 +: 32] <= from_fold(0);
     end else if (!finished) begin
       for (c = 0; c < COLUMNS; c = c + 1)
         if (DRAIN != 0 && valid_down[c]) begin
-          x_out = (out_fold[c] / blocks) * ROWS + ROWS - 1 - out_count[c];
-          y_out = (out_fold[c] % blocks) * COLUMNS + c;
+          x_out = (out_fold[c*32 +: 32] / blocks) * ROWS + ROWS - 1 - out_count[c*32 +: 32];
+          y_out = (out_fold[c*32 +: 32] % blocks) * COLUMNS + c;
           if (x_out < x_size && y_out < y_size)
-            results[x_out * y_size + y_out] <= $signed(drained[c*32 +: 32]);
-          out_count[c] <= out_count[c] + 1;
-          if (out_count[c] == ROWS - 1) begin
-            out_count[c] <= 0;
-            out_fold[c] <= from_fold(out_fold[c] + 1);
+            results[x_out * y_size + y_out] = $signed(drained[c*32 +: 32]);
+          out_count[c*32 +: 32] <= out_count[c*32 +: 32] + 1;
+          if (out_count[c*32 +: 32] == ROWS - 1) begin
+            out_count[c*32 +: 32] <= 0;
+            out_fold[c*32 +: 32] <= from_fold(out_fold[c*32 +: 32] + 1);
           end
         end
       for (c = 0; c < ROWS * COLUMNS; c = c + 1)
         if (DRAIN == 0 && valid_cells[c]) begin
-          x_out = (out_fold[c] / blocks) * ROWS + c / COLUMNS;
-          y_out = (out_fold[c] % blocks) * COLUMNS + c % COLUMNS;
+          x_out = (out_fold[c*32 +: 32] / blocks) * ROWS + c / COLUMNS;
+          y_out = (out_fold[c*32 +: 32] % blocks) * COLUMNS + c % COLUMNS;
           if (x_out < x_size && y_out < y_size)
-            results[x_out * y_size + y_out] <= $signed(cells[c*32 +: 32]);
-          out_fold[c] <= from_fold(out_fold[c] + 1);
+            results[x_out * y_size + y_out] = $signed(cells[c*32 +: 32]);
+          out_fold[c*32 +: 32] <= from_fold(out_fold[c*32 +: 32] + 1);
         end
-      if (is_last_result && from_fold(out_fold[LAST_PORT] + 1) == folds) finished <= 1;
+      if (is_last_result && from_fold(out_fold[LAST_PORT*32 +: 32] + 1) == folds) finished <= 1;
       else cycles <= cycles + 1;
     end
 endmodule

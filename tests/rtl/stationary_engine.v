@@ -50,10 +50,10 @@ module stationary_engine #(
   reg is_loaded, is_streaming, is_busy;
   wire [COLUMNS-1:0] valid_down;
   wire [COLUMNS*32-1:0] sums;
-  reg [31:0] out_row [0:COLUMNS-1];
-  reg [31:0] out_fold [0:COLUMNS-1];
+  reg [COLUMNS*32-1:0] out_row;
+  reg [COLUMNS*32-1:0] out_fold;
 
-  wire is_last_result = valid_down[COLUMNS-1] && out_row[COLUMNS-1] == x_size - 1;
+  wire is_last_result = valid_down[COLUMNS-1] && out_row[(COLUMNS-1)*32 +: 32] == x_size - 1;
   wire begins = is_loaded && !is_streaming;
   wire streams = begins || is_streaming;
   wire [31:0] fold = begins ? loaded_fold : stream_fold;
@@ -117,7 +117,8 @@ module stationary_engine #(
     .sums(sums)
   );
 
-  // accumulators: one port per column
+  // accumulators: one port per column (some versions of Verilator refuse arrays that a loop writes
+  // without blocking, so counters are vectors and the memory is written at once)
   integer c;
   reg [31:0] y_out;
   always @(posedge clk)
@@ -125,23 +126,23 @@ module stationary_engine #(
       cycles <= 0;
       finished <= from_fold(0) == folds;
       for (c = 0; c < COLUMNS; c = c + 1) begin
-        out_row[c] <= 0;
-        out_fold[c] <= from_fold(0);
+        out_row[c*32 +: 32] <= 0;
+        out_fold[c*32 +: 32] <= from_fold(0);
       end
     end else if (!finished) begin
       for (c = 0; c < COLUMNS; c = c + 1)
         if (valid_down[c]) begin
-          y_out = (out_fold[c] / chunks) * COLUMNS + c;
+          y_out = (out_fold[c*32 +: 32] / chunks) * COLUMNS + c;
           if (y_out < y_size)
-            results[out_row[c] * y_size + y_out] <=
-              results[out_row[c] * y_size + y_out] + $signed(sums[c*32 +: 32]);
-          out_row[c] <= out_row[c] + 1;
-          if (out_row[c] == x_size - 1) begin
-            out_row[c] <= 0;
-            out_fold[c] <= from_fold(out_fold[c] + 1);
+            results[out_row[c*32 +: 32] * y_size + y_out] =
+              results[out_row[c*32 +: 32] * y_size + y_out] + $signed(sums[c*32 +: 32]);
+          out_row[c*32 +: 32] <= out_row[c*32 +: 32] + 1;
+          if (out_row[c*32 +: 32] == x_size - 1) begin
+            out_row[c*32 +: 32] <= 0;
+            out_fold[c*32 +: 32] <= from_fold(out_fold[c*32 +: 32] + 1);
           end
         end
-      if (is_last_result && from_fold(out_fold[COLUMNS-1] + 1) == folds) finished <= 1;
+      if (is_last_result && from_fold(out_fold[(COLUMNS-1)*32 +: 32] + 1) == folds) finished <= 1;
       else cycles <= cycles + 1;
     end
 endmodule
