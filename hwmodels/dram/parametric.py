@@ -6,7 +6,7 @@ for the controller. All of it is as good as its figures, so ranges go through ev
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Annotated, Literal
 
@@ -22,8 +22,8 @@ from hwmodels.dram.spec import PICO, DramSpec, Organisation, Status, Timing
 class DramArray:
     """What is DRAM about a bonded DRAM: banks of a channel, their rows, timings and energy.
 
-    `timings` are those of `hwmodels.dram.spec.TIMINGS` but tBL, which the vias decide. Joules are
-    of one ACT and of one REF of all banks of a channel.
+    `timings` are those of `hwmodels.dram.spec.TIMINGS` but tBL, which the vias decide, and tRC and
+    tRTW, which follow. Joules are of one ACT and of one REF of all banks of a channel.
     """
 
     banks: Annotated[int, Ge(1)]
@@ -151,9 +151,15 @@ def dram_spec(memory: BondedMemory) -> DramSpec:
     bus_bits = min(memory.access_bits, _power_of_two(vias / memory.channels))
     capacity = memory.capacity_bits_per_m2.value * memory.area_m2.value * memory.dies / 8
     burst = memory.access_bits // bus_bits
-    return DramSpec(
+    clock_ps = PICO / memory.bits_per_via_per_s.value
+    later = Timing("rule", ns=clock_ps * 1e6)  # replaced below, once there are clock cycles
+    spec = DramSpec(
         name=memory.name,
-        sources={**array.timing_sources, "bond": memory.bits_per_via_per_s.source},
+        sources={
+            **array.timing_sources,
+            "bond": memory.bits_per_via_per_s.source,
+            "rule": "tRC = tRAS + tRP, tRTW = tCL + tBL + 2 - tCWL, as in HBM2",
+        },
         organisation=Organisation(
             source="bond",
             channels=memory.channels,
@@ -164,13 +170,24 @@ def dram_spec(memory: BondedMemory) -> DramSpec:
             bus_bits=bus_bits,
             burst_length=burst,
         ),
-        clock_ps=PICO / memory.bits_per_via_per_s.value,
+        clock_ps=clock_ps,
         clock_source="bond",
         command_bus="dual",
-        timings={**array.timings, "tBL": Timing("bond", cycles=burst)},
+        timings={
+            **array.timings,
+            "tBL": Timing("bond", cycles=burst),
+            "tRC": later,
+            "tRTW": later,
+        },
         address_map="row bank column channel",
         status=memory.status,
     )
+    t = spec.cycles
+    follow = {
+        "tRC": Timing("rule", cycles=t("tRAS") + t("tRP")),
+        "tRTW": Timing("rule", cycles=max(t("tBL"), t("tCL") + t("tBL") + 2 - t("tCWL"))),
+    }
+    return replace(spec, timings={**spec.timings, **follow})
 
 
 def dram_energy(memory: BondedMemory) -> DramEnergy:

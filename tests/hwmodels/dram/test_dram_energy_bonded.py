@@ -91,6 +91,17 @@ def test_the_shipped_dram_has_the_published_bandwidth_per_gigabit():
     assert spec.peak_bytes_per_s == pytest.approx(peak_bandwidth(memory).value, rel=1e-9)
     assert spec.organisation.bus_bits == 128
     assert spec.cycles("tRCDRD") == 8  # 14 ns at 550 MHz are 7.7 clocks
+    assert (spec.cycles("tRC"), spec.cycles("tRTW")) == (19 + 8, 6 + 1 + 2 - 3)
+
+
+@pytest.mark.parametrize("rate", [500e6, 640e6, 800e6, 1e9, 1.7e9])
+def test_any_rate_of_the_vias_gives_timings_that_agree(rate):
+    # What is stated in nanoseconds is rounded up clock by clock, and tRC must hold both its parts.
+    memory = replace(load("bonded_dram"), bits_per_via_per_s=Figure(rate, "test"))
+    spec = dram_spec(memory)
+    assert spec.cycles("tRC") == spec.cycles("tRAS") + spec.cycles("tRP")
+    assert spec.clock_ps == pytest.approx(1e12 / rate, rel=1e-12)
+    assert spec.cycles("tRAS") == -(-34 * int(rate) // 10**9)
 
 
 def test_fewer_vias_make_a_narrower_bus_and_longer_bursts():
