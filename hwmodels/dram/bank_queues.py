@@ -9,12 +9,12 @@ import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
 from hwmodels.dram.issue import access, delay, open_row, precharge, record
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.queues import append, complete, length, remove
 from hwmodels.dram.state import IS_SEEN, IS_WRITE, MAX_REFRESHES, NEVER, READS, SHIFT, WRITES
 
 
-@helper
+@piece
 def accept(
     rules: Record, ch: Record, requests: np.ndarray, run: Record, index: int, clock: int
 ) -> bool:
@@ -64,7 +64,7 @@ def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
     return found
 
 
-@helper
+@piece
 def move_one(rules: Record, ch: Record, run: Record) -> bool:
     """Move the first request whose bank has room to the queue of its bank; whether one was."""
     writes = length(ch, WRITES)
@@ -96,7 +96,7 @@ def move_one(rules: Record, ch: Record, run: Record) -> bool:
     return False
 
 
-@helper
+@piece
 def is_empty(rules: Record, ch: Record) -> bool:
     """Whether no bank has a request in its queue."""
     total = 0
@@ -105,7 +105,7 @@ def is_empty(rules: Record, ch: Record) -> bool:
     return total == 0
 
 
-@helper
+@piece
 def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, int, int]:
     """Return the first request of a bank's queue that may go and its command, else -1.
 
@@ -125,14 +125,15 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
             continue
         else:
             command = PRE
-        ready = ch.ready[command, bank] >> SHIFT
+        bus = ch.column_free if command in (RD, WR) else ch.row_free
+        ready = max(ch.ready[command, bank], bus) >> SHIFT
         if ready <= tick:
             return j, command, soon
         soon = min(soon, ready)
     return -1, ACT, soon
 
 
-@helper
+@piece
 def follows_read(ch: Record, bank: int, at: int) -> bool:
     """Whether an older read of the same burst waits in the queue."""
     for j in range(at):
@@ -143,7 +144,7 @@ def follows_read(ch: Record, bank: int, at: int) -> bool:
     return False
 
 
-@helper
+@piece
 def may_close(rules: Record, ch: Record, bank: int) -> bool:
     """Whether the open row has been used enough, or nothing in the queue hits it."""
     if ch.hits[bank] >= rules.row_hits:
@@ -217,7 +218,7 @@ def issue(
         serve(rules, ch, tick, requests, run, bank, at)
 
 
-@helper
+@piece
 def serve(
     rules: Record, ch: Record, tick: int, requests: np.ndarray, run: Record, bank: int, at: int
 ) -> None:
@@ -238,7 +239,7 @@ def serve(
         index = requests[index].chain
 
 
-@helper
+@piece
 def refresh(
     rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
 ) -> tuple[bool, int]:
@@ -249,7 +250,7 @@ def refresh(
     for bank in range(low, low + rules.rank_banks):
         if ch.open_row[bank] >= 0:
             is_open = True
-            ready = ch.ready[PRE, bank] >> SHIFT
+            ready = max(ch.ready[PRE, bank], ch.row_free) >> SHIFT
             if ready <= tick:
                 record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], -1)
                 precharge(rules, ch, bank, tick)
@@ -258,7 +259,7 @@ def refresh(
             soon = min(soon, ready)
     if is_open:
         return False, soon
-    ready = ch.ready[REFAB, low] >> SHIFT
+    ready = max(ch.ready[REFAB, low], ch.row_free) >> SHIFT
     if ready > tick:
         return False, ready
     record(rules, ch, tick, run, log, REFAB, channel, low, -1, -1)
@@ -269,7 +270,7 @@ def refresh(
     return True, tick + 1
 
 
-@helper
+@piece
 def tick_banks(
     rules: Record,
     ch: Record,

@@ -126,6 +126,7 @@ class Controller:
         self._state = make_state(self._rules)
         self._run: Record = np.zeros(1, RUN)[0]
         self._run["clock"] = -self._rules["lead"]
+        self._run["refused"] = -1
         self._map = compile_map(spec)
         self._requests = np.zeros(0, REQUEST)
         self._arrivals = np.zeros(0)
@@ -254,6 +255,7 @@ class Controller:
         self._run["base"] += over
         self._run["count"] -= over
         self._run["next"] -= over
+        self._run["refused"] -= over
         self._ends = [end for end in self._ends if end >= self.released]
 
     def stats(self) -> DramStats:

@@ -5,6 +5,7 @@ import numpy as np
 from hwmodels.dram.commands import (
     ACT,
     ACTIVATE,
+    COMMAND_BUS,
     PRE,
     PREAB,
     QUEUE,
@@ -14,7 +15,7 @@ from hwmodels.dram.commands import (
     WR,
     WRA,
 )
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.state import SHIFT
 
 _LIMIT = (1 << SHIFT) - 1
@@ -32,14 +33,20 @@ def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None
         value = now + rules.value[j]
         if rules.is_sibling[j]:
             start = rules.base[level - 1, bank]
-            for b in range(start, start + rules.span[level - 1]):
-                if (b < low or b >= high) and ch.ready[following, b] < value:
-                    ch.ready[following, b] = value
+            push_back(ch, following, start, low, value)
+            push_back(ch, following, high, start + rules.span[level - 1], value)
         elif rules.is_whole[j]:
-            ch.ready[following, low] = max(ch.ready[following, low], value)
+            push_back(ch, following, low, low + 1, value)
         else:
-            for b in range(low, high):
-                ch.ready[following, b] = max(ch.ready[following, b], value)
+            push_back(ch, following, low, high, value)
+
+
+@helper
+def push_back(ch: Record, command: int, low: int, high: int, value: int) -> None:
+    """Let a command to the banks from `low` to `high` be ready no sooner than `value`."""
+    ready = ch.ready[command, low:high]
+    for b in range(ready.size):
+        ready[b] = max(ready[b], value)
 
 
 @helper
@@ -72,7 +79,7 @@ def record(
 def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int) -> None:
     """Let ACT open a row; the second half of a split ACT changes nothing more."""
     rank = bank >> rules.rank_shift
-    ready = ch.ready[ACT, bank]
+    ready = max(ch.ready[ACT, bank], ch.row_free)
     if ready >> SHIFT == tick and ready & _LIMIT:
         ch.opening[bank] = ready & _LIMIT
     else:
@@ -88,8 +95,8 @@ def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int) -> None:
     delay(rules, ch, ACT, bank, tick)
     value = (ch.act_tick[rank, (turn + 1) & 3] << SHIFT) + rules.window
     low = rank * rules.rank_banks
-    for b in range(low, low + rules.rank_banks):
-        ch.ready[ACT, b] = max(ch.ready[ACT, b], value)
+    push_back(ch, ACT, low, low + rules.rank_banks, value)
+    ch.row_free = ((tick + rules.activate_ticks) << SHIFT) + COMMAND_BUS
 
 
 @helper
@@ -110,7 +117,7 @@ def precharge(rules: Record, ch: Record, bank: int, tick: int) -> None:
     delay(rules, ch, PRE, bank, tick)
 
 
-@helper
+@piece
 def precharge_rank(rules: Record, ch: Record, bank: int, tick: int) -> None:
     """Close all banks of the rank that begins at `bank` by PREab."""
     for b in range(bank, bank + rules.rank_banks):
@@ -125,6 +132,7 @@ def access(
     """Issue RD or WR to an open row, or RDA or WRA; returns the command."""
     command = WR if is_write else RD
     _account(rules, ch, command, bank, tick, accepted)
+    ch.column_free = ((tick + rules.column_ticks) << SHIFT) + COMMAND_BUS
     ch.hits[bank] += 1
     if closes:
         command = WRA if is_write else RDA
@@ -133,7 +141,7 @@ def access(
     return command
 
 
-@helper
+@piece
 def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, accepted: int) -> None:
     """Name what kept the data bus idle before a column command.
 
@@ -149,7 +157,7 @@ def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, acce
     late = min(idle, max(0, accepted + 1 - (tick - idle)))
     ch.lost[SOURCE] += late
     idle -= late
-    ready = ch.ready[command, bank]
+    ready = max(ch.ready[command, bank], ch.column_free)
     limit = QUEUE
     if ready >> SHIFT == tick:
         limit = ready & _LIMIT

@@ -93,5 +93,13 @@ def helper(function: Callable[..., Any]) -> Any:
     return part
 
 
+def piece(function: Callable[..., Any]) -> Any:
+    """Compile in the middle of its only caller.
+
+    numba optimises a helper again with all its callers and theirs, a piece with the entry alone.
+    """
+    return numba.njit(inline="always", error_model="numpy")(function)
+
+
 def _widened(kind: Any) -> Any:
     return types.int64 if isinstance(kind, types.Integer | types.Boolean) else kind

@@ -5,7 +5,7 @@ import numpy as np
 from hwmodels.dram import bank_queues, shared_queues
 from hwmodels.dram.address import decode, line_of
 from hwmodels.dram.bank_queues import tick_banks
-from hwmodels.dram.jit import Integers, Record, entry, helper
+from hwmodels.dram.jit import Integers, Record, entry, piece
 from hwmodels.dram.shared_queues import tick_dual, tick_single
 from hwmodels.dram.split_activate import tick_split
 from hwmodels.dram.state import NEVER
@@ -75,7 +75,7 @@ def advance(
                 step(rules, state[c], soon, requests, run, log, c)
 
 
-@helper
+@piece
 def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
     """Whether every request known is served."""
     finished = 0
@@ -84,7 +84,7 @@ def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
     return bool(finished == run.base + run.count)
 
 
-@helper
+@piece
 def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -> bool:
     """Offer what has arrived, in order; whether a channel refused."""
     while run.taken < rules.offers:
@@ -103,7 +103,7 @@ def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -
     return False
 
 
-@helper
+@piece
 def wake_all(rules: Record, state: np.ndarray, run: Record) -> None:
     """Let every channel know that no request follows."""
     run.is_flushing = 2
@@ -111,7 +111,7 @@ def wake_all(rules: Record, state: np.ndarray, run: Record) -> None:
         state[c].wake = min(state[c].wake, run.clock + 1)
 
 
-@helper
+@piece
 def next_tick(rules: Record, state: np.ndarray, run: Record) -> int:
     """Return the next tick in which a channel may do anything."""
     if rules.is_every_tick:
@@ -122,7 +122,7 @@ def next_tick(rules: Record, state: np.ndarray, run: Record) -> int:
     return int(max(soon, run.clock + 1))
 
 
-@helper
+@piece
 def step(
     rules: Record,
     ch: Record,

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.state import (
     ACTIVE,
     HAS_HAZARD,
@@ -68,9 +68,21 @@ def remove(ch: Record, queue: int, at: int) -> None:
 @helper
 def holds(ch: Record, queue: int, line: int) -> bool:
     """Whether a request to an address waits in a queue."""
+    lines = ch.line[queue, ch.head[queue] : ch.tail[queue]]
     found = 0
-    for j in range(ch.head[queue], ch.tail[queue]):
-        found |= ch.line[queue, j] == line
+    for j in range(lines.size):
+        found |= lines[j] == line
+    return found != 0
+
+
+@piece
+def wants(ch: Record, queue: int, bank: int, row: int) -> bool:
+    """Whether a request to a row waits in a queue."""
+    head, tail = ch.head[queue], ch.tail[queue]
+    banks, rows = ch.bank[queue, head:tail], ch.row[queue, head:tail]
+    found = 0
+    for j in range(banks.size):
+        found |= (banks[j] == bank) & (rows[j] == row)
     return found != 0
 
 
@@ -83,7 +95,7 @@ def is_active(ch: Record, line: int, kind: int) -> bool:
     return found != 0
 
 
-@helper
+@piece
 def hazard(ch: Record, line: int, is_write: bool) -> int:
     """Return HAS_HAZARD if a waiting request to the address must go before a new one, else 0."""
     found = is_active(ch, line, 0 if is_write else IS_WRITE)
@@ -114,7 +126,7 @@ def is_held(ch: Record, queue: int, at: int) -> bool:
     return False
 
 
-@helper
+@piece
 def are_all_held(ch: Record) -> bool:
     """Whether only reads can set any of the waiting writes free."""
     held = 0

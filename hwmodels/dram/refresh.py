@@ -44,7 +44,7 @@ def next_command(rules: Record, ch: Record, tick: int) -> tuple[int, int]:
             return PRE, NEVER
         if ch.open_row[b] >= 0:
             command = PRE if rules.is_refreshing == 2 else PREAB
-    ready = ch.ready[command, bank] >> SHIFT
+    ready = max(ch.ready[command, bank], ch.row_free) >> SHIFT
     if rules.bus == 2:
         if command in (REFAB, REFPB):
             ready = rising(ready, tick)

@@ -13,7 +13,7 @@ import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, RD, WR
 from hwmodels.dram.issue import access, open_row, precharge, record
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.queues import (
     append,
     are_all_held,
@@ -24,12 +24,13 @@ from hwmodels.dram.queues import (
     is_held,
     length,
     remove,
+    wants,
 )
 from hwmodels.dram.refresh import issue_next, next_command, note_due, pairs, remember_edge, rising
 from hwmodels.dram.state import ACTIVE, HAS_HAZARD, IS_WRITE, NEVER, READS, SHIFT, WRITES
 
 
-@helper
+@piece
 def accept(
     rules: Record, ch: Record, requests: np.ndarray, run: Record, index: int, clock: int
 ) -> bool:
@@ -41,7 +42,7 @@ def accept(
     request = requests[index]
     line, bank, row = request.line, request.bank, request.row
     kind = WRITES if request.is_write else READS
-    if ch.tail[WRITES] > ch.head[WRITES] and holds(ch, WRITES, line):
+    if index != run.refused and length(ch, WRITES) and holds(ch, WRITES, line):
         request.accepted = clock
         ch.finished += 1
         if kind == READS:
@@ -53,6 +54,7 @@ def accept(
             complete(requests, run, index, clock)
         return True
     if length(ch, kind) >= rules.capacity[kind]:
+        run.refused = index  # until it is accepted no write comes that could answer it
         return False
     request.accepted = clock
     flags = hazard(ch, line, kind == WRITES)
@@ -90,6 +92,9 @@ def choose_mode(rules: Record, ch: Record) -> None:
 def best_active(ch: Record, requests: np.ndarray, tick: int) -> int:
     """Return the place of the oldest active request that may go; -1 sets `active_wake`."""
     best, oldest, soon = -1, NEVER, NEVER
+    if ch.column_free >> SHIFT > tick:
+        ch.active_wake = ch.column_free >> SHIFT
+        return -1
     for j in range(ch.head[ACTIVE], ch.tail[ACTIVE]):
         command = WR if ch.flags[ACTIVE, j] & IS_WRITE else RD
         ready = ch.ready[command, ch.bank[ACTIVE, j]] >> SHIFT
@@ -111,6 +116,9 @@ def best_hit(ch: Record, tick: int) -> int:
     """
     queue = ch.is_writing
     soon = NEVER
+    if ch.column_free >> SHIFT > tick:
+        ch.hit_wake = ch.column_free >> SHIFT
+        return -1
     for j in range(ch.head[queue], ch.tail[queue]):
         bank = ch.bank[queue, j]
         if ch.open_row[bank] == ch.row[queue, j]:
@@ -129,15 +137,10 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
 
     Without one, -1, `row_wake` is set.
     """
-    for bank in range(rules.banks):
-        ready = ch.ready[PRE, bank] if ch.open_row[bank] >= 0 else ch.ready[ACT, bank]
-        ch.movable[bank] = NEVER if ch.active[bank] else ready >> SHIFT
-    if rules.bus == 2:
-        wait_for_edge(rules, ch, tick)
-    elif ch.half_bank >= 0:
-        for bank in range(rules.banks):
-            if ch.open_row[bank] < 0:
-                ch.movable[bank] = NEVER
+    if ch.row_free >> SHIFT > tick:
+        ch.row_wake = ch.row_free >> SHIFT
+        return -1
+    note_movable(rules, ch, tick)
     queue = ch.is_writing
     soon = NEVER
     for j in range(ch.head[queue], ch.tail[queue]):
@@ -152,7 +155,21 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
     return -1
 
 
-@helper
+@piece
+def note_movable(rules: Record, ch: Record, tick: int) -> None:
+    """Note when each bank may be opened or closed."""
+    for bank in range(rules.banks):
+        ready = ch.ready[PRE, bank] if ch.open_row[bank] >= 0 else ch.ready[ACT, bank]
+        ch.movable[bank] = NEVER if ch.active[bank] else ready >> SHIFT
+    if rules.bus == 2:
+        wait_for_edge(rules, ch, tick)
+    elif ch.half_bank >= 0:
+        for bank in range(rules.banks):
+            if ch.open_row[bank] < 0:
+                ch.movable[bank] = NEVER
+
+
+@piece
 def wait_for_edge(rules: Record, ch: Record, tick: int) -> None:
     """Let ACT wait for a rising edge, and PRE where it may not follow the edge before."""
     for bank in range(rules.banks):
@@ -227,13 +244,14 @@ def issue_row(
     remember_edge(rules, ch, ACT, bank, tick)
     own = ch.ready[WR if ch.flags[queue, at] & IS_WRITE else RD, bank] >> SHIFT
     ch.active_wake = min(ch.active_wake, own)
-    ch.hit_wake = min(ch.hit_wake, own)
     append(ch, ACTIVE, bank, row, ch.line[queue, at], index, ch.flags[queue, at])
     ch.active[bank] += 1
     remove(ch, queue, at)
+    if wants(ch, queue, bank, row):
+        ch.hit_wake = min(ch.hit_wake, own)
 
 
-@helper
+@piece
 def column_slot(
     rules: Record, ch: Record, tick: int, requests: np.ndarray, run: Record, log: np.ndarray
 ) -> None:
@@ -251,7 +269,7 @@ def column_slot(
                 issue_access(rules, ch, tick, requests, run, log, ch.is_writing, at)
 
 
-@helper
+@piece
 def row_slot(
     rules: Record,
     ch: Record,
@@ -277,7 +295,7 @@ def row_slot(
             issue_row(rules, ch, tick, requests, run, log, at)
 
 
-@helper
+@piece
 def tick_dual(
     rules: Record,
     ch: Record,
@@ -300,7 +318,7 @@ def tick_dual(
     ch.wake = min(column, ch.row_wake, ch.next_refresh)
 
 
-@helper
+@piece
 def tick_single(
     rules: Record,
     ch: Record,

@@ -10,7 +10,7 @@ import numpy as np
 
 from hwmodels.dram.commands import ACT2, CAS
 from hwmodels.dram.issue import record
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.refresh import issue_next, next_command, note_due
 from hwmodels.dram.shared_queues import (
     best_active,
@@ -66,7 +66,7 @@ def access_or_start(
         ch.started_at = at - ch.head[queue]
 
 
-@helper
+@piece
 def tick_split(
     rules: Record,
     ch: Record,
@@ -92,7 +92,7 @@ def tick_split(
             ch.wake = min(soon, ch.next_refresh)
 
 
-@helper
+@piece
 def choose_and_issue(
     rules: Record,
     ch: Record,

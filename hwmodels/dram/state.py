@@ -59,6 +59,8 @@ RULES = np.dtype(
         ("base", np.int64, (5, MAX_BANKS)),  # first bank of a bank's part, by level
         ("span", np.int64, (5,)),  # banks of a part, by level
         ("window", np.int64),  # tFAW, as in `ready`
+        ("activate_ticks", np.int64),  # how long ACT holds the bus of row commands
+        ("column_ticks", np.int64),  # how long column commands hold theirs
         ("burst", np.int64),  # ticks on the data bus
         ("read_latency", np.int64),
         ("refresh_interval", np.int64),
@@ -112,6 +114,8 @@ STATE = np.dtype(
         ("line", np.int64, (3, ROOM)),
         ("request", np.int64, (3, ROOM)),
         ("ready", np.int64, (FOLLOWING, MAX_BANKS)),
+        ("row_free", np.int64),  # like `ready`, for all row commands
+        ("column_free", np.int64),  # for all column commands
         ("open_row", np.int64, (MAX_BANKS,)),  # -1: closed
         ("active", np.int64, (MAX_BANKS,)),  # requests whose row was opened for them
         ("movable", np.int64, (MAX_BANKS,)),  # scratch: when ACT or PRE may move a bank
@@ -175,6 +179,7 @@ RUN = np.dtype(
         ("base", np.int64),  # requests released before them
         ("next", np.int64),  # request that the source offers next
         ("taken", np.int64),  # requests accepted in this tick
+        ("refused", np.int64),  # the last one refused
         ("logged", np.int64),
         ("stop", np.int64),  # the next tick at which a batch is complete
         ("is_stopping", np.int64),  # time passes no further than that
@@ -215,6 +220,7 @@ def make_rules(
         rules["base"][level][: span[CHANNEL]] = np.arange(span[CHANNEL]) // banks * banks
     _fill_rows(rules, _needed(spec, policy))
     rules["window"] = _value(_window(spec))
+    rules["activate_ticks"], rules["column_ticks"] = spec.activate_ticks, spec.column_ticks
     rules["burst"] = spec.cycles("tBL") * ticks
     rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
     rules["is_refreshing"] = _REFRESH[policy.refresh]
@@ -242,7 +248,7 @@ def make_rules(
 def make_state(rules: Record) -> np.ndarray:
     """Return the record of `STATE` of every channel before the first tick."""
     state = np.zeros(int(rules["channels"]), STATE)
-    state["ready"] = -NEVER
+    state["ready"] = state["row_free"] = state["column_free"] = -NEVER
     state["act_tick"] = -NEVER
     state["open_row"] = -1
     state["opening"] = LIMITS.index("tRCD")
@@ -278,7 +284,10 @@ def _window(spec: DramSpec) -> Constraint:
 
 
 def _needed(spec: DramSpec, policy: Policy) -> list[Constraint]:
-    """Return the rows whose commands the policy issues and that no other row covers."""
+    """Return the rows whose commands the policy issues and that no other row covers.
+
+    How long a command holds its bus is kept apart.
+    """
     unused = {"RDA", "WRA"} if policy.page == "open" else set()
     unused |= {"none": {"REFab", "REFpb", "PREab"}, "all_bank": {"REFpb"}}.get(
         policy.refresh, {"REFab", "PREab"}
@@ -288,7 +297,9 @@ def _needed(spec: DramSpec, policy: Policy) -> list[Constraint]:
     rows = [
         row
         for row in constraints(spec)
-        if row.window == 1 and not {COMMANDS[row.preceding], COMMANDS[row.following]} & unused
+        if row.window == 1
+        and row.level != CHANNEL
+        and not {COMMANDS[row.preceding], COMMANDS[row.following]} & unused
     ]
     span = spans(spec)
     kept: list[Constraint] = []

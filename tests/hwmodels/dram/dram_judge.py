@@ -6,7 +6,7 @@ controller. Times are when a command takes effect, at the end of the ticks that 
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import chain, pairwise, takewhile
 
 COLUMN = {"RD", "WR", "RDA", "WRA"}
 READ, WRITE = {"RD", "RDA"}, {"WR", "WRA"}
@@ -30,6 +30,7 @@ class Command:
 class Channel:
     open_rows: dict = field(default_factory=dict)
     history: list = field(default_factory=list)
+    refreshes: list = field(default_factory=list)
     activates: dict = field(default_factory=lambda: defaultdict(list))  # by rank
     rules: dict = field(default_factory=dict)  # `needed` by names and what two places share
     data: list = field(default_factory=list)  # (start, end, rank) of transfers
@@ -50,6 +51,8 @@ def violations(spec, log, names):
             place = f"channel {number} tick {one.tick} {one.name}"
             problems += [f"{place}: {problem}" for problem in judge(spec, state, one)]
             state.history.append(one)
+            if one.name in {"REFab", "REFpb"}:
+                state.refreshes.append(one)
     return problems
 
 
@@ -127,10 +130,13 @@ def wrong_pair(state, one):
 
 def wrong_delays(spec, state, one):
     """Yield every earlier command that this one comes too soon after."""
-    horizon = spec.cycles("tRFC") * spec.ticks_per_clock + 8
-    for other in reversed(state.history):
-        if other.tick < one.tick - horizon:
-            break
+    # no rule but those of refresh reaches farther than all these together
+    parts = ("tRC", "tCWL", "tCL", "tBL", "tWR", "tRTP", "tRP", "tRTW", "tWTR_L", "tFAW", "tRRD_L")
+    near = one.tick - sum(map(spec.cycles, parts)) * spec.ticks_per_clock
+    far = one.tick - spec.cycles("tRFC") * spec.ticks_per_clock - 8
+    recent = takewhile(lambda other: other.tick >= near, reversed(state.history))
+    refreshes = takewhile(lambda other: other.tick >= far, reversed(state.refreshes))
+    for other in chain(recent, refreshes):
         shared = other.rank == one.rank, other.stack == one.stack, other.group == one.group
         pair = other.name, one.name, *shared, other.bank == one.bank
         if pair not in state.rules:

@@ -65,9 +65,9 @@ def test_no_command_of_any_memory_and_policy_comes_too_soon(name, policy):
         simulate(spec, policy, trace(0))
     except SpecError as error:
         pytest.skip(str(error))
-    count = 150 * spec.organisation.channels * spec.organisation.pseudo_channels
+    count = min(1500, 150 * spec.organisation.channels * spec.organisation.pseudo_channels)
     traces = [make_trace(spec, kind, count) for kind in ("RM", "MIX", "S4096")]
-    for requests in (*traces, hammer(spec, 1500), sparse(spec, 300)):
+    for requests in (*traces, hammer(spec, 1000), sparse(spec, 200)):
         assert_legal(spec, policy, requests)
 
 
