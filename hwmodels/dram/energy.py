@@ -155,6 +155,23 @@ def dram_prices(spec: DramSpec, energy: DramEnergy) -> Prices:
     }
 
 
+def constant_pj_per_bit(spec: DramSpec, figure: Figure) -> DramEnergy:
+    """Return the table that many studies use: `figure`, joules for each bit moved, and no more.
+
+    Nothing for rows, refresh or rest, so it can be right at one load and one pattern only.
+    """
+    nothing = CoreFigure("constant_pj_per_bit: bits are all that is charged", 0.0)
+    moving = CoreFigure(figure.source, figure.value, *figure.bounds)
+    moved = ("read_j_per_bit", "write_j_per_bit")
+    return DramEnergy(
+        name=spec.name,
+        io_j_per_bit=Figure(0.0, nothing.source),
+        core={name: moving if name in moved else nothing for name in CORE},
+        status="hypothetical",
+        note="constant_pj_per_bit",
+    )
+
+
 def dram_counts(
     spec: DramSpec, commands: Mapping[str, int], *, rank_ticks: int, open_rank_ticks: int
 ) -> dict[Action, int]:

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from cosim import config
 from cosim.errors import CosimError
+from hwmodels.architecture import Figure
 from hwmodels.dram.energy import (
     ACTIONS,
     CORE,
     DramEnergy,
     Rail,
+    constant_pj_per_bit,
     core_figures,
     dram_counts,
     dram_prices,
@@ -101,6 +103,21 @@ def test_refreshing_all_banks_one_by_one_takes_what_refreshing_them_at_once_does
     banks = 2 * 4 * 4  # of a pseudo-channel, both stack ids
     one = total(spec, energy, {"REFab": 3})
     assert total(spec, energy, {"REFpb": 3 * banks}) == pytest.approx(one, rel=1e-12)
+
+
+def test_a_constant_figure_per_bit_is_right_at_one_load_only():
+    # 1.957 pJ/bit of a saturated stream; at a tenth of the load DRAMsim3 has 4.791, 2.4 times that.
+    spec, energy = load("hbm2_2000_legacy")
+    flat = constant_pj_per_bit(spec, Figure(1.957e-12, "DRAMsim3", 1e-12, 3e-12))
+    bits = 512_000_000
+    clocks = round(1_000_000 * 64 / 25.6)
+    rest = {"rank_ticks": 8 * clocks, "open_rank_ticks": 7 * clocks}
+    commands = {"RD": 1_000_000, "ACT": 52_000, "REFab": 8 * clocks // 3900}
+    assert total(spec, flat, commands, **rest) == pytest.approx(bits * 1.957e-12, rel=1e-9)
+    wires = bits * (0.06e-12 + 0.80e-12)
+    assert total(spec, energy, commands, **rest) - wires > 2.3 * bits * 1.957e-12
+    price = dram_prices(spec, flat)["memory", "write_burst"]
+    assert (price.low_j, price.high_j) == pytest.approx((512e-12, 3 * 512e-12), rel=1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
