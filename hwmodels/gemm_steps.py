@@ -15,7 +15,8 @@ from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.descriptors import rows, run
 from hwmodels.gemm_tally import activation_bits, tally_gemm
-from hwmodels.mapping import Mapping, Shape, map_product, smallest_tile_bytes
+from hwmodels.mapper import map_product
+from hwmodels.mapping import Mapping, Shape, smallest_tile_bytes
 from hwmodels.memory import Descriptor
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step

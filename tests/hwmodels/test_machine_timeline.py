@@ -206,15 +206,15 @@ def test_with_ideal_memory_cycles_equal_the_closed_form(
 
 def test_sums_that_stay_in_the_cells_are_cut_into_chunks_without_a_cycle(make_chip, ideal):
     # 2 x 2 cells, buffers of 64 bytes: a step may hold 24 bytes of each operand, 2 rows of 12
-    # terms. A sum of 29 terms comes in chunks of 12, 12 and 5; 3 x 5 results are 2 x 3 folds.
+    # terms. A sum of 29 terms comes in chunks of 9, 10 and 10; 3 x 5 results are 2 x 3 folds.
     # Each fold: skew 2, sum 29, drain 2 = 33, all in the first and the last chunk.
     chip = make_chip(dataflow="output_stationary", size=64, output_size=64)
     timeline, plan = run([gemm("g", 3, 5, 29)], chip, ideal)
     steps = plan.groups[0].pattern.steps
     assert [vars(step.array) for step in steps[:3]] == [
-        {"compute": 12, "fill": 2, "drain": 0, "weight_load": 0},
-        {"compute": 12, "fill": 0, "drain": 0, "weight_load": 0},
-        {"compute": 5, "fill": 0, "drain": 2, "weight_load": 0},
+        {"compute": 9, "fill": 2, "drain": 0, "weight_load": 0},
+        {"compute": 10, "fill": 0, "drain": 0, "weight_load": 0},
+        {"compute": 10, "fill": 0, "drain": 2, "weight_load": 0},
     ]
     assert [(step.opens_bytes, step.closes_bytes) for step in steps[:3]] == [
         (0, 0),

@@ -1,4 +1,4 @@
-"""hwmodels.mapping: traffic against a walk over the loop nest, and the best of all tilings."""
+"""hwmodels.mapping and mapper: traffic against a walk over the nest, the best of all tilings."""
 
 from dataclasses import replace
 from itertools import product as cartesian
@@ -11,13 +11,13 @@ from hwmodels.architecture import ProcessingArray
 from hwmodels.array import fold
 from hwmodels.costs import Costs, Joules, Rates, Work
 from hwmodels.dataflow import DATAFLOWS, grains
+from hwmodels.mapper import map_product
 from hwmodels.mapping import (
     Mapping,
     Room,
     Shape,
     even_tiles,
     lengths,
-    map_product,
     operand_traffic,
     resident_bytes,
     unit_bytes,
@@ -79,7 +79,7 @@ def test_traffic_equals_a_walk_over_the_loop_nest(
         units = ("whole_k", "whole_k")
     shape = Shape(m, n, k, m * k, n * k, *kept)
     tile_m, tile_n = tile_m * grain["m"], tile_n * grain["n"]
-    mapping = Mapping(dataflow, order, tile_m, tile_n, tile_k, *units, 0)
+    mapping = Mapping(dataflow, order, tile_m, tile_n, tile_k, *units, 0, grain["k"])
     assert operand_traffic(shape, mapping) == walk(shape, mapping)
 
 
@@ -110,7 +110,9 @@ def all_mappings(shape, array, limits):
         for order in ("weights_outer", "activations_outer"):
             for units in cartesian(("whole_k", "chunk"), repeat=2):
                 depth = min(tile_k, shape.k)
-                mapping = Mapping(array.dataflow, order, tile_m, tile_n, depth, *units, 0)
+                mapping = Mapping(
+                    array.dataflow, order, tile_m, tile_n, depth, *units, 0, grain["k"]
+                )
                 if fits(shape, mapping, limits):
                     yield mapping
 

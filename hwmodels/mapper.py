@@ -1,0 +1,215 @@
+"""The search for the best tiling of one product: exhaustive, but for tilings that cannot win."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
+
+from hwmodels.architecture import ProcessingArray
+from hwmodels.array import product
+from hwmodels.costs import Costs, Work
+from hwmodels.dataflow import DATAFLOWS, Axis
+from hwmodels.mapping import (
+    ORDERS,
+    Mapping,
+    Order,
+    Room,
+    Shape,
+    array_grains,
+    array_passes,
+    counts,
+    lengths,
+    operand_traffic,
+    sum_bytes,
+)
+
+
+@lru_cache(maxsize=65536)
+def map_product(shape: Shape, array: ProcessingArray, limits: Room, costs: Costs) -> Mapping:
+    """Return the mapping of lowest cost, then fewest array cycles, then DRAM bytes, then steps.
+
+    The search covers all numbers of panels along one dimension that lies on the array, both orders,
+    and for the other dimension the largest tile with which results, a whole operand or a chunk of
+    it fit. Smaller tiles leave everything as it is but their number, and with more of them neither
+    array cycles nor any bytes get fewer: no mapping of all beats the best of these, whatever the
+    objective.
+
+    Raises ValueError naming each buffer that cannot hold one fold and the bytes it lacks.
+    """
+    _require_one_fold(shape, array, limits)
+    best: tuple[tuple[float, int, int, int], Mapping] | None = None
+    for cut in _cuts(shape, array, limits):
+        candidate = _complete(shape, array, limits, cut)
+        if candidate is None:
+            continue
+        cycles = array_cycles(shape, array, candidate)
+        for order in ORDERS:
+            ordered = _with_traffic(shape, candidate, order)
+            cost = costs.of(work(shape, array, ordered, cycles))
+            rank = (cost, cycles, ordered.dram_bytes, _steps(shape, ordered))
+            if best is None or rank < best[0]:
+                best = rank, ordered
+    if best is None:
+        raise ValueError(f"product m={shape.m} n={shape.n} k={shape.k}: no tiling fits {limits}")
+    return best[1]
+
+
+def _cuts(shape: Shape, array: ProcessingArray, limits: Room) -> Iterator[Mapping]:
+    """Yield the tiles of rows and columns worth a try, each with the whole sum."""
+    wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
+    for width in _panel_widths(shape.sizes[wide], array_grains(array)[wide]):
+        for height in _tile_heights(shape, array, limits, wide, width):
+            tile_m, tile_n = (width, height) if wide == "m" else (height, width)
+            yield Mapping(
+                array.dataflow,
+                "weights_outer",
+                tile_m,
+                tile_n,
+                shape.k,
+                "whole_k",
+                "whole_k",
+                0,
+                array_grains(array)["k"],
+            )
+
+
+def _panel_widths(size: int, grain: int) -> list[int]:
+    """Return the narrowest width for each possible number of panels, widest first."""
+    blocks = -(-size // grain)
+    widths = {-(-blocks // parts) for parts in range(1, blocks + 1)}
+    return [grain * width for width in sorted(widths, reverse=True)]
+
+
+def _tile_heights(
+    shape: Shape, array: ProcessingArray, limits: Room, wide: Axis, width: int
+) -> list[int]:
+    """Return the largest tiles with which results, a whole operand or a chunk of it fit.
+
+    They are those of the dimension that is not `wide`, for panels of `width` along that one.
+    """
+    tall: Axis = "n" if wide == "m" else "m"
+    grain, size = array_grains(array), shape.sizes[tall]
+    operand, room_bytes, other = (
+        (shape.input_bytes, limits.input_bytes, shape.n)
+        if tall == "m"
+        else (shape.weight_bytes, limits.weight_bytes, shape.m)
+    )
+    whole = -(-size // grain[tall])
+
+    def blocks(fitting: int) -> int:
+        return whole if fitting >= size else fitting // grain[tall]
+
+    tallest = blocks(limits.output_bytes // (min(width, other) * sum_bytes(array)))
+    if tallest < 1:
+        return []
+    heights = {tallest}
+    for depth in (shape.k, min(shape.k, grain["k"])):
+        fits = blocks(room_bytes // max(1, _row_bytes(operand, size * shape.k, depth)))
+        if 1 <= fits < tallest:
+            heights.add(fits)
+    if DATAFLOWS[array.dataflow].time == "k":
+        heights.add(1)  # the only one whose sums may come in chunks
+    even = {-(-whole // -(-whole // height)) for height in heights}
+    return [grain[tall] * height for height in sorted(even, reverse=True)]
+
+
+def _complete(
+    shape: Shape, array: ProcessingArray, limits: Room, mapping: Mapping
+) -> Mapping | None:
+    """Return the mapping with the largest chunk that fits, None when not even one fold does."""
+    grain = array_grains(array)
+    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
+    input_tile = -(-shape.input_bytes * height // shape.m)
+    weight_tile = -(-shape.weight_bytes * width // shape.n)
+    is_input_whole = shape.is_input_kept or input_tile <= limits.input_bytes
+    is_weight_whole = shape.is_weight_kept or weight_tile <= limits.weight_bytes
+    tile_k = shape.k
+    if not is_input_whole:
+        row = limits.input_bytes // height
+        tile_k = min(tile_k, row * shape.m * shape.k // shape.input_bytes)
+    if not is_weight_whole:
+        row = limits.weight_bytes // width
+        tile_k = min(tile_k, row * shape.n * shape.k // shape.weight_bytes)
+    if tile_k < shape.k:
+        tile_k = _even_chunk(shape.k, tile_k, grain["k"])
+        is_one_fold = height <= grain["m"] and width <= grain["n"]
+        if DATAFLOWS[mapping.dataflow].time == "k" and not is_one_fold:
+            return None
+    if tile_k <= 0:
+        return None
+    return replace(
+        mapping,
+        tile_k=tile_k,
+        input_unit="whole_k" if is_input_whole else "chunk",
+        weight_unit="whole_k" if is_weight_whole else "chunk",
+    )
+
+
+def _even_chunk(size: int, largest: int, grain: int) -> int:
+    """Return the longest of as few chunks of whole folds as `largest` allows, all about equal.
+
+    0 when not even one fold fits.
+    """
+    folds, most = -(-size // grain), largest // grain
+    if most == 0:
+        return 0
+    return grain * -(-folds // -(-folds // most))
+
+
+def _with_traffic(shape: Shape, mapping: Mapping, order: Order) -> Mapping:
+    ordered = replace(mapping, order=order)
+    return replace(ordered, dram_bytes=sum(operand_traffic(shape, ordered)))
+
+
+def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int) -> Work:
+    """Return what one product does under a mapping that takes `cycles` of the array."""
+    input_passes, weight_passes = array_passes(shape.m, shape.n, array, mapping)
+    return Work(
+        cycles,
+        *operand_traffic(shape, mapping),
+        input_passes * shape.array_input_bytes,
+        weight_passes * shape.weight_bytes,
+        shape.stored_bytes,
+    )
+
+
+def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:
+    """Return the array cycles of one product without any wait."""
+    return product(
+        array,
+        m_tiles=lengths(mapping.row_tiles(shape.m)),
+        n_tiles=lengths(mapping.column_panels(shape.n)),
+        k=shape.k,
+    ).total
+
+
+def _steps(shape: Shape, mapping: Mapping) -> int:
+    tiles, parts, chunks = counts(shape, mapping)
+    return tiles * parts * chunks
+
+
+def _row_bytes(size_bytes: int, elements: int, depth: int) -> int:
+    """Return the whole bytes that hold `depth` elements of one row."""
+    return -(-size_bytes * depth // elements)
+
+
+def _require_one_fold(shape: Shape, array: ProcessingArray, limits: Room) -> None:
+    m, n, k = (min(array_grains(array)[axis], size) for axis, size in shape.sizes.items())
+    needs = {
+        "output": (m * n * sum_bytes(array), limits.output_bytes),
+        "input": (
+            0 if shape.is_input_kept else m * _row_bytes(shape.input_bytes, shape.m * shape.k, k),
+            limits.input_bytes,
+        ),
+        "weight": (
+            0 if shape.is_weight_kept else n * _row_bytes(shape.weight_bytes, shape.n * shape.k, k),
+            limits.weight_bytes,
+        ),
+    }
+    problems = [
+        f"{name} buffer: one fold of m={shape.m} n={shape.n} k={shape.k} needs {need} bytes, "
+        f"a step may hold {have}: {need - have} bytes are missing"
+        for name, (need, have) in needs.items()
+        if need > have
+    ]
+    if problems:
+        raise ValueError("\n".join(problems))

@@ -1,0 +1,67 @@
+"""Mappings as the machine runs them: more of a chip does not make layers of speech slower."""
+
+from dataclasses import replace
+
+import pytest
+from hw_samples import gemm
+
+from hwmodels.simulate import simulate
+from hwmodels.workload import Workload
+
+# Layers of wav2vec2-base on 10 s of audio, one after the other; 499 rows are prime.
+LAYERS = Workload(
+    "layers",
+    (
+        gemm("qkvo", 499, 768, 768),
+        gemm("qk", 499, 499, 64),
+        gemm("av", 499, 64, 499),
+        gemm("ff2", 499, 768, 3072),
+    ),
+)
+
+
+def with_buffer(chip, name, **times):
+    """Return the chip with one buffer that many times as large, or its port as wide."""
+    buffer = getattr(chip.buffers, name)
+    changed = {key: int(getattr(buffer, key) * factor) for key, factor in times.items()}
+    return replace(chip, buffers=replace(chip.buffers, **{name: replace(buffer, **changed)}))
+
+
+@pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
+@pytest.mark.parametrize("dataflow", ["weight_stationary", "input_stationary", "output_stationary"])
+def test_more_of_a_chip_makes_no_run_longer_by_one_percent(dataflow, schedule, shipped):
+    chip, memory, energy = shipped("stacked_edge_32")
+    chip = replace(chip, array=replace(chip.array, dataflow=dataflow, schedule=schedule))
+    better = {
+        f"{name} {key} x {factor}": (with_buffer(chip, name, **{key: factor}), memory)
+        for name, key, factor in [
+            ("input", "size_bytes", 1.5),
+            ("weight", "size_bytes", 1.5),
+            ("output", "size_bytes", 1.5),
+            ("output", "size_bytes", 4),
+            ("output", "port_bytes", 2),
+        ]
+    }
+    faster = replace(memory.peak_bytes_per_s, value=2 * memory.peak_bytes_per_s.value, high=None)
+    better["memory x 2"] = chip, replace(memory, peak_bytes_per_s=faster)
+
+    def cycles(architecture, technology):
+        return simulate(LAYERS, architecture, technology=technology, energy=energy).cycles.total
+
+    limit = 1.01 * cycles(chip, memory)
+    longer = {name: found for name, one in better.items() if (found := cycles(*one)) > limit}
+    assert not longer, f"{longer}, expected at most {limit}"
+
+
+def test_chunks_of_a_sum_are_about_equal_so_that_none_waits_for_the_next(shipped):
+    # 1.5 times the input buffer: 147,456 bytes hold 295 of 3072 terms of 499 rows, 9 of 96 folds.
+    # Ten chunks of 9 folds would leave 6 for the last, and the array would wait for the first one
+    # of the next panel. Eleven chunks of 8 or 9 folds leave 9 cycles of 10 to load it.
+    chip, memory, energy = shipped("stacked_edge_32")
+    chip = with_buffer(chip, "input", size_bytes=1.5)
+    chip = replace(chip, array=replace(chip.array, schedule="serial"))
+    work = Workload("w", (gemm("ff2", 499, 768, 3072),))
+    (layer,) = simulate(work, chip, technology=memory, energy=energy).layers
+    assert layer.mapping == "weights_outer m499 n32 k288"
+    assert layer.cycles.array == 1_366_272
+    assert layer.cycles.stall_input < 5000
