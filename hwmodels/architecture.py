@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, MinLen
 
-from hwmodels.cells import Cell, Edge, FixedCell, Pace, Rescaling, XnorUnit, check_cell
+from hwmodels.cells import Cell, Edge, FixedCell, Pace, Rescaling, XnorUnit, check_cell, widest_bits
 from hwmodels.conventions import CONVENTIONS
+from hwmodels.tightly_coupled import Coupling, coupling_problems
 from hwmodels.vector import FunctionCost, check_functions
 
 FEMTO = 10**15  # femtoseconds in a second
@@ -73,7 +74,8 @@ class ProcessingArray:
 
     `cell` is what multiplies, `edge` what enters it per cycle, `xnor` a unit of its own for single
     bits. `rescale` says who multiplies the sum of each scale group by its scale: the vector unit,
-    or the accumulators at the end of the columns, as fast as results come.
+    or the accumulators at the end of the columns, as fast as results come. With a `coupling` the
+    array is a functional unit of a processor core, whose instructions feed it word by word.
     """
 
     rows: Annotated[int, Ge(1)]
@@ -91,6 +93,7 @@ class ProcessingArray:
     edge: Edge = field(default_factory=Edge)
     xnor: XnorUnit | None = None
     rescale: Rescaling = "vector_unit"
+    coupling: Coupling | None = None
 
     @property
     def period_fs(self) -> int:
@@ -248,6 +251,15 @@ def _array_problems(array: ProcessingArray) -> list[str]:
                 f'array.convention: found "{array.convention}", which counts '
                 f"{', '.join(rules)} only; the array is {array.dataflow}"
             )
+    if array.coupling is not None:
+        problems += coupling_problems(
+            array.coupling,
+            rows=array.rows,
+            columns=array.columns,
+            how=f"{array.dataflow} {array.schedule}",
+            a_bits=widest_bits(array.supports, 0),
+            w_bits=widest_bits(array.supports, 1),
+        )
     return problems
 
 

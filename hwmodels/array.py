@@ -8,7 +8,8 @@ each pass L elements through the array, one fold takes
     output stationary            (R + C - 2) fill + L compute + R drain, or 0 without drain
 
 `serial` folds follow one another; of `double_buffered` ones each starts max(L, R) after the one
-before, as the next operand shifts in, or the results before shift out, beside the computing.
+before, as the next operand shifts in, or the results before shift out, beside the computing. An
+array inside a processor core takes the cycles of its instructions, see `hwmodels.tightly_coupled`.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 
 from hwmodels.architecture import Drain, ProcessingArray, Schedule
 from hwmodels.dataflow import fold_count, fold_length
+from hwmodels.tightly_coupled import tile_phases
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ def _single(array: ProcessingArray, words: int) -> tuple[Split, int]:
     A word takes the beats of the array's pace to pass, a row of words that stay those of its load.
     """
     rows, columns, pace = array.rows, array.columns, array.pace
+    if array.coupling is not None:
+        core = tile_phases(rows, array.coupling, m=words)
+        return Split(core.compute, core.fill, core.addition, core.weight_load), 0
     length = words * pace.beats
     if array.dataflow == "output_stationary":
         way_out = rows if array.drain == "shift_out" else 0

@@ -204,3 +204,18 @@ def _ability(cell: Cell) -> str:
 def _near(found: str, known: Sequence[str]) -> str:
     near = get_close_matches(found, known, n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def widest_bits(supports: Sequence[str], place: int) -> int:
+    """Return the bits of the widest activation (`place` 0) or weight (1) that is supported.
+
+    Names that no number has are left to `check_cell`.
+
+    Example:
+        >>> widest_bits(["i8xi4", "u8xi2"], 1)
+        4
+
+    """
+    bits = {str(name): width for name, width in NUMBER_BITS.items()}
+    names = [(*operands.split("x"), "")[place] for operands in supports]
+    return max(bits.get(name, 0) for name in names)

@@ -3,9 +3,9 @@
 from itertools import count
 
 from hwmodels.architecture import Architecture
+from hwmodels.cells import widest_bits
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import LARGEST_UNIT_BYTES, room, unit_bytes
-from hwmodels.workload import NUMBER_BITS
 
 
 def fold_problems(architecture: Architecture) -> list[str]:
@@ -16,7 +16,7 @@ def fold_problems(architecture: Architecture) -> list[str]:
     array, have = architecture.array, room(architecture)
     flow = DATAFLOWS[array.dataflow]
     size: dict[Axis, int] = {flow.rows: array.rows, flow.columns: array.columns, flow.time: 1}
-    a_bits, w_bits = _widest(array.supports, 0), _widest(array.supports, 1)
+    a_bits, w_bits = widest_bits(array.supports, 0), widest_bits(array.supports, 1)
     sum_bytes = -(-array.accumulator_bits // 8)
     parts = {
         "input": (f"{size['m']} x {size['k']} activations of {a_bits} bits", have.input_bytes),
@@ -47,10 +47,3 @@ def _expected(name: str, need: int) -> str:
     if need > LARGEST_UNIT_BYTES:
         return f"an array whose folds need at most {LARGEST_UNIT_BYTES}"
     return f"at least {next(size for size in count(2 * need) if unit_bytes(size) >= need)}"
-
-
-def _widest(supports: tuple[str, ...], place: int) -> int:
-    """Return the bits of the widest operand; names that no operand has are left to other rules."""
-    bits = {str(name): width for name, width in NUMBER_BITS.items()}
-    names = [(*operands.split("x"), "")[place] for operands in supports]
-    return max(bits.get(name, 0) for name in names)

@@ -42,7 +42,7 @@ def tally_gemm(
         tally.array_macs = gemm.macs
         tally.array_action = engine.action
         tally.array_speed = float(engine.macs_per_cycle)
-        tally.is_stretched = array.pace != Pace(array.pace.depth)
+        tally.is_stretched = array.pace != Pace(array.pace.depth) or array.coupling is not None
         tally.mapping += engine.describe()
         if engine.is_dequantizing:
             tally.dequantized = weight_passes * gemm.count * gemm.n * gemm.k

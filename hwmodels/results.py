@@ -53,7 +53,7 @@ def collect(
                 macs=item.macs if isinstance(item, Gemm) else 0,
                 array_macs=tally.array_macs,
                 traffic=traffic,
-                energy=ledger.rows(_actions(tally, cycles, sparse)),
+                energy=ledger.rows(_actions(tally, cycles, sparse) | _core(array, cycles)),
                 cells=array.rows * array.columns,
                 cycles_note=_cycles_note(array, item, tally) if is_on_array else "",
                 convention_cycles=_convention_cycles(array, item) if is_on_array else None,
@@ -138,6 +138,11 @@ def _bound_cycles(
         return work
     moved = sum(traffic.dram for traffic in traffics)
     return max(work, int(moved * FEMTO / peak) // architecture.array.period_fs)
+
+
+def _core(array: ProcessingArray, cycles: Cycles) -> dict[Action, int]:
+    """Return the cycles in which a core feeds the array that is one of its units."""
+    return {("core", "cycle"): cycles.array} if array.coupling is not None else {}
 
 
 def _actions(tally: Tally, cycles: Cycles, sparse: tuple[str, ...]) -> dict[Action, int]:

@@ -21,16 +21,19 @@ from annotated_types import Ge
 
 @dataclass(frozen=True)
 class Coupling:
-    """The core in front of the array: its bus, and array cycles per instruction.
+    """The core in front of the array: its bus, the operands it was built for, cycles it takes.
 
-    `instruction_cycles` is what TiC-SAT calls opLat, 1 in its core models. `load_cycles` are those
-    of the ordinary load before each word of operands, `add_cycles` those of adding one word of
-    results to memory. `result_bits` is the width in which sums come back, 0 for that of the
-    activations, as in TiC-SAT; there 8-bit sums wrap, so that a chip whose results must equal
-    32-bit sums says 32 and reads more words per row.
+    `activation_bits` and `weight_bits` are the places of an operand in a bus word; narrower ones
+    take as much. `instruction_cycles`, in cycles of the array, is what TiC-SAT calls opLat, 1 in
+    its core models. `load_cycles` are those of the ordinary load before each word of operands,
+    `add_cycles` those of adding one word of results to memory. `result_bits` is the width in which
+    sums come back, 0 for that of the activations, as in TiC-SAT; there 8-bit sums wrap, so that a
+    chip whose results must equal 32-bit sums says 32 and reads more words per row.
     """
 
     bus_bits: Annotated[int, Ge(1)] = 32
+    activation_bits: Annotated[int, Ge(1)] = 8
+    weight_bits: Annotated[int, Ge(1)] = 8
     instruction_cycles: Annotated[int, Ge(1)] = 1
     load_cycles: Annotated[int, Ge(0)] = 1
     add_cycles: Annotated[int, Ge(0)] = 1
@@ -194,3 +197,49 @@ def phases(count: Instructions, coupling: Coupling) -> Phases:
         (feeds - count.fill) * each + (input_loads - count.fill_loads) * load,
         count.additions * coupling.add_cycles,
     )
+
+
+def tile_phases(size: int, coupling: Coupling, *, m: int) -> Phases:
+    """Return the cycles of one tile of operands that the array was built for.
+
+    Example:
+        >>> tile_phases(4, Coupling(), m=3).total
+        23
+
+    """
+    bits = {"a_bits": coupling.activation_bits, "w_bits": coupling.weight_bits}
+    return phases(tile_instructions(size, coupling, m=m, **bits), coupling)
+
+
+def coupling_problems(
+    coupling: Coupling, *, rows: int, columns: int, how: str, a_bits: int, w_bits: int
+) -> list[str]:
+    """Return a line per rule that an array inside a core breaks.
+
+    `how` is its dataflow and schedule, `a_bits` and `w_bits` its widest operands.
+    """
+    problems = []
+    if rows != columns:
+        problems.append(
+            f"array.coupling: found {rows} rows and {columns} columns, expected as many of both"
+        )
+    if how != "weight_stationary serial":
+        problems.append(
+            f"array.coupling: the core writes weights, then streams activations; found {how}, "
+            "expected weight_stationary and serial"
+        )
+    places = {"activation_bits": a_bits, "weight_bits": w_bits}
+    for name, bits in places.items():
+        found = getattr(coupling, name)
+        if found < bits:
+            problems.append(
+                f"array.coupling.{name}: found {found}, expected at least the {bits} of the "
+                "operands in array.supports"
+            )
+    widest = max(coupling.activation_bits, coupling.weight_bits, coupling.result_bits)
+    if coupling.bus_bits < widest:
+        problems.append(
+            f"array.coupling.bus_bits: found {coupling.bus_bits}, expected at least the {widest} "
+            "of a value"
+        )
+    return problems
