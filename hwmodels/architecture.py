@@ -260,6 +260,12 @@ def _array_problems(array: ProcessingArray) -> list[str]:
             a_bits=widest_bits(array.supports, 0),
             w_bits=widest_bits(array.supports, 1),
         )
+        if array.cell.kind not in ("fixed", "float") or array.edge != Edge() or array.xnor:
+            problems.append(
+                "array.coupling: the core feeds one pair of operands per cell; found "
+                f"{array.cell}, {array.edge} and {array.xnor}; expected a fixed or float cell, and "
+                "neither edge nor xnor"
+            )
     return problems
 
 

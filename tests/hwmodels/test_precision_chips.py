@@ -87,6 +87,13 @@ def test_a_mistake_in_what_cells_are_names_key_and_nearest_word(change, told):
     assert told in str(error.value)
 
 
+def test_a_processor_core_feeds_one_pair_per_cell():
+    coupled = {"coupling": {}, "supports": ["i8xi8"], "cell": {"kind": "composable"}}
+    with pytest.raises(CosimError, match=r"array\.coupling: the core feeds one pair of operands"):
+        chip("ticsat_16", **coupled)
+    assert chip("ticsat_16").architecture.array.coupling is not None
+
+
 def test_all_impossible_precisions_of_a_chip_file_are_told_at_once():
     with pytest.raises(CosimError) as error:
         chip("stacked_edge_32", supports=["i8xi8", "i8xi5", "f16xf16", "i8xi8"])
