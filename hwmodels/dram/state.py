@@ -226,7 +226,7 @@ def make_rules(
     rules["is_refreshing"] = _REFRESH[policy.refresh]
     targets = {"none": 1, "all_bank": 1, "per_bank": span[CHANNEL]}[policy.refresh]
     if policy.scheduler == "bank_queues":
-        targets = organisation.ranks
+        targets = span[CHANNEL] // span[RANK]
     interval = spec.cycles("tREFI") // (targets * refresh_rate)
     rules["refresh_interval"] = NEVER if policy.refresh == "none" else interval * ticks
     rules["is_closed"] = policy.page == "closed"

@@ -142,7 +142,7 @@ def wrong_delays(spec, state, one):
         if pair not in state.rules:
             state.rules[pair] = needed(spec, other, one)
         cycles, rule = state.rules[pair]
-        if one.at - other.at < cycles * spec.ticks_per_clock:
+        if cycles and one.at - other.at < cycles * spec.ticks_per_clock:
             yield (
                 f"{one.at - other.at} ticks after {other.name} of tick {other.tick}, "
                 f"{rule} is {cycles} cycles"

@@ -22,20 +22,31 @@ def run(spec, policy, requests, **options):
         pytest.skip(str(error))
 
 
-def assert_peak(spec, policy, count):
+def assert_peak(spec, policy, count, least=0.9999):
     stats = simulate(spec, replace(policy, refresh="none"), make_trace(spec, "SR", count))
     done = np.sort(stats.completed)
     end, burst = done[count * 9 // 10], spec.cycles("tBL") * spec.ticks_per_clock
     start = end - (end - done[count // 2]) // burst * burst
     served = ((start < done) & (done <= end)).sum() * spec.organisation.burst_bytes
     share = served / ((end - start) * spec.tick_s) / spec.peak_bytes_per_s
-    assert 0.9999 <= share <= 1.0001
+    assert least <= share <= 1.0001
     assert stats.binding_limit == "bus"
 
 
-@pytest.mark.parametrize("name", memories(*QUICK))
+@pytest.mark.parametrize("name", QUICK)
 def test_a_stream_without_refresh_reaches_the_peak(name):
     assert_peak(memory(name), POLICIES["ramulator2"], 20_000)
+
+
+@pytest.mark.parametrize("name", memories())
+def test_with_queues_that_look_far_enough_ahead_all_memories_reach_their_peak(name):
+    # Only a change of rank or stack id costs a gap on the bus, once in a row of all bank groups.
+    spec = memory(name)
+    o, t = spec.organisation, spec.cycles
+    gap = t("tRTRS", 0) if o.ranks > 1 else max(0, t("tCCD_R", 0) - t("tCCD_S"))
+    least = 1 - max(1e-4, 1.1 * gap / (o.columns * o.bank_groups * t("tBL")))
+    deep = replace(POLICIES["ramulator2"], read_queue=64)
+    assert_peak(spec, deep, 40_000, least)
 
 
 def test_a_stream_reaches_the_peak_with_queues_of_banks_too():
@@ -47,6 +58,8 @@ def test_a_stream_reaches_the_peak_with_queues_of_banks_too():
 @pytest.mark.parametrize("name", memories("ddr4_3200"))
 def test_refresh_takes_at_least_its_time_from_a_stream(name, policy, kind):
     spec = memory(name)
+    if spec.organisation.ranks > 1:
+        pytest.skip("the other rank works meanwhile")
     interval = spec.cycles("tREFI") * spec.ticks_per_clock
     per_tick = spec.peak_bytes_per_s * spec.tick_s / spec.organisation.burst_bytes
     stats = run(spec, POLICIES[policy], make_trace(spec, kind, int(5 * interval * per_tick)))

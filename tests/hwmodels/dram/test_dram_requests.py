@@ -269,6 +269,22 @@ def test_one_read_of_an_idle_memory_takes_activate_read_latency_and_a_cycle():
     assert (stats.row_misses, stats.row_hits, stats.row_conflicts) == (1, 1, 0)
 
 
+@pytest.mark.parametrize(
+    ("name", "cycles"),
+    [
+        ("hbm2_2000_legacy", 31),
+        ("hbm1_1000", 17),
+        ("ddr4_3200_2rank", 49),
+        ("lpddr4_2400_2rank", 41),
+    ],
+)
+def test_one_read_through_queues_of_banks_takes_what_the_reference_counts(name, cycles):
+    # DRAMsim3: in the queue of its bank at once, ACT a cycle later, then tRCD, tCL and tBL.
+    policy = replace(POLICIES["dramsim3"], refresh="none")
+    stats = simulate(memory(name), policy, trace(0))
+    assert (stats.completed - stats.accepted).tolist() == [cycles]
+
+
 def test_a_write_waits_for_the_read_before_it_even_when_writes_are_drained():
     # 40 writes follow a read of the same burst at once: the drain begins, but not with that burst.
     spec = SPECS["ddr4_3200"]

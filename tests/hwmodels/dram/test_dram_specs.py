@@ -152,6 +152,14 @@ def test_a_refresh_that_leaves_no_time_is_refused(rate):
         Controller(spec, POLICIES["ramulator2"], refresh_rate=rate)
 
 
+def test_refreshes_bank_by_bank_that_would_never_catch_up_are_refused():
+    # 3,900 cycles for 32 banks: 30 each at four times the rate, and PRE, tRP and tRREFD take 26.
+    spec = config.load(FOLDER / "hbm2_2000.yaml", DramSpec)
+    Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=4)
+    with pytest.raises(SpecError, match="found 5, expected at least 1 and an interval above 26"):
+        Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=5)
+
+
 def test_nanoseconds_are_rounded_up_to_whole_cycles():
     data = document()
     for clock, cycles in ((1000, 350), (833, 421), (833.3333333333334, 420), (625, 560)):
