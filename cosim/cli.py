@@ -352,6 +352,8 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--roofline", type=_PATH, help="Write a picture: rates under limits (HTML).")
 @click.option("--calibrate", is_flag=True, help="Measure and keep which kernel wins where.")
 @click.option("--models", is_flag=True, help="Take every shipped model through the whole path.")
+@click.option("--patterns", is_flag=True, help="Zeros in patterns against policies of chips.")
+@click.option("--precision", is_flag=True, help="Widths of operands against cells of chips.")
 @_JSON
 def bench_command(
     text: str,
@@ -363,13 +365,23 @@ def bench_command(
     roofline: Path | None,
     calibrate: bool,
     models: bool,
+    patterns: bool,
+    precision: bool,
     as_json: bool,
 ) -> None:
-    """Time kernels and whole networks against peers and limits, all in one alternating run."""
+    """Time kernels and whole networks against peers and limits, all in one alternating run.
+
+    With --patterns or --precision, rows that the --out file holds already are kept.
+    """
+    asked = {"models": models, "patterns": patterns, "precision": precision}
+    chosen = [name for name, is_asked in asked.items() if is_asked]
+    subject = chosen[0] if chosen else "kernels"
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)  # read when numpy and torch are imported
-    if models and (calibrate or roofline is not None or threads > 1):
-        raise CosimError("--models: found beside --calibrate, --roofline or --threads")
+    if len(chosen) > 1:
+        raise CosimError(f"--{', --'.join(chosen)}: found {len(chosen)}, expected one of them")
+    if chosen and (calibrate or roofline is not None or threads > 1):
+        raise CosimError(f"--{subject}: found beside --calibrate, --roofline or --threads")
     if calibrate:
         _calibrate()
         return
@@ -377,38 +389,48 @@ def bench_command(
     from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
 
     if saved is not None:
-        found = bench.load(saved, is_zoo=models)
+        found = bench.load(saved, of=subject)
     else:
         with TerminalProgress() as progress:
-            if models:
+            if subject == "models":
                 found = bench.bench_models(text, rounds=rounds, progress=progress)
-            else:
+            elif subject == "kernels":
                 found = bench.bench(text, rounds=rounds, threads=threads, progress=progress)
+            else:
+                found = bench.bench_chips(subject, text, rounds=rounds, progress=progress, out=out)
     if out is not None:
         bench.save(found, out)
-    _show_bench(found, models=models, markdown=markdown, roofline=roofline, as_json=as_json)
+    _show_bench(found, subject, markdown=markdown, roofline=roofline, as_json=as_json)
 
 
 def _show_bench(
-    found: "Bench", *, models: bool, markdown: Path | None, roofline: Path | None, as_json: bool
+    found: "Bench", subject: str, *, markdown: Path | None, roofline: Path | None, as_json: bool
 ) -> None:
     """Write the pages that are asked for, print the table, exit with 1 for cases that failed."""
     from cosim.report.bench_markdown import markdown_of  # noqa: PLC0415
     from cosim.report.models_markdown import models_markdown  # noqa: PLC0415
+    from cosim.report.patterns_markdown import patterns_markdown  # noqa: PLC0415
+    from cosim.report.precision_markdown import precision_markdown  # noqa: PLC0415
     from cosim.report.roofline import roofline_of  # noqa: PLC0415
     from cosim.report.terminal import print_bench  # noqa: PLC0415
     from cosim.results import write_text  # noqa: PLC0415
 
-    page = models_markdown if models else markdown_of
+    pages = {
+        "kernels": markdown_of,
+        "models": models_markdown,
+        "patterns": patterns_markdown,
+        "precision": precision_markdown,
+    }
+    page = pages[subject]
     for path, made in ((markdown, page), (roofline, roofline_of)):
         if path is not None:
             write_text(path, made(found.rows, found.total))
     if as_json:
         _echo_table(found.rows, found.total)
-    elif models:
-        click.echo(models_markdown(found.rows, found.total))
-    else:
+    elif subject == "kernels":
         print_bench(found.rows, found.total)
+    else:
+        click.echo(page(found.rows, found.total))
     for problem in found.failed:
         click.echo(f"failed: {problem}", err=True)
     if found.failed:

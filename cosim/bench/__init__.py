@@ -5,7 +5,7 @@ of them alike; a ratio above 1 means that ours is faster.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,19 @@ from cosim.bench import linear, others
 from cosim.bench.cases import AbsentError, Plan, chosen
 from cosim.bench.machine import describe, load_average
 from cosim.bench.measure import Row, row_of
+from cosim.bench.questions import QUESTIONS
 from cosim.bench.whole import NETWORKS
 from cosim.errors import CosimError
 from cosim.evaluate import Progress
 from kernels import peaks
 
-__all__ = ["Bench", "bench", "bench_models", "load", "plans", "save"]
+__all__ = ["Bench", "bench", "bench_chips", "bench_models", "load", "plans", "save"]
 _NEEDED = ("kernel", "shape", "threads", "ratio_torch", "ratio_numpy", "share_of_limit", "gops")
-_NEEDED_OF_MODELS = ("model", "note")
+_NEEDED_BY: Mapping[str, tuple[str, ...]] = {
+    "kernels": _NEEDED,
+    "models": ("model", "note"),
+    **dict.fromkeys(QUESTIONS, ("case", "model", "version", "config_hash", "note")),
+}
 
 
 @dataclass(frozen=True)
@@ -116,20 +121,50 @@ def bench_models(text: str, *, rounds: int, progress: Progress) -> Bench:
     return Bench(rows, total)
 
 
+def bench_chips(
+    name: str, text: str, *, rounds: int, progress: Progress, out: Path | None = None
+) -> Bench:
+    """Answer a question of `QUESTIONS` for the cases whose `model/version` contains `text`.
+
+    Finished rows are saved in `out` one by one. Rows that it holds are kept where chips, model,
+    version and library versions are the same: a command that was stopped goes on. Raises
+    CosimError when there is no such case, and as `load` for a file that is something else.
+    """
+    from cosim.bench.chips import question_rows  # noqa: PLC0415, imports what only models need
+
+    question = QUESTIONS[name]
+    known = load(out, of=name).rows if out is not None and out.exists() else []
+    total: dict[str, object] = describe() | {
+        "question": name,
+        "filter": text,
+        "rounds": rounds,
+        "threads": 1,
+        "skipped": [],
+    }
+    rows: list[Row] = []
+    for row in question_rows(question, text, rounds=rounds, progress=progress, known=known):
+        rows.append(row)
+        failed = [{"case": one["case"], "note": one["note"]} for one in rows if one["note"]]
+        total |= {"failed": failed, "load_average_after": load_average()}
+        if out is not None:
+            save(Bench(rows, total), out)
+    return Bench(rows, total)
+
+
 def save(found: Bench, path: Path) -> None:
     """Write the document that `--json` prints."""
     results.write_text(path, results.table(found.rows, found.total) + "\n")
 
 
-def load(path: Path, *, is_zoo: bool = False) -> Bench:
-    """Read what `save` wrote; CosimError tells what the file lacks."""
+def load(path: Path, *, of: str = "kernels") -> Bench:
+    """Read what `save` wrote of `kernels`, `models` or a question; CosimError if it is not."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CosimError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError as error:
         raise CosimError(f"{path}: not JSON: {error}") from None
-    problems = list(_problems(document, _NEEDED_OF_MODELS if is_zoo else _NEEDED))
+    problems = list(_problems(document, _NEEDED_BY[of]))
     if problems:
         raise CosimError(
             [f"{path}: {problem}; expected a file of cosim bench --out" for problem in problems]

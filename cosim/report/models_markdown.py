@@ -48,14 +48,15 @@ Drawn weights: WER not measured.
 def models_markdown(rows: Iterable[Row], total: Row) -> str:
     """Return the page as Markdown, a table per family."""
     listed = list(rows)
-    lines = [_PAGE.format(machine=_machine_line(total), **total).rstrip()]
+    lines = [_PAGE.format(machine=machine_line(total), **total).rstrip()]
     for family in dict.fromkeys(str(row.get("family", "")) for row in listed):
         chosen = [row for row in listed if row.get("family", "") == family]
         lines += ["", f"## {family or 'failed'}", "", *_table(chosen)]
     return "\n".join(lines) + "\n"
 
 
-def _machine_line(total: Row) -> str:
+def machine_line(total: Row) -> str:
+    """Return what was measured on, how busy it was, when, and with which libraries."""
     versions = ", ".join(f"{name} {version}" for name, version in total["versions"].items())
     before, after = (total[key][0] for key in ("load_average", "load_average_after"))
     return (
