@@ -4,7 +4,7 @@ from itertools import product as cartesian
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwmodels.architecture import ProcessingArray
@@ -65,6 +65,7 @@ def simulate_cells(a, w, rows, columns, *, is_double_buffered):
 
 
 @pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
+@settings(max_examples=40, deadline=None)
 @given(m=SMALL, n=SMALL, k=st.integers(1, 7), rows=st.integers(1, 4), columns=st.integers(1, 4))
 def test_cycles_equal_a_simulation_of_every_cell(schedule, m, n, k, rows, columns):
     generator = np.random.default_rng(m + 10 * n + 100 * k)
@@ -155,6 +156,7 @@ def test_every_dataflow_makes_each_product_exactly_once(name, m, n, k, rows, col
 @pytest.mark.parametrize("drain", ["shift_out", "none"])
 @pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
 @pytest.mark.parametrize("name", sorted(DATAFLOWS))
+@settings(max_examples=25)
 @given(
     m=st.integers(1, 60),
     n=st.integers(1, 60),

@@ -185,7 +185,7 @@ SIZES = st.one_of(st.sampled_from([1, 2, 3, 7, 37]), st.integers(1, 40))
 
 @pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
 @pytest.mark.parametrize(("dataflow", "drain"), ORDERS)
-@settings(SHARED, max_examples=30)
+@settings(SHARED, max_examples=15)
 @given(
     m=SIZES,
     n=SIZES,

@@ -58,7 +58,7 @@ def walk(shape, mapping):
 
 
 @pytest.mark.parametrize("dataflow", FLOWS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     m=st.integers(1, 12),
     n=st.integers(1, 12),
@@ -164,7 +164,7 @@ COSTS = st.one_of(
 
 @pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
 @pytest.mark.parametrize("dataflow", FLOWS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(shape=SHAPES, limits=ROOMS, costs=COSTS)
 def test_no_mapping_of_all_costs_less_than_the_one_that_is_found(
     dataflow, schedule, shape, limits, costs
@@ -178,7 +178,7 @@ def test_no_mapping_of_all_costs_less_than_the_one_that_is_found(
 
 
 @pytest.mark.parametrize("dataflow", FLOWS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     shape=SHAPES,
     limits=ROOMS,
