@@ -44,9 +44,10 @@ Operands that a chip does not list as supported run on its vector unit. Speed-up
 brackets, the array alone without any stall.
 
 *Quantising* is the vector unit's work that makes codes or bits of floats, and floats of codes, its
-cycles where it runs by itself and all its energy. *Partial sums* are the bytes of 32-bit sums that
-move to and from the accumulators, *accumulators* the energy of all that moves through them; both
-are as wide at every width of the operands.
+cycles where it runs by itself and all its energy. *Partial sums* are the bytes of sums that move to
+and from the accumulators, *accumulators* the energy of all that moves through the output buffer.
+Sums have 32 bits at every width of the operands; where a cell takes several products at once, a sum
+has fewer folds and fewer partial sums move.
 
 Executed: CPU time of the linear layers of one block in the kernels of `w8a8` over that of the same
 layers in the kernels of the version, one thread, in turns, median of {rounds} rounds with its
@@ -94,8 +95,7 @@ def _findings(rows: Sequence[Row], chip: str) -> Iterator[str]:
             for row in rows
             for one in _best(row, chip)
         )
-        + ". Both cost the same joules at every width, so that they weigh more the less the "
-        "products cost."
+        + "."
     )
 
 
