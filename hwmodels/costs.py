@@ -17,7 +17,9 @@ class Work(NamedTuple):
     """What one product does under a mapping.
 
     `array_cycles` without any wait; bytes of activations and of weights from memory, bytes of both
-    that enter the array, and bytes of results that go to memory.
+    that enter the array, and bytes of results that go to memory. `held_*` are those bytes of each
+    operand whose loads hide behind nothing, because a unit has no room until the one before goes;
+    `held_cycles` are those in which what stays in the cells shifts in after such a load.
     """
 
     array_cycles: int
@@ -26,6 +28,9 @@ class Work(NamedTuple):
     input_reads: int
     weight_reads: int
     stored_bytes: int
+    held_input_bytes: int = 0
+    held_weight_bytes: int = 0
+    held_cycles: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,8 @@ class Costs:
 def latency(work: Work, rates: Rates) -> int:
     """Return the array cycles of whatever takes longest when everything else hides behind it.
 
+    Loads that hide behind nothing come on top of the array's own cycles.
+
     Example:
         >>> work = Work(100, 640, 2560, 0, 0, stored_bytes=1280)
         >>> latency(work, Rates(None, 32, 16, 32)), latency(work, Rates(16.0, 32, 16, 32))
@@ -80,8 +87,15 @@ def latency(work: Work, rates: Rates) -> int:
 
     """
     moved = work.input_bytes + work.weight_bytes + work.stored_bytes
+    waits = work.held_cycles + sum(
+        max(_cycles(held, rates.memory), _cycles(held, port))
+        for held, port in (
+            (work.held_input_bytes, rates.input_port),
+            (work.held_weight_bytes, rates.weight_port),
+        )
+    )
     return max(
-        work.array_cycles,
+        work.array_cycles + waits,
         _cycles(moved, rates.memory),
         _cycles(work.input_bytes, rates.input_port),
         _cycles(work.weight_bytes, rates.weight_port),

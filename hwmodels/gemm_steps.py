@@ -138,7 +138,7 @@ def _fit(
     """Return the kind and pattern of a GEMM whose steps fit the buffers with their fused ops.
 
     What fused ops read comes by the tile, through the buffers of the operands: where there is no
-    room for that, tiles are halved until there is.
+    room for that, no operand takes the room of two units, then tiles are halved until there is.
     """
     setting = planner.patterns.setting
     limits = setting.limits
@@ -148,8 +148,9 @@ def _fit(
         array = engine.array
     is_rescaling = bool(engine and engine.rescales) and array.rescale == "vector_unit"
     smallest = smallest_tile_bytes(array, gemm.m, gemm.n)
+    is_holding = True
     while True:
-        mapping = map_product(shape, array, limits, setting.costs)
+        mapping = map_product(shape, array, limits, setting.costs, is_holding=is_holding)
         kind = GemmKind(
             gemm.m,
             gemm.n,
@@ -167,6 +168,9 @@ def _fit(
         problems = overfull(setting, pattern)
         if not problems:
             return kind, pattern
+        if is_holding:
+            is_holding = False
+            continue
         limits = replace(limits, output_bytes=limits.output_bytes // 2)
         if limits.output_bytes < smallest:
             raise ValueError("\n".join(problems))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from hwmodels.architecture import ProcessingArray
-from hwmodels.array import product
+from hwmodels.array import product, shift_in_cycles
 from hwmodels.costs import Costs, Work
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import (
@@ -24,8 +24,13 @@ from hwmodels.mapping import (
 
 
 @lru_cache(maxsize=65536)
-def map_product(shape: Shape, array: ProcessingArray, limits: Room, costs: Costs) -> Mapping:
+def map_product(
+    shape: Shape, array: ProcessingArray, limits: Room, costs: Costs, *, is_holding: bool = False
+) -> Mapping:
     """Return the mapping of lowest cost, then fewest array cycles, then DRAM bytes, then steps.
+
+    With `is_holding` the operand of the outer loop may take the room of two units, if that holds
+    its tile over all of k: it is replaced seldom, and then the array waits for it.
 
     The search covers all numbers of panels along one dimension that lies on the array, both orders,
     and for the other dimension the largest tile with which results, a whole operand or a chunk of
@@ -37,14 +42,15 @@ def map_product(shape: Shape, array: ProcessingArray, limits: Room, costs: Costs
     """
     _require_one_fold(shape, array, limits)
     best: tuple[tuple[float, int, int, int], Mapping] | None = None
-    for cut in _cuts(shape, array, limits):
-        candidate = _complete(shape, array, limits, cut)
-        if candidate is None:
-            continue
-        cycles = array_cycles(shape, array, candidate)
+    for cut in _cuts(shape, array, limits, is_holding=is_holding):
+        cycles = array_cycles(shape, array, cut)
         for order in ORDERS:
+            holds = _holding(limits, order) if is_holding else limits
+            candidate = _complete(shape, array, limits, cut, holds=holds)
+            if candidate is None:
+                continue
             ordered = _with_traffic(shape, candidate, order)
-            cost = costs.of(work(shape, array, ordered, cycles))
+            cost = costs.of(work(shape, array, ordered, cycles, limits))
             rank = (cost, cycles, ordered.dram_bytes, _steps(shape, ordered))
             if best is None or rank < best[0]:
                 best = rank, ordered
@@ -53,11 +59,20 @@ def map_product(shape: Shape, array: ProcessingArray, limits: Room, costs: Costs
     return best[1]
 
 
-def _cuts(shape: Shape, array: ProcessingArray, limits: Room) -> Iterator[Mapping]:
+def _holding(limits: Room, order: Order) -> Room:
+    """Return the room of whole operands when that of the outer loop may take two units."""
+    if order == "weights_outer":
+        return replace(limits, weight_bytes=2 * limits.weight_bytes)
+    return replace(limits, input_bytes=2 * limits.input_bytes)
+
+
+def _cuts(
+    shape: Shape, array: ProcessingArray, limits: Room, *, is_holding: bool
+) -> Iterator[Mapping]:
     """Yield the tiles of rows and columns worth a try, each with the whole sum."""
     wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
     for width in _panel_widths(shape.sizes[wide], array_grains(array)[wide]):
-        for height in _tile_heights(shape, array, limits, wide, width):
+        for height in _tile_heights(shape, array, limits, wide, width, is_holding=is_holding):
             tile_m, tile_n = (width, height) if wide == "m" else (height, width)
             yield Mapping(
                 array.dataflow,
@@ -80,7 +95,13 @@ def _panel_widths(size: int, grain: int) -> list[int]:
 
 
 def _tile_heights(
-    shape: Shape, array: ProcessingArray, limits: Room, wide: Axis, width: int
+    shape: Shape,
+    array: ProcessingArray,
+    limits: Room,
+    wide: Axis,
+    width: int,
+    *,
+    is_holding: bool,
 ) -> list[int]:
     """Return the largest tiles with which results, a whole operand or a chunk of it fit.
 
@@ -102,8 +123,11 @@ def _tile_heights(
     if tallest < 1:
         return []
     heights = {tallest}
-    for depth in (shape.k, min(shape.k, grain["k"])):
-        fits = blocks(room_bytes // max(1, _row_bytes(operand, size * shape.k, depth)))
+    rooms = [(shape.k, room_bytes), (min(shape.k, grain["k"]), room_bytes)]
+    if is_holding:
+        rooms.append((shape.k, 2 * room_bytes))
+    for depth, have in rooms:
+        fits = blocks(have // max(1, _row_bytes(operand, size * shape.k, depth)))
         if 1 <= fits < tallest:
             heights.add(fits)
     if DATAFLOWS[array.dataflow].time == "k":
@@ -113,15 +137,18 @@ def _tile_heights(
 
 
 def _complete(
-    shape: Shape, array: ProcessingArray, limits: Room, mapping: Mapping
+    shape: Shape, array: ProcessingArray, limits: Room, mapping: Mapping, *, holds: Room
 ) -> Mapping | None:
-    """Return the mapping with the largest chunk that fits, None when not even one fold does."""
+    """Return the mapping with the largest chunk that fits, None when not even one fold does.
+
+    Whole operands fit where `holds` has room for them, chunks where `limits` has.
+    """
     grain = array_grains(array)
     height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
     input_tile = -(-shape.input_bytes * height // shape.m)
     weight_tile = -(-shape.weight_bytes * width // shape.n)
-    is_input_whole = shape.is_input_kept or input_tile <= limits.input_bytes
-    is_weight_whole = shape.is_weight_kept or weight_tile <= limits.weight_bytes
+    is_input_whole = shape.is_input_kept or input_tile <= holds.input_bytes
+    is_weight_whole = shape.is_weight_kept or weight_tile <= holds.weight_bytes
     tile_k = shape.k
     if not is_input_whole:
         row = limits.input_bytes // height
@@ -160,15 +187,38 @@ def _with_traffic(shape: Shape, mapping: Mapping, order: Order) -> Mapping:
     return replace(ordered, dram_bytes=sum(operand_traffic(shape, ordered)))
 
 
-def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int) -> Work:
-    """Return what one product does under a mapping that takes `cycles` of the array."""
+def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, limits: Room) -> Work:
+    """Return what one product does under a mapping that takes `cycles` of the array.
+
+    A unit larger than its room in `limits` is waited for whenever it is replaced.
+    """
     input_passes, weight_passes = array_passes(shape.m, shape.n, array, mapping)
+    moved = operand_traffic(shape, mapping)
+    tiles, parts, _ = counts(shape, mapping)
+    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
+    is_input_held = (
+        mapping.input_unit == "whole_k"
+        and not shape.is_input_kept
+        and -(-shape.input_bytes * height // shape.m) > limits.input_bytes
+    )
+    is_weight_held = (
+        mapping.weight_unit == "whole_k"
+        and not shape.is_weight_kept
+        and -(-shape.weight_bytes * width // shape.n) > limits.weight_bytes
+    )
+    shifts = {
+        "weight_stationary": is_weight_held * (parts - 1),
+        "input_stationary": is_input_held * (tiles - 1),
+    }.get(array.dataflow, 0)
     return Work(
         cycles,
-        *operand_traffic(shape, mapping),
+        *moved,
         input_passes * shape.array_input_bytes,
         weight_passes * shape.weight_bytes,
         shape.stored_bytes,
+        is_input_held * moved[0],
+        is_weight_held * moved[1],
+        shifts * shift_in_cycles(array) if array.schedule == "double_buffered" else 0,
     )
 
 
