@@ -35,9 +35,13 @@ Nothing is trained, so what narrow operands cost in word errors is another quest
 
 - `fixed` multiplies two 8-bit integers per cycle, narrow ones too.
 - `composable and xnor` is made of sixteen 2 x 2 bit multipliers, 64 / (a x w) products per cycle,
-  with edges of 16 bits per cycle; beside the array stands an xnor unit of as many cells with words
-  of 32 bits, and scales of groups are applied at the accumulators.
-- `bit-serial weights` takes eight products at once, one bit of the weights per cycle.
+  with edges of 16 bits per cycle: two activations of 8 bits, too few for weights of 2 bits. Beside
+  the array stands an xnor unit of as many cells with words of 32 bits; scales of groups are applied
+  at the accumulators.
+- `bit-serial weights` takes eight products at once, one bit of the weights per cycle, from edges as
+  wide as that.
+
+The energy table has one price per product of two widths, whatever the cell (assumed).
 
 Operands that a chip does not list as supported run on its vector unit. Speed-ups are cycles of
 `w8a8` on `fixed` cells over those of the row: the whole simulated utterance, and behind it, in
