@@ -16,7 +16,7 @@ from hwmodels.dataflow import DATAFLOWS
 from hwmodels.descriptors import rows, run
 from hwmodels.gemm_tally import activation_bits, tally_gemm
 from hwmodels.mapper import map_product
-from hwmodels.mapping import Mapping, Shape, smallest_tile_bytes
+from hwmodels.mapping import Mapping, Room, Shape, smallest_tile_bytes
 from hwmodels.memory import Descriptor
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step
@@ -138,7 +138,8 @@ def _fit(
     """Return the kind and pattern of a GEMM whose steps fit the buffers with their fused ops.
 
     What fused ops read comes by the tile, through the buffers of the operands: where there is no
-    room for that, no operand takes the room of two units, then tiles are halved until there is.
+    room for that, no operand takes the room of two units, then tiles are halved until there is,
+    then what is loaded of the operands at a time.
     """
     setting = planner.patterns.setting
     limits = setting.limits
@@ -147,10 +148,15 @@ def _fit(
     else:
         array = engine.array
     is_rescaling = bool(engine and engine.rescales) and array.rescale == "vector_unit"
-    smallest = smallest_tile_bytes(array, gemm.m, gemm.n)
+    problems: list[str] = []
     is_holding = True
     while True:
-        mapping = map_product(shape, array, limits, setting.costs, is_holding=is_holding)
+        try:
+            mapping = map_product(shape, array, limits, setting.costs, is_holding=is_holding)
+        except ValueError:
+            if not problems:
+                raise
+            raise ValueError("\n".join(problems)) from None
         kind = GemmKind(
             gemm.m,
             gemm.n,
@@ -171,9 +177,11 @@ def _fit(
         if is_holding:
             is_holding = False
             continue
-        limits = replace(limits, output_bytes=limits.output_bytes // 2)
-        if limits.output_bytes < smallest:
-            raise ValueError("\n".join(problems))
+        half = limits.output_bytes // 2
+        if half >= smallest_tile_bytes(array, gemm.m, gemm.n):
+            limits = replace(limits, output_bytes=half)
+        else:
+            limits = Room(limits.input_bytes // 2, limits.weight_bytes // 2, limits.output_bytes)
 
 
 def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hw_samples import gemm
+from hw_samples import gemm, tensor, vector
 
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
@@ -65,3 +65,21 @@ def test_chunks_of_a_sum_are_about_equal_so_that_none_waits_for_the_next(shipped
     assert layer.mapping == "weights_outer m499 n32 k288"
     assert layer.cycles.array == 1_366_272
     assert layer.cycles.stall_input < 5000
+
+
+def test_operands_make_room_for_what_fused_ops_read(make_chip, make_memory, table):
+    # Results stay in 4 x 4 cells: a tile is 16 results, and the residual of a tile 64 bytes. The
+    # input buffer streams 2 x 36 bytes: beside 64 there is room for 4 rows of 2 terms, not of 9.
+    chip = make_chip(4, 4, dataflow="output_stationary", size=96, output_size=128)
+    residual = tensor("r", "input", (8, 8), 32)
+    y = tensor("y", "output", (8, 8), 32)
+    items = (
+        gemm("g", 8, 8, 40, result=y),
+        vector("add", "add", (y, residual), (y,), is_fused=True),
+    )
+    stats = simulate(Workload("w", items), chip, technology=make_memory(), energy=table)
+    assert stats.layers[0].mapping == "weights_outer m4 n4 k2"
+    assert stats.layers[0].cycles.array == 4 * (2 * 4 + 4 + 40 - 2)
+    tight = make_chip(4, 4, dataflow="output_stationary", size=64, output_size=128)
+    with pytest.raises(ValueError, match=r"one step with its fused ops needs \d+ bytes"):
+        simulate(Workload("w", items), tight, technology=make_memory(), energy=table)
