@@ -47,7 +47,8 @@ leave out policies that change nothing.
 
 Executed: CPU time of the linear layers of one block in dense 8-bit kernels over that of the same
 layers with zeros, one thread, in turns, median of {rounds} rounds with its interval; first with the
-kernels that the executor chooses, then with the fastest that leave zeros out.
+kernels that the executor chooses, then, where those are dense, with the ones that leave zeros out
+and should be the fastest of these by the speeds that it chooses by.
 
 {machine}
 """
