@@ -82,13 +82,16 @@ def _cell(one: Row, base: Row, most: float) -> str:
     return f"{text} ({speedup(one, base, 'array_cycles'):.2f})"
 
 
-def executed(rows: Sequence[Row]) -> list[str]:
-    """Return a table of versions by blocks: speed-up of kernels and their names."""
+def executed(rows: Sequence[Row], *, has_sparse: bool) -> list[str]:
+    """Return a table of versions by blocks: speed-up of kernels and their names.
+
+    With `has_sparse` those that leave zeros out stand beside the ones that are executed.
+    """
     blocks = [str(one["block"]) for one in rows[0]["executed"]]
     columns = [
         name for block in blocks for name in (f"{block}: executed", "kernels that leave zeros out")
     ]
-    if not any("sparse" in one for row in rows for one in row["executed"]):
+    if not has_sparse:
         columns = [f"{block}: executed" for block in blocks]
     lines = []
     for row in rows:

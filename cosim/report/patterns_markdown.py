@@ -63,7 +63,7 @@ def patterns_markdown(rows: Iterable[Row], total: Row) -> str:
         for chip in chips(found):
             lines += ["", f"### {model} on `{chip}`", "", *speedups(found, chip)]
             lines += ["", *bullets(_findings(found, chip)), "", *_costs(found, chip)]
-        lines += ["", f"### {model}, executed", "", *executed(found)]
+        lines += ["", f"### {model}, executed", "", *executed(found, has_sparse=True)]
         lines += ["", *bullets(_executed_findings(found))]
     return "\n".join([*lines, *failures(known)]) + "\n"
 

@@ -70,7 +70,7 @@ def precision_markdown(rows: Iterable[Row], total: Row) -> str:
         for chip in chips(found):
             lines += ["", f"### {model} on `{chip}`", "", *speedups(found, chip)]
             lines += ["", *bullets(_findings(found, chip)), "", *_costs(found, chip)]
-        lines += ["", f"### {model}, executed", "", *executed(found)]
+        lines += ["", f"### {model}, executed", "", *executed(found, has_sparse=False)]
     return "\n".join([*lines, *failures(known)]) + "\n"
 
 
