@@ -225,6 +225,7 @@ def simulate_workloads(
             chip.architecture,
             technology=chip.technology,
             energy=chip.energy,
+            dram=chip.dram,
             reuse=reuse,
         )
     except ValueError as error:
