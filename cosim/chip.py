@@ -1,10 +1,11 @@
 """A chip as a run needs it: architecture, memory technology and energy table, checked together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cosim.config import configs_root, parse, read, resolve
+from cosim.config import configs_root, override, parse, read, resolve
 from cosim.errors import CosimError, collect
 from cosim.validate import mend
 from hwmodels.architecture import Architecture, MemoryStack, MemoryTechnology
@@ -44,8 +45,12 @@ class Chip:
         return self.architecture.array.clock_hz
 
 
-def load_chip(hardware: Path, energy: Path | None = None) -> Chip:
+def load_chip(
+    hardware: Path, energy: Path | None = None, *, assignments: Sequence[str] = ()
+) -> Chip:
     """Return the chip in a YAML file with an energy table (the shipped 28 nm one by default).
+
+    `assignments` of the form `memory.channels=4` go before what the chip file says.
 
     Raises CosimError listing every mistake of the chip, its memory file and the table, and every
     action of the chip that the table lacks.
@@ -61,6 +66,8 @@ def load_chip(hardware: Path, energy: Path | None = None) -> Chip:
     if problems:
         raise CosimError(problems)
     (place, data), (table_place, table) = files
+    for assignment in assignments:
+        data = override(data, assignment)
     return parse_chip(
         data, table, source=str(place), table_source=str(table_place), relative_to=place
     )
