@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from wav2vec2_gemms import LAYERS
 
 from cosim.chip import load_chip, parse_chip
 from cosim.config import configs_root, read
@@ -14,15 +15,6 @@ from hwmodels.precision import engine
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "cells.md"
 HARDWARE = configs_root() / "hardware"
-
-# m, n, k and how often, of wav2vec2-base over 499 frames
-PRODUCTS = [
-    *((rows, 512, k, 1) for rows, k in [(31999, 10), (999, 1024), (499, 1024)]),
-    *((rows, 512, 1536, 1) for rows in (15999, 7999, 3999, 1999)),
-    *((499, 768, 512, 1), (499, 48, 6144, 16), (499, 32, 768, 1)),
-    *((499, 768, 768, 48), (499, 499, 64, 144), (499, 64, 499, 144)),
-    *((499, 3072, 768, 12), (499, 768, 3072, 12)),
-]
 
 
 def rows(heading):
@@ -34,7 +26,7 @@ def rows(heading):
 def cycles(chip, operands):
     """Return the stall-free array cycles of all products."""
     total = 0
-    for m, n, k, count in PRODUCTS:
+    for (m, n, k), count in LAYERS.values():
         found = engine(chip.architecture.array, *operand_numbers(operands), m=m, n=n, k=k)
         total += count * fold(found.array, m=m, n=n, k=found.words).total
     return total
