@@ -18,7 +18,7 @@ APART = "memory.address_map=channel row bank column bank_group pseudo_channel"
 def simulate(tmp_path):
     """Return a function that simulates one layer on the edge chip with options."""
     path = tmp_path / "layer.csv"
-    path.write_text("name,m,n,k\nlayer,4,512,512\n")
+    path.write_text("name,m,n,k,count,a_number,w_number\nlayer,4,512,512,1,i8,i8\n")
 
     def run(*options):
         found = CliRunner().invoke(
