@@ -167,7 +167,9 @@ def resolve(path_text: str, relative_to: Path | None = None) -> Path:
         if path_text and place.exists():
             return place
     where = f"{relative_to}: " if relative_to is not None else ""
-    near = next((hint for hint in map(_nearest, places) if "did you mean" in hint), "")
+    near = _shipped_as(path_text) or next(
+        (hint for hint in map(_nearest, places) if "did you mean" in hint), ""
+    )
     tried = ", ".join(dict.fromkeys(str(place) for place in places))
     raise CosimError(f'{where}"{path_text}" does not exist, tried {tried}{near}')
 
@@ -183,6 +185,15 @@ def _from_yaml(text: str, *, source: str) -> Any:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise CosimError(f"{source}: line {line}: not valid YAML: {error.reason}") from None
+
+
+def _shipped_as(name: str) -> str:
+    """Return the did-you-mean for a bare name, as `cosim list` prints it."""
+    found = [
+        place.parent.name for place in sorted(configs_root().glob("*/*.yaml")) if place.stem == name
+    ]
+    hints = " or ".join(f'"configs/{folder}/{name}.yaml"' for folder in found)
+    return f"; did you mean {hints}?" if hints else ""
 
 
 def _nearest(path: Path) -> str:

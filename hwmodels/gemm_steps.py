@@ -180,6 +180,8 @@ def _fit(
         half = limits.output_bytes // 2
         if half >= smallest_tile_bytes(array, gemm.m, gemm.n):
             limits = replace(limits, output_bytes=half)
+        elif not (limits.input_bytes or limits.weight_bytes):
+            raise ValueError("\n".join(problems))
         else:
             limits = Room(limits.input_bytes // 2, limits.weight_bytes // 2, limits.output_bytes)
 

@@ -347,7 +347,7 @@ def array_operands(gemm: Gemm) -> str:
 
 
 def require_supported(workload: Workload, architecture: Architecture) -> tuple[str, ...]:
-    """Return a warning per kind of GEMM that falls back to the vector unit.
+    """Return a warning per pair of operand types that falls back to the vector unit.
 
     Raises KeyError for unknown vector functions and ValueError listing every GEMM that the chip
     supports nowhere.
@@ -369,8 +369,16 @@ def require_supported(workload: Workload, architecture: Architecture) -> tuple[s
                 for gemm in lost
             )
         )
+    kinds: dict[str, list[Gemm]] = {}
+    for gemm in lost:
+        kinds.setdefault(array_operands(gemm), []).append(gemm)
     return tuple(
-        f"{gemm.name}: {array_operands(gemm)} is not among {', '.join(supports)} of "
-        f"{architecture.name}; runs on the vector unit"
-        for gemm in lost
+        f"{_named(found)}: {operands} is not among {', '.join(supports)} of {architecture.name}; "
+        "runs on the vector unit"
+        for operands, found in kinds.items()
     )
+
+
+def _named(gemms: Sequence[Gemm]) -> str:
+    first = gemms[0].name
+    return first if len(gemms) == 1 else f"{len(gemms)} products ({first}, ...)"

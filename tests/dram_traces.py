@@ -11,17 +11,28 @@ from hwmodels.dram.spec import DramSpec
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs/memory/timing"
 WINDOW = 1 << 30
+NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def memory(name):
     return config.load(FOLDER / f"{name}.yaml", DramSpec)
 
 
-def memories(*quick):
-    """Return the names of all shipped memories as parameters; those not named here are slow."""
-    names = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-    assert set(quick) <= set(names)
-    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.slow]) for name in names]
+def memories(*quick, most_ranks=None):
+    """Return the names of the shipped memories as parameters; those not named here are slow."""
+    assert set(quick) <= set(NAMES)
+    return [
+        pytest.param(name, marks=[] if name in quick else [pytest.mark.slow])
+        for name in NAMES
+        if most_ranks is None or memory(name).organisation.ranks <= most_ranks
+    ]
+
+
+def is_possible(spec, policy):
+    """Return whether a memory can do what a policy asks, as the tables and queues state it."""
+    if policy.scheduler == "bank_queues" and spec.command_bus in {"dual_edge", "split_activate"}:
+        return False
+    return policy.refresh != "per_bank" or "tRFCpb" in spec.timings
 
 
 def mix(numbers):

@@ -248,6 +248,11 @@ def test_anything_goes_where_the_type_is_any():
     assert config.parse(data, Experiment, source="f").anything == {1: [2, {"x": None}]}
 
 
+def test_a_bare_name_is_told_its_path():
+    with pytest.raises(CosimError, match=r'did you mean "configs/recipes/w8a8\.yaml"\?'):
+        config.resolve("w8a8")
+
+
 def test_a_missing_file_names_its_nearest_neighbour(tmp_path):
     write(tmp_path, "a: 1")
     with pytest.raises(CosimError, match=r'egde\.yaml: no such file; did you mean "edge\.yaml"\?'):

@@ -3,16 +3,39 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from cosim.report.markdown import bullets, table
+from cosim.report.models_markdown import machine_line
+
 Row = Mapping[str, Any]
+Findings = Callable[[Sequence[Row], str], Iterable[str]]
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return lines of a Markdown table, numbers to the right."""
-    return [
-        "| " + " | ".join(columns) + " |",
-        "|---|" + "---:|" * (len(columns) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
+def page(
+    intro: str,
+    rows: Iterable[Row],
+    total: Row,
+    *,
+    findings: Findings,
+    costs: Callable[[Sequence[Row], str], Sequence[str]],
+    executed_findings: Callable[[Sequence[Row]], Iterable[str]] | None = None,
+) -> str:
+    """Return a page as Markdown: `intro`, a section per model, in it one per chip.
+
+    `findings` and `costs` are of the rows on one chip. With `executed_findings`, of the executed
+    rows, kernels that leave zeros out stand beside those that are executed.
+    """
+    known = list(rows)
+    lines = [intro.format(machine=machine_line(total), rounds=total["rounds"]).rstrip()]
+    for model, found in by_model(known):
+        lines += ["", *heading(model, found)]
+        for chip in chips(found):
+            lines += ["", f"### {model} on `{chip}`", "", *speedups(found, chip)]
+            lines += ["", *bullets(findings(found, chip)), "", *costs(found, chip)]
+        has_sparse = executed_findings is not None
+        lines += ["", f"### {model}, executed", "", *executed(found, has_sparse=has_sparse)]
+        if executed_findings is not None:
+            lines += ["", *bullets(executed_findings(found))]
+    return "\n".join([*lines, *failures(known)]) + "\n"
 
 
 def by_model(rows: Sequence[Row]) -> Iterator[tuple[str, list[Row]]]:
@@ -108,11 +131,6 @@ def _timed(side: Row) -> str:
     low, high, _ = side["speedup_interval"]
     kernels = ", ".join(f"`{name}`" for name in side["kernels"])
     return f"{side['speedup']:.2f} ({low:.2f}-{high:.2f}) {kernels}"
-
-
-def bullets(lines: Iterable[str]) -> list[str]:
-    """Return a Markdown list."""
-    return [f"- {line}" for line in lines]
 
 
 def change(value: float, base: float) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cosim.report.markdown import bullets, table
 from cosim.report.study_table import COLUMNS, cells, difference, speeches
 from cosim.report.terminal import percent, scaled
 
@@ -35,8 +36,8 @@ def section(document: Row, command: str) -> str:
         if total["question"] == "sensitivity":
             lines += _losses(rows, total)
         else:
-            lines += _table(COLUMNS, (_marked(row) for row in rows))
-            lines += ["", *_bullets(_findings(rows, total))]
+            lines += table(COLUMNS, (_marked(row) for row in rows))
+            lines += ["", *bullets(_findings(rows, total))]
     if total["question"] == "compression":
         lines += ["", *_recipes(document["rows"])]
     return "\n".join((*lines, "", end)) + "\n"
@@ -76,18 +77,6 @@ def _speech_line(speech: Row, rows: Sequence[Row], total: Row) -> str:
     if speech["attribution"]:
         text += f" {speech['attribution']}."
     return text
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    return [
-        "| " + " | ".join(columns) + " |",
-        "|---|" + "---:|" * (len(columns) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-    ]
-
-
-def _bullets(lines: Iterable[str]) -> list[str]:
-    return [f"- {line}" for line in lines]
 
 
 def _marked(row: Row) -> tuple[str, ...]:
@@ -166,7 +155,7 @@ def _losses(rows: Sequence[Row], total: Row) -> list[str]:
         (row for row in rows if row is not base),
         key=lambda row: (-row["wer_difference"], row["recipe"]),
     )
-    lines = _table(
+    lines = table(
         (
             *("compressed alone", "weights", "share", "size", "WER"),
             *("difference, 95 %", "S / I / D", "step limit"),
@@ -185,7 +174,7 @@ def _losses(rows: Sequence[Row], total: Row) -> list[str]:
             for row in scanned
         ),
     )
-    return [*lines, "", *_bullets(_scan_findings(scanned, base))]
+    return [*lines, "", *bullets(_scan_findings(scanned, base))]
 
 
 def _scan_findings(scanned: Sequence[Row], base: Row) -> list[str]:
@@ -229,5 +218,5 @@ def _recipes(rows: Sequence[Row]) -> list[str]:
                 listed.append(f"`{row['recipe']}`")
     if notes:
         lines += ["", "### Notes and warnings", ""]
-        lines += _bullets(f"{', '.join(found)}: {note}" for note, found in notes.items())
+        lines += bullets(f"{', '.join(found)}: {note}" for note, found in notes.items())
     return lines

@@ -5,20 +5,13 @@ from typing import Any
 
 from cosim.report.chips_tables import (
     base_of,
-    bullets,
-    by_model,
     change,
-    chips,
-    executed,
-    failures,
-    heading,
     listed,
     on_chip,
+    page,
     speedup,
-    speedups,
-    table,
 )
-from cosim.report.models_markdown import machine_line
+from cosim.report.markdown import table
 from cosim.report.terminal import percent, scaled
 
 Row = Mapping[str, Any]
@@ -56,16 +49,9 @@ and should be the fastest of these by the speeds that it chooses by.
 
 def patterns_markdown(rows: Iterable[Row], total: Row) -> str:
     """Return the page as Markdown: a section per model, in it one per chip."""
-    known = list(rows)
-    lines = [_PAGE.format(machine=machine_line(total), rounds=total["rounds"]).rstrip()]
-    for model, found in by_model(known):
-        lines += ["", *heading(model, found)]
-        for chip in chips(found):
-            lines += ["", f"### {model} on `{chip}`", "", *speedups(found, chip)]
-            lines += ["", *bullets(_findings(found, chip)), "", *_costs(found, chip)]
-        lines += ["", f"### {model}, executed", "", *executed(found, has_sparse=True)]
-        lines += ["", *bullets(_executed_findings(found))]
-    return "\n".join([*lines, *failures(known)]) + "\n"
+    return page(
+        _PAGE, rows, total, findings=_findings, costs=_costs, executed_findings=_executed_findings
+    )
 
 
 def _findings(rows: Sequence[Row], chip: str) -> Iterator[str]:

@@ -1,31 +1,14 @@
 """Cycles of the array against tables of other simulators and of a whole model."""
 
 import pytest
+from wav2vec2_gemms import LAYERS
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import closed_form, fold
 from hwmodels.conventions import CONVENTIONS, cycles_by
 
-# wav2vec2-base on 10 s of audio, 499 frames: the GEMMs with how often each occurs, and the
-# stall-free cycles that were tabulated for WS / OS / IS (serial, results that stay not drained) on
-# square arrays of 16, 32 and 128 rows.
-LAYERS = {
-    "conv0": ((31999, 512, 10), 1),
-    "conv1": ((15999, 512, 1536), 1),
-    "conv2": ((7999, 512, 1536), 1),
-    "conv3": ((3999, 512, 1536), 1),
-    "conv4": ((1999, 512, 1536), 1),
-    "conv5": ((999, 512, 1024), 1),
-    "conv6": ((499, 512, 1024), 1),
-    "proj": ((499, 768, 512), 1),
-    "posg": ((499, 48, 6144), 16),
-    "qkvo": ((499, 768, 768), 48),
-    "qk": ((499, 499, 64), 144),
-    "av": ((499, 64, 499), 144),
-    "ff1": ((499, 3072, 768), 12),
-    "ff2": ((499, 768, 3072), 12),
-    "ctc": ((499, 32, 768), 1),
-}
+# The stall-free cycles that were tabulated for WS / OS / IS (serial, results that stay not drained)
+# on square arrays of 16, 32 and 128 rows.
 TABLE = {
     16: {
         "conv0": (1025440, 2560000, 1116000),
