@@ -1,16 +1,20 @@
 """A chip as a run needs it: architecture, memory technology and energy table, checked together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cosim.config import configs_root, parse, read, resolve
+from cosim.config import configs_root, override, parse, read, resolve
 from cosim.errors import CosimError, collect
 from cosim.validate import mend
-from hwmodels.architecture import Architecture, MemoryTechnology
+from hwmodels.architecture import Architecture, MemoryStack, MemoryTechnology
 from hwmodels.chip_rules import fold_problems
 from hwmodels.energy import EnergyTable
 from hwmodels.simulate import chip as require_fit
+
+if TYPE_CHECKING:
+    from hwmodels.exact_memory import Dram  # brings numba, which only an exact memory needs
 
 DEFAULT_ENERGY = "energy/aladdin_cacti_28nm.yaml"
 
@@ -19,12 +23,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Chip:
-    """A chip with its memory and energy figures; `document` is all of it as plain data."""
+    """A chip with its memory and energy figures; `document` is all of it as plain data.
+
+    `dram` is what the memory controller needs, where the chip asks for `fidelity: exact`.
+    """
 
     architecture: Architecture
     technology: MemoryTechnology
     energy: EnergyTable
     document: dict[str, Any]
+    dram: "Dram | None" = None
 
     @property
     def name(self) -> str:
@@ -37,8 +45,12 @@ class Chip:
         return self.architecture.array.clock_hz
 
 
-def load_chip(hardware: Path, energy: Path | None = None) -> Chip:
+def load_chip(
+    hardware: Path, energy: Path | None = None, *, assignments: Sequence[str] = ()
+) -> Chip:
     """Return the chip in a YAML file with an energy table (the shipped 28 nm one by default).
+
+    `assignments` of the form `memory.channels=4` go before what the chip file says.
 
     Raises CosimError listing every mistake of the chip, its memory file and the table, and every
     action of the chip that the table lacks.
@@ -54,6 +66,8 @@ def load_chip(hardware: Path, energy: Path | None = None) -> Chip:
     if problems:
         raise CosimError(problems)
     (place, data), (table_place, table) = files
+    for assignment in assignments:
+        data = override(data, assignment)
     return parse_chip(
         data, table, source=str(place), table_source=str(table_place), relative_to=place
     )
@@ -87,15 +101,43 @@ def parse_chip(
             problems, lambda: parse(memory, MemoryTechnology, source=str(memory_path))
         )
     sound = architecture or mend(hardware, Architecture)
+    dram, tables = None, {}
+    if sound is not None and sound.memory.fidelity == "exact" and sound.memory.timing:
+        found = collect(problems, lambda: _dram(sound.memory, source, relative_to))
+        dram, tables = found or (None, {})
     if sound is not None:
         broken = fold_problems(sound)
         if table is not None and technology is not None:
             try:
-                require_fit(sound, technology=technology, energy=table)
+                require_fit(sound, technology=technology, energy=table, dram=dram)
             except ValueError as error:
                 broken = [*str(error).splitlines(), *broken]
         problems += [f"{source}: {line}" for line in broken]
     if architecture is None or table is None or technology is None or problems:
         raise CosimError(problems)
-    document = {"hardware": hardware, "memory": memory, "energy": energy}
-    return Chip(architecture, technology, table, document)
+    document = {"hardware": hardware, "memory": memory, "energy": energy, **tables}
+    return Chip(architecture, technology, table, document, dram)
+
+
+def _dram(memory: MemoryStack, source: str, relative_to: Path) -> "tuple[Dram, dict[str, Any]]":
+    """Return the memory behind the controller, and its timing and energy files as plain data.
+
+    Raises CosimError listing every mistake of both files, of the policy and of the address map.
+    """
+    from hwmodels.dram.energy import DramEnergy  # noqa: PLC0415 (brings numba)
+    from hwmodels.dram.spec import DramSpec  # noqa: PLC0415
+    from hwmodels.exact_memory import dram  # noqa: PLC0415
+
+    place = resolve(str(memory.timing), relative_to)
+    priced = resolve(str(place.parent.parent / "energy" / place.name))
+    timing, energy = read(place), read(priced)
+    problems: list[str] = []
+    spec = collect(problems, lambda: parse(timing, DramSpec, source=str(place)))
+    figures = collect(problems, lambda: parse(energy, DramEnergy, source=str(priced)))
+    if spec is None or figures is None:
+        raise CosimError(problems)
+    try:
+        found = dram(memory, spec, figures)
+    except ValueError as error:
+        raise CosimError([f"{source}: memory: {e}" for e in str(error).splitlines()]) from None
+    return found, {"timing": timing, "memory_energy": energy}

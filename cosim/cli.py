@@ -262,6 +262,9 @@ def evaluate_command(
 @click.option("--steps", type=click.IntRange(min=1), default=20, help="Decoding steps.")
 @click.option("--recipe", type=_PATH, help="Recipe, where WHAT is a model file.")
 @click.option("--no-reuse", is_flag=True, help="Simulate equal calls again.")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="a.b=VALUE", help="Override a key of the chip."
+)
 @_JSON
 def simulate_command(
     what: Path,
@@ -271,6 +274,7 @@ def simulate_command(
     steps: int,
     recipe: Path | None,
     no_reuse: bool,
+    assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Simulate an artefact, a model file or a GEMM list (CSV) on a chip."""
@@ -285,6 +289,7 @@ def simulate_command(
         steps=steps,
         recipe=recipe,
         reuse=not no_reuse,
+        assignments=assignments,
     )
     if as_json:
         _echo_table(rows, total)

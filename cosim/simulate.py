@@ -14,7 +14,9 @@ from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
+from hwmodels.architecture import FEMTO
 from hwmodels.gemm_list import gemms_from_csv
+from hwmodels.memory_totals import MemoryTotals
 from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
@@ -144,6 +146,38 @@ def totals_of(stats: RunStats) -> dict[str, object]:
         "macs": stats.macs,
         "simpy_events": stats.simpy_events,
         "by_kind": _by_kind(stats),
+        **({} if stats.controller is None else {"memory": _memory(stats, stats.controller)}),
+    }
+
+
+def _memory(stats: RunStats, found: MemoryTotals) -> dict[str, object]:
+    """Return what limited the memory, how rows and reads fared, and who waited how long."""
+    return {
+        "name": found.memory,
+        "policy": found.policy,
+        "address_map": found.address_map,
+        "binding_limit": found.binding_limit,
+        "limits": found.limits,
+        "row_hits": found.row_hits,
+        "row_misses": found.row_misses,
+        "row_conflicts": found.row_conflicts,
+        "commands": dict(found.commands),
+        "read_latency_s": {
+            "mean": found.mean_read_latency_s,
+            "p50": found.read_latency_s(0.5),
+            "p99": found.read_latency_s(0.99),
+        },
+        "requesters": {
+            name: {
+                "descriptors": one["descriptors"],
+                "read_bytes": one["read_bytes"],
+                "write_bytes": one["write_bytes"],
+                "queued_s": one["queued_fs"] / FEMTO,
+                "transfer_s": one["total_fs"] / FEMTO,
+                "stall_cycles": getattr(stats.cycles, f"stall_{name}"),
+            }
+            for name, one in stats.memory.items()
+        },
     }
 
 
@@ -225,6 +259,7 @@ def simulate_workloads(
             chip.architecture,
             technology=chip.technology,
             energy=chip.energy,
+            dram=chip.dram,
             reuse=reuse,
         )
     except ValueError as error:
@@ -241,14 +276,15 @@ def simulate_any(
     steps: int = 20,
     recipe: Path | None = None,
     reuse: bool = True,
+    assignments: Sequence[str] = (),
 ) -> tuple[list[Mapping[str, object]], dict[str, object]]:
     """Return rows per layer and totals of an artefact folder, a model file or a GEMM list.
 
     A model with a decoder takes `steps` decoding steps. `seconds` of audio (default: the window,
     or 10 s without one) are padded to the model's window where it has one, so that there they
-    count for the real-time factor alone.
+    count for the real-time factor alone. `assignments` are `a.b=value` of the chip file.
     """
-    chip = load_chip(hardware, energy)
+    chip = load_chip(hardware, energy, assignments=assignments)
     if what.suffix == ".csv":
         calls, name = [_gemm_list(what)], what.name
     else:

@@ -149,12 +149,21 @@ class Buffers:
 
 @dataclass(frozen=True)
 class MemoryStack:
-    """Which memory is used: the path of its YAML, how many channels and how it is modelled."""
+    """Which memory is used: the path of its YAML, how many channels and how it is modelled.
+
+    `fidelity: exact` needs `timing`, the path of a timing table in a folder `timing`; energy of
+    commands is in the file of that name in the folder `energy` beside it. `policy` names the rules
+    of the controller, see `hwmodels.dram.policy`; `address_map` goes before that of the table, see
+    `hwmodels.dram.fields`.
+    """
 
     technology: Annotated[str, MinLen(1)]
     channels: Annotated[int, Ge(1)]
     fidelity: Fidelity = "roofline"
     arbitration: Arbitration = "fifo"
+    timing: Annotated[str, MinLen(1)] | None = None
+    policy: Annotated[str, MinLen(1)] = "ramulator2"
+    address_map: Annotated[str, MinLen(1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -205,10 +214,9 @@ def check(architecture: Architecture, technology: MemoryTechnology) -> None:
     memory = architecture.memory
     problems = _array_problems(architecture.array)
     problems += check_functions(architecture.vector_unit.functions)
-    if memory.fidelity != "roofline":
+    if memory.fidelity == "sampled":
         problems.append(
-            f'memory.fidelity: found "{memory.fidelity}", which needs the cycle-accurate '
-            'controller; available: "roofline"'
+            f'memory.fidelity: found "{memory.fidelity}"; available: "roofline", "exact"'
         )
     if memory.channels > technology.channels:
         problems.append(

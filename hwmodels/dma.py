@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import simpy
 
 from hwmodels.architecture import Buffer
-from hwmodels.memory import Completion, Descriptor, MemoryServer
+from hwmodels.memory import Completion, Descriptor, Server
 from hwmodels.plan import Load
 
 
@@ -50,7 +50,7 @@ class Flag:
 class Engine:
     """A DMA engine: its port moves `port_bytes` per array cycle while memory does its part."""
 
-    def __init__(self, clock: Clock, server: MemoryServer, buffer: Buffer, period_fs: int) -> None:
+    def __init__(self, clock: Clock, server: Server, buffer: Buffer, period_fs: int) -> None:
         self.clock = clock
         self.server = server
         self.port_bytes = buffer.port_bytes

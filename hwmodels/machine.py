@@ -10,7 +10,7 @@ The time line is divided so that each array cycle belongs to one op and one cate
 while it works, else to the vector unit while it works, else to what is being waited for.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,7 +19,8 @@ import simpy
 from hwmodels.architecture import Architecture, Buffer
 from hwmodels.dma import Clock, Credits, Engine, Flag, Order, Stream
 from hwmodels.mapping import unit_bytes
-from hwmodels.memory import FOREVER_FS, Channels, Descriptor, MemoryServer, Process
+from hwmodels.memory import FOREVER_FS, Channels, Descriptor, MemoryServer, Process, Server
+from hwmodels.memory_totals import MemoryTotals
 from hwmodels.plan import Group, Plan, Port, Source, Step, Target, Written
 from hwmodels.stats import Cycles
 from hwmodels.timeline import Cause, Record, divide
@@ -35,23 +36,36 @@ class Tile:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Cycles per item, events and memory statistics of one run of a plan."""
+    """Cycles per item, events and memory statistics of one run of a plan.
+
+    `totals` are those of the memory controller, None without one.
+    """
 
     cycles: tuple[Cycles, ...]
     events: int
     memory: dict[str, dict[str, int]]
     records: tuple[Record, ...]
+    totals: MemoryTotals | None = None
+
+
+Serve = Callable[[Clock], Server]
 
 
 class Machine:
-    """Runs one plan on one chip."""
+    """Runs one plan on one chip, with the memory that `serve` returns or the roofline's."""
 
-    def __init__(self, plan: Plan, architecture: Architecture, channels: Channels) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        architecture: Architecture,
+        channels: Channels,
+        serve: Serve | None = None,
+    ) -> None:
         self.plan = plan
         self.clock = clock = Clock()
         self.period_fs = architecture.array.period_fs
         self.vector_period_fs = architecture.vector_unit.period_fs
-        self.server = MemoryServer(clock, channels)
+        self.server = MemoryServer(clock, channels) if serve is None else serve(clock)
         buffers = architecture.buffers
         self.writer = Engine(clock, self.server, buffers.output, self.period_fs)
         self.output = Credits(clock, buffers.output.size_bytes)
@@ -87,12 +101,14 @@ class Machine:
         cycles: dict[int, Cycles] = {}
         for group, record in zip(self.plan.groups, self.records, strict=True):
             cycles |= divide(group, record, self.period_fs)
+        totals = self.server.finish()
         memory = {name: dict(vars(stats)) for name, stats in self.server.statistics.items()}
         return Timeline(
             tuple(cycles[i] for i in sorted(cycles)),
             self.clock.count_events(),
             memory,
             tuple(self.records),
+            totals,
         )
 
     def _orders(self, port: Port) -> Iterator[Order]:

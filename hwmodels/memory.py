@@ -2,18 +2,21 @@
 
 Behind `MemoryServer.submit` stands the roofline model: each channel moves its share of a descriptor
 at peak bandwidth times efficiency, and the last byte arrives one latency later. Latencies overlap
-with further transfers; bandwidth is shared by all requesters.
+with further transfers; bandwidth is shared by all requesters. `hwmodels.exact_memory` has the same
+server with the cycle-accurate controller behind it.
 """
 
 import heapq
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import count
+from typing import Protocol
 
 import numpy as np
 import simpy
 
 from hwmodels.architecture import FEMTO, MemoryStack, MemoryTechnology
+from hwmodels.memory_totals import MemoryTotals
 
 Process = Generator[simpy.Event, object, None]
 
@@ -192,6 +195,24 @@ class Completion:
         return self._event
 
 
+class Server(Protocol):
+    """What stands between the DMA engines and a memory; `statistics` are by requester."""
+
+    statistics: dict[str, RequesterStats]
+
+    def submit(
+        self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
+    ) -> Completion:
+        """Return when the last byte of `descriptor` will have moved, not before `earliest_fs`.
+
+        The descriptor's base counts from the address `origin`. `earliest_fs` is when the other end
+        of the transfer, a port for instance, is done with it.
+        """
+
+    def finish(self) -> MemoryTotals | None:
+        """Return what the memory counted once a run is over, None where it keeps no counts."""
+
+
 Waiting = tuple[int, int, Descriptor, Share, int, Completion]  # rank, order, what, not before, done
 
 
@@ -217,11 +238,7 @@ class MemoryServer:
     def submit(
         self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
     ) -> Completion:
-        """Return when the last byte of `descriptor` will have moved, not before `earliest_fs`.
-
-        The descriptor's base counts from the address `origin`. `earliest_fs` is when the other end
-        of the transfer, a port for instance, is done with it.
-        """
+        """Return when the last byte of `descriptor` will have moved, see `Server`."""
         now = int(self.env.now)
         share = self.channels.share(descriptor, origin=origin)
         done = Completion(self.env, now)
@@ -234,6 +251,9 @@ class MemoryServer:
         if len(self._pending) == 1:
             self.env.process(self._serve())
         return done
+
+    def finish(self) -> None:
+        """Return nothing: this model knows no commands."""
 
     def _serve(self) -> Process:
         """Admit what waits, best first, until nothing does."""

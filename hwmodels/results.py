@@ -7,6 +7,7 @@ from hwmodels.conventions import cycles_by
 from hwmodels.energy import STATIC, Action, Ledger
 from hwmodels.machine import Timeline
 from hwmodels.memory import peak_bandwidth
+from hwmodels.memory_totals import Use, shared_actions
 from hwmodels.plan import Group, Plan, Tally
 from hwmodels.planner import array_operands
 from hwmodels.rtl_checked import UNCHECKED, Combination, cycles_note
@@ -27,6 +28,7 @@ def collect(
     """Return the statistics of one run, one `LayerStats` per item of the workload."""
     array, sparse = architecture.array, sparse_actions(architecture.array)
     peak = peak_bandwidth(architecture.memory, technology)
+    shares = _memory_shares(plan, timeline)
     groups = {index: group for group in plan.groups for index in group.items}
     layers: list[LayerStats] = []
     busy_fs = 0
@@ -38,6 +40,10 @@ def collect(
         busy_fs += own_fs
         traffic = _traffic(tally)
         is_on_array = unit == "array"
+        actions = _actions(tally, cycles, sparse) | _core(array, cycles)
+        if shares:
+            actions = {name: n for name, n in actions.items() if name[0] != "memory"}
+            actions |= shares[index]
         layers.append(
             LayerStats(
                 name=item.name,
@@ -53,7 +59,7 @@ def collect(
                 macs=item.macs if isinstance(item, Gemm) else 0,
                 array_macs=tally.array_macs,
                 traffic=traffic,
-                energy=ledger.rows(_actions(tally, cycles, sparse) | _core(array, cycles)),
+                energy=ledger.rows(actions),
                 cells=array.rows * array.columns,
                 cycles_note=_cycles_note(array, item, tally) if is_on_array else "",
                 convention_cycles=_convention_cycles(array, item) if is_on_array else None,
@@ -71,10 +77,22 @@ def collect(
         ),
         simpy_events=timeline.events,
         memory=timeline.memory,
+        controller=timeline.totals,
         convention=array.convention or "",
         warnings=plan.warnings,
         notes=plan.notes,
     )
+
+
+def _memory_shares(plan: Plan, timeline: Timeline) -> list[dict[Action, int]]:
+    """Return what each op is charged of the memory's commands and rest; empty if bits are."""
+    if timeline.totals is None:
+        return []
+    uses = [
+        Use(tally.dram_read, tally.dram_write, cycles.total)
+        for tally, cycles in zip(plan.tallies, timeline.cycles, strict=True)
+    ]
+    return shared_actions(timeline.totals.actions, uses)
 
 
 def _cycles_note(array: ProcessingArray, item: WorkItem, tally: Tally) -> str:

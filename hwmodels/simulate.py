@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
@@ -21,6 +22,9 @@ from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
 from hwmodels.workload import Gemm, VectorOp, Workload
 
+if TYPE_CHECKING:
+    from hwmodels.exact_memory import Dram  # brings numba, which only the controller needs
+
 
 @dataclass(frozen=True)
 class Chip:
@@ -29,11 +33,13 @@ class Chip:
     architecture: Architecture
     technology: MemoryTechnology
     prices: Prices
+    dram: "Dram | None" = None
 
     @property
     def key(self) -> tuple[object, ...]:
         """What results on this chip depend on."""
-        return (self.architecture, self.technology, tuple(self.prices.items()))
+        dram = "" if self.dram is None else self.dram.key
+        return (self.architecture, self.technology, tuple(self.prices.items()), dram)
 
 
 @dataclass(frozen=True)
@@ -67,14 +73,29 @@ class Reuse:
         return known[1]
 
 
-def chip(architecture: Architecture, *, technology: MemoryTechnology, energy: EnergyTable) -> Chip:
-    """Return a chip whose parts fit each other.
+def chip(
+    architecture: Architecture,
+    *,
+    technology: MemoryTechnology,
+    energy: EnergyTable,
+    dram: "Dram | None" = None,
+) -> Chip:
+    """Return a chip whose parts fit each other; `dram` is needed and used with `fidelity: exact`.
 
     Raises ValueError listing every rule between the fields that is broken, and every action that
     the energy table lacks.
     """
+    is_exact = architecture.memory.fidelity == "exact"
     array = architecture.array
     problems = [f"{architecture.name}: {line}" for line in sparsity_problems(array)]
+    if is_exact and dram is None:
+        problems.append(
+            f'{architecture.name}: memory.fidelity: found "exact" without memory.timing, expected '
+            "the path of a timing table"
+        )
+    elif is_exact and dram is not None:
+        lines = dram.problems(architecture, technology)
+        problems += [f"{architecture.name}: {line}" for line in lines]
     try:
         check(architecture, technology)
     except ValueError as error:
@@ -85,7 +106,9 @@ def chip(architecture: Architecture, *, technology: MemoryTechnology, energy: En
         problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-    return Chip(architecture, technology, priced)
+    if dram is None or not is_exact:
+        return Chip(architecture, technology, priced)
+    return Chip(architecture, technology, priced | dram.prices(), dram)
 
 
 def simulate(
@@ -94,12 +117,14 @@ def simulate(
     *,
     technology: MemoryTechnology,
     energy: EnergyTable,
+    dram: "Dram | None" = None,
     residency: Kept = (),
     reuse: Reuse | None = None,
 ) -> RunStats:
     """Return cycles, bytes and joules of one call.
 
-    `residency` are the constants on chip at entry. Raises ValueError or KeyError, each listing
+    `dram` is the memory of a chip that asks for `fidelity: exact`. `residency` are the constants on
+    chip at entry. Raises ValueError or KeyError, each listing
     every op, field or action concerned, before anything is simulated.
     """
     return simulate_calls(
@@ -107,6 +132,7 @@ def simulate(
         architecture,
         technology=technology,
         energy=energy,
+        dram=dram,
         residency=residency,
         reuse=reuse,
     )[0]
@@ -118,16 +144,18 @@ def simulate_calls(
     *,
     technology: MemoryTechnology,
     energy: EnergyTable,
+    dram: "Dram | None" = None,
     residency: Kept = (),
     reuse: Reuse | None = None,
 ) -> list[RunStats]:
     """Return one result per call, e.g. an encoder and its decoding steps, one after the other.
 
     Constants that are on chip after a call are there for the next; nothing else is, because a token
-    is chosen between calls. Calls equal to one in `reuse` return that very object; add results with
+    is chosen between calls. An exact memory begins each call with its rows closed, one interval
+    before its next refresh. Calls equal to one in `reuse` return that very object; add results with
     `stats.combine`. Raises as `simulate`.
     """
-    found = chip(architecture, technology=technology, energy=energy)
+    found = chip(architecture, technology=technology, energy=energy, dram=dram)
     patterns = Patterns(setting(architecture, technology, found.prices))
     shared = Shared(patterns, Ledger(found.prices))
     results = []
@@ -181,7 +209,8 @@ def _simulate(
     plan = plan_workload(
         workload, on.architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
-    timeline = Machine(plan, on.architecture, shared.patterns.setting.channels).run()
+    serve = None if on.dram is None else on.dram.serve
+    timeline = Machine(plan, on.architecture, shared.patterns.setting.channels, serve).run()
     result = collect(
         workload.name,
         plan,

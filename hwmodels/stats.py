@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 from hwmodels.energy import EnergyRow, sum_rows
+from hwmodels.memory_totals import MemoryTotals, add_totals
 
 Unit = Literal["array", "vector", "dma"]
 Value = str | int | float | None
@@ -144,7 +145,8 @@ class RunStats:
     """A workload, or several calls, on the chip; totals are sums over `layers`.
 
     `bound_cycles` is a true lower bound: no wait at all, or all bytes at peak bandwidth. `traffic`
-    by requester is in `memory`. `peak_bytes_per_s` is None for an unlimited memory. `convention` is
+    by requester is in `memory`, what the memory controller counted in `controller`, None without
+    one. `peak_bytes_per_s` is None for an unlimited memory. `convention` is
     the chip's, if it names one.
     """
 
@@ -156,6 +158,7 @@ class RunStats:
     bound_cycles: int
     simpy_events: int
     memory: Mapping[str, Mapping[str, int]]
+    controller: MemoryTotals | None = None
     convention: str = ""
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -265,6 +268,7 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
         bound_cycles=sum(run.bound_cycles for run in runs),
         simpy_events=sum(run.simpy_events for run in runs),
         memory=memory,
+        controller=add_totals((run.controller, times[key]) for key, run in distinct.items()),
         warnings=tuple(dict.fromkeys(text for run in runs for text in run.warnings)),
         notes=tuple(dict.fromkeys(text for run in runs for text in run.notes)),
         calls=sum(run.calls for run in runs),

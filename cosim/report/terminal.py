@@ -243,6 +243,23 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         )
     for line in (cost, time, energy, moved):
         console.print(line, soft_wrap=True)
+    if found := totals.get("memory"):
+        console.print(_memory_line(found), soft_wrap=True)
+
+
+def _memory_line(found: Mapping[str, Any]) -> str:
+    """Return what limited the memory behind the controller, its rows and its latency."""
+    most = sorted(found["limits"].items(), key=lambda pair: -pair[1])
+    buses = ", ".join(f"{name} {percent(share)}" for name, share in most[:4] if share)
+    rows = found["row_hits"] + found["row_misses"] + found["row_conflicts"]
+    hits = percent(found["row_hits"] / max(1, rows))
+    times = {name: value for name, value in found["read_latency_s"].items() if value is not None}
+    latency = ", ".join(f"{name} {scaled(value, 's')}" for name, value in times.items())
+    return (
+        f"{found['name']} ({found['policy']}), limit {found['binding_limit']}; "
+        f"data buses: {buses}; rows: {hits} hits, {found['row_conflicts']} conflicts; "
+        f"read latency {latency or 'none'}"
+    )
 
 
 def print_artefact(artefact: Artefact, folder: Path) -> None:

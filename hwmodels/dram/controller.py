@@ -212,6 +212,21 @@ class Controller:
             raise RuntimeError(f"{self.waiting} requests are never served")
         self._run["is_flushing"] = 0
 
+    def rest(self, until: int) -> None:
+        """Let time pass until tick `until` is over, refreshes included, though all is served."""
+        self._run["is_resting"] = 1
+        self.advance(until - int(self._rules["lead"]))
+        self._run["is_resting"] = 0
+
+    def accepted(self, numbers: range) -> Integers:
+        """Return the tick at which each of these requests was accepted, -1 where not yet.
+
+        Raises ValueError when one of them is released.
+        """
+        known = self._known(numbers)
+        found: Integers = self._requests["accepted"][known.start : known.stop].copy()
+        return found
+
     def completed(self, numbers: range) -> Integers:
         """Return the tick at which each of these requests is complete, -1 where not yet known.
 

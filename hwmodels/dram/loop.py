@@ -50,14 +50,17 @@ def advance(
     log: np.ndarray,
     until: int,
 ) -> int:
-    """Let time pass until a tick is over or all is served; LOG_IS_FULL asks for a larger log."""
+    """Let time pass until a tick is over or all is served; LOG_IS_FULL asks for a larger log.
+
+    While it rests, time passes though all is served.
+    """
     while True:
         is_refused = offer(rules, state, requests, run)
         if run.is_flushing == 1 and run.next == run.count:
             wake_all(rules, state, run)
         if run.is_stopping:
             until = min(until, run.stop - rules.lead)
-        if run.next == run.count and is_done(rules, state, run):
+        if run.next == run.count and not run.is_resting and is_done(rules, state, run):
             return IS_OVER
         soon = next_tick(rules, state, run)
         if run.next < run.count and not is_refused:

@@ -183,6 +183,7 @@ RUN = np.dtype(
         ("logged", np.int64),
         ("stop", np.int64),  # the next tick at which a batch is complete
         ("is_stopping", np.int64),  # time passes no further than that
+        ("is_resting", np.int64),  # time passes though all is served
         ("is_flushing", np.int64),  # nothing will follow: waiting writes need no company; 2: told
     ],
     align=True,

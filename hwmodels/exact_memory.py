@@ -1,0 +1,273 @@
+"""The memory server on the cycle-accurate controller: descriptors in, single bursts to it.
+
+SimPy knows descriptors, the controller bursts. The controller's time runs ahead of SimPy's as far
+as the next event, `peek()`: nothing can be submitted before that, so nothing it has decided could
+have come out otherwise (conservative look-ahead; Chandy and Misra 1979).
+"""
+
+from dataclasses import dataclass, replace
+from math import inf
+
+import numpy as np
+import simpy
+
+from hwmodels.architecture import FEMTO, Architecture, MemoryStack, MemoryTechnology
+from hwmodels.dram.controller import Controller, trace
+from hwmodels.dram.energy import DramEnergy, dram_counts, dram_prices
+from hwmodels.dram.jit import Integers
+from hwmodels.dram.policy import Policy, check, policy
+from hwmodels.dram.problems import SpecError
+from hwmodels.dram.spec import DramSpec
+from hwmodels.energy import Prices
+from hwmodels.memory import Completion, Descriptor, Process, RequesterStats
+from hwmodels.memory_totals import MemoryTotals
+
+FAR_TICK = 1 << 56
+"""A tick beyond all work."""
+PEAK_TOLERANCE = 0.01
+"""By how much the peaks of a technology and of its timing table may differ."""
+
+
+@dataclass(frozen=True)
+class Dram:
+    """A memory as the controller needs it; `refresh_rate` is how often tREFI comes in tREFI."""
+
+    spec: DramSpec
+    policy: Policy
+    energy: DramEnergy
+    refresh_rate: int = 1
+
+    @property
+    def key(self) -> str:
+        """What results on this memory depend on."""
+        return repr((self.spec, self.policy, self.energy, self.refresh_rate))
+
+    def prices(self) -> Prices:
+        """Return joules of every action of the memory."""
+        return dram_prices(self.spec, self.energy)
+
+    def serve(self, env: simpy.Environment) -> "ExactServer":
+        """Return a server that begins with all rows closed."""
+        return ExactServer(env, self)
+
+    def problems(self, architecture: Architecture, technology: MemoryTechnology) -> list[str]:
+        """Return a line for everything in which a chip and its technology are not this memory."""
+        memory, found = architecture.memory, []
+        if memory.arbitration != "fifo":
+            found.append(
+                f'memory.arbitration: found "{memory.arbitration}"; the controller takes '
+                'descriptors in order, expected "fifo"'
+            )
+        if technology.burst_bytes != self.spec.organisation.burst_bytes:
+            found.append(
+                f"{technology.name}: burst_bytes: found {technology.burst_bytes}, expected "
+                f"{self.spec.organisation.burst_bytes}, the burst of {self.spec.name}"
+            )
+        capacity = memory.channels * technology.capacity_bytes
+        if capacity > self.spec.organisation.capacity_bytes:
+            found.append(
+                f"{technology.name}: capacity_bytes: found {capacity} in {memory.channels} "
+                f"channels, {self.spec.name} has {self.spec.organisation.capacity_bytes}"
+            )
+        peak = technology.peak_bytes_per_s
+        stated = 0.0 if peak is None else memory.channels * peak.value
+        if abs(stated / self.spec.peak_bytes_per_s - 1) > PEAK_TOLERANCE:
+            found.append(
+                f"{technology.name}: peak_bytes_per_s: found {stated:g} in {memory.channels} "
+                f"channels, {self.spec.name} has {self.spec.peak_bytes_per_s:g}"
+            )
+        return found
+
+
+def dram(memory: MemoryStack, spec: DramSpec, energy: DramEnergy) -> Dram:
+    """Return the memory that a chip names: its channels of `spec`, its policy and address map.
+
+    Raises SpecError with all mistakes of the policy and of the map.
+    """
+    problems: list[str] = []
+    chosen = own = None
+    try:
+        chosen = policy(memory.policy)
+    except SpecError as error:
+        problems += error.problems
+    try:
+        own = replace(
+            spec,
+            organisation=replace(spec.organisation, channels=memory.channels),
+            address_map=spec.address_map if memory.address_map is None else memory.address_map,
+        )
+        dram_prices(own, energy)
+    except SpecError as error:
+        problems += error.problems
+    if chosen is not None and own is not None and not problems:
+        check(own, chosen)
+        return Dram(own, chosen, energy)
+    raise SpecError(problems)
+
+
+def burst_addresses(descriptor: Descriptor, origin: int, burst_bytes: int) -> Integers:
+    """Return the address of every burst that a descriptor touches, row by row: (bursts,).
+
+    The descriptor's base counts from `origin`; a burst that two rows share is moved for both.
+
+    Example:
+        >>> burst_addresses(Descriptor(40, 30, stride=64, rows=2), 0, 32)
+        array([ 32,  64,  96, 128])
+
+    """
+    rows, row_bytes = descriptor.rows, descriptor.bytes
+    if descriptor.stride == row_bytes:
+        rows, row_bytes = 1, rows * row_bytes
+    base = descriptor.base + origin
+    starts = base + descriptor.stride * np.arange(rows, dtype=np.int64)
+    first = starts // burst_bytes
+    numbers = -(-(starts + row_bytes) // burst_bytes) - first
+    if rows == 1:
+        return burst_bytes * np.arange(first[0], first[0] + numbers[0], dtype=np.int64)
+    before = np.cumsum(numbers) - numbers  # bursts of the rows before
+    inside = np.arange(numbers.sum(), dtype=np.int64) - np.repeat(before, numbers)
+    found: Integers = burst_bytes * (np.repeat(first, numbers) + inside)
+    return found
+
+
+@dataclass(frozen=True)
+class Open:
+    """A descriptor on its way: the numbers of its bursts, and when its port is done with it."""
+
+    descriptor: Descriptor
+    numbers: range
+    earliest_fs: int
+    done: Completion
+
+
+class ExactServer:
+    """Serves descriptors in order of submission, burst by burst, on a controller."""
+
+    def __init__(self, env: simpy.Environment, memory: Dram) -> None:
+        self.env = env
+        self.memory = memory
+        self.statistics: dict[str, RequesterStats] = {}
+        self._controller = Controller(memory.spec, memory.policy, refresh_rate=memory.refresh_rate)
+        self._tick_fs = round(memory.spec.tick_s * FEMTO)
+        self._open: list[Open] = []
+        self._is_serving = False
+        self._read_ticks: Integers = np.zeros(0, dtype=np.int64)
+
+    def submit(
+        self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
+    ) -> Completion:
+        """Return when the last byte of `descriptor` will have moved, see `memory.Server`."""
+        now = int(self.env.now)
+        done = Completion(self.env, now)
+        spec = self.memory.spec
+        addresses = burst_addresses(descriptor, origin, spec.organisation.burst_bytes)
+        if not addresses.size:
+            done.settle(max(now, earliest_fs))
+            return done
+        arrival = self._tick(now) / spec.ticks_per_clock
+        numbers = self._controller.submit(trace(addresses, descriptor.is_write, arrival))
+        self._open.append(Open(descriptor, numbers, earliest_fs, done))
+        if not self._is_serving:
+            self._is_serving = True
+            self.env.process(self._serve())
+        return done
+
+    def finish(self) -> MemoryTotals:
+        """Return what the memory did until now, and until all that was submitted is written."""
+        self._controller.finish()
+        self._controller.rest(self._tick(int(self.env.now)))
+        stats = self._controller.stats()
+        priced = self.memory.prices()
+        counts = dram_counts(
+            stats.spec,
+            stats.commands,
+            rank_ticks=stats.rank_ticks,
+            open_rank_ticks=stats.open_rank_ticks,
+        )
+        organisation = stats.spec.organisation
+        bus_ticks = stats.ticks * organisation.channels * organisation.pseudo_channels
+        latencies = np.flatnonzero(self._read_ticks)
+        return MemoryTotals(
+            memory=stats.spec.name,
+            policy=stats.policy,
+            address_map=stats.spec.address_map,
+            tick_s=stats.spec.tick_s,
+            ticks=stats.ticks,
+            commands=stats.commands,
+            actions={action: number for action, number in counts.items() if action in priced},
+            limit_ticks={name: round(share * bus_ticks) for name, share in stats.limits.items()},
+            read_ticks={int(ticks): int(self._read_ticks[ticks]) for ticks in latencies},
+            row_hits=stats.row_hits,
+            row_misses=stats.row_misses,
+            row_conflicts=stats.row_conflicts,
+            forwarded=stats.forwarded,
+            merged=stats.merged,
+        )
+
+    def _tick(self, time_fs: int) -> int:
+        """Return the first tick that does not begin before a time."""
+        return -(-time_fs // self._tick_fs)
+
+    def _serve(self) -> Process:
+        """Let the controller run ahead to the next event, again and again, while it has work."""
+        while self._open:
+            horizon = self.env.peek()
+            if horizon <= self.env.now:
+                yield self.env.timeout(0)  # who comes at the same moment may submit something
+            elif not self._run_ahead(None if horizon == inf else int(horizon)):
+                yield self.env.timeout(horizon - self.env.now)
+        self._is_serving = False
+
+    def _run_ahead(self, horizon_fs: int | None) -> bool:
+        """Let the controller run up to a time if there is one; whether it came back with news.
+
+        News may bring events before that time. Raises RuntimeError when there is nothing left to
+        happen and no news either: a fault of this model.
+        """
+        until = FAR_TICK if horizon_fs is None else self._tick(horizon_fs)
+        while True:
+            reached = self._controller.advance_to(until)
+            if self._settle():
+                return True
+            if reached >= until:
+                if until == FAR_TICK:
+                    raise RuntimeError(f"{len(self._open)} descriptors are never done")
+                return False
+
+    def _settle(self) -> bool:
+        """Let descriptors be done whose last burst has its time; whether there were any."""
+        left = [entry for entry in self._open if not self._close(entry)]
+        if len(left) == len(self._open):
+            return False
+        last = self._open[-1].numbers.stop
+        self._open = left
+        self._controller.release(left[0].numbers.start if left else last)
+        return True
+
+    def _close(self, entry: Open) -> bool:
+        """Let a descriptor be done if the time of its last burst is known; whether it is."""
+        tick = self._controller.completion(entry.numbers)
+        if tick < 0:
+            return False
+        done_fs, submitted = tick * self._tick_fs, entry.done.submitted_fs
+        accepted = self._controller.accepted(entry.numbers)
+        stats = self.statistics.setdefault(entry.descriptor.requester, RequesterStats())
+        stats.descriptors += 1
+        stats.queued_fs += max(0, int(accepted[0]) * self._tick_fs - submitted)
+        stats.total_fs += done_fs - submitted
+        moved = len(entry.numbers) * self.memory.spec.organisation.burst_bytes
+        if entry.descriptor.is_write:
+            stats.write_bytes += moved
+        else:
+            stats.read_bytes += moved
+            self._note(self._controller.completed(entry.numbers) - accepted)
+        entry.done.settle(max(done_fs, entry.earliest_fs, int(self.env.now)))
+        return True
+
+    def _note(self, ticks: Integers) -> None:
+        """Count reads by how long they took."""
+        found = np.bincount(ticks)
+        if found.size < self._read_ticks.size:
+            found = np.pad(found, (0, self._read_ticks.size - found.size))
+        found[: self._read_ticks.size] += self._read_ticks
+        self._read_ticks = found

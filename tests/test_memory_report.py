@@ -1,0 +1,59 @@
+"""cosim simulate --set: another memory model and map for a chip, and what the report says of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cosim.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+CHIP = ROOT / "configs" / "hardware" / "stacked_edge_32.yaml"
+EXACT = ("--set", "memory.fidelity=exact", "--set", "memory.timing=configs/memory/timing/")
+APART = "memory.address_map=channel row bank column bank_group pseudo_channel"
+
+
+@pytest.fixture
+def simulate(tmp_path):
+    """Return a function that simulates one layer on the edge chip with options."""
+    path = tmp_path / "layer.csv"
+    path.write_text("name,m,n,k,count,a_number,w_number\nlayer,4,512,512,1,i8,i8\n")
+
+    def run(*options):
+        found = CliRunner().invoke(
+            main, ["simulate", str(path), "--hardware", str(CHIP), *options], catch_exceptions=False
+        )
+        return found.exit_code, found.output
+
+    return run
+
+
+def exact(stem="hbm2_2000"):
+    return (*EXACT[:3], f"{EXACT[3]}{stem}.yaml")
+
+
+def test_the_map_of_the_command_line_goes_before_that_of_the_table(simulate):
+    results = []
+    for options in (exact(), (*exact(), "--set", APART)):
+        code, text = simulate("--json", *options)
+        assert code == 0
+        results.append(json.loads(text)["total"])
+    spread, apart = results
+    assert spread["cycles"] < apart["cycles"]
+    assert apart["memory"]["address_map"] == APART.partition("=")[2]
+    found = spread["memory"]
+    assert found["binding_limit"] == max(found["limits"], key=found["limits"].get)
+    assert sum(found["limits"].values()) == pytest.approx(1)
+    assert found["read_latency_s"]["p50"] <= found["read_latency_s"]["p99"]
+    moved = [one["read_bytes"] + one["write_bytes"] for one in found["requesters"].values()]
+    assert sum(moved) == spread["dram_bytes"]
+    stalls = {f"stall_{name}": one["stall_cycles"] for name, one in found["requesters"].items()}
+    assert stalls == {name: spread["cycles_by_category"][name] for name in stalls}
+
+
+def test_the_limit_is_printed(simulate):
+    code, text = simulate(*exact())
+    assert code == 0
+    assert "hbm2_2000 (ramulator2), limit source; data buses: source" in text
+    assert "data buses" not in simulate()[1]
