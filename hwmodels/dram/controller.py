@@ -124,6 +124,7 @@ class Controller:
         )
         self._rules["is_every_tick"] = is_every_tick
         self._state = make_state(self._rules)
+        self._wakes: Integers = self._state["wake"].copy()
         self._run: Record = np.zeros(1, RUN)[0]
         self._run["clock"] = -self._rules["lead"]
         self._run["refused"] = -1
@@ -180,7 +181,10 @@ class Controller:
         while True:
             if self._log.size and self._log.size - self._run["logged"] < LOG_ROOM // 2:
                 self._log = _grown(self._log, 2 * self._log.size)
-            reason = advance(self._rules, self._state, self._requests, self._run, self._log, until)
+            reason = advance(
+                *(self._rules, self._state, self._requests, self._run, self._wakes),
+                *(self._log, until),
+            )
             if reason != LOG_IS_FULL:
                 return self.waiting == 0
 
