@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
-from hwmodels.gemm_steps import plan_gemm
+from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, place
 from hwmodels.machine import Machine
 from hwmodels.pattern import Patterns, setting
@@ -243,7 +243,7 @@ def plan_workload(
         head = workload.items[members[0]]
         try:
             if isinstance(head, Gemm):
-                plan_gemm(planner, head)
+                plan_product(planner, head)
             elif isinstance(head, VectorOp):
                 plan_vector(planner, head)
             else:
