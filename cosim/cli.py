@@ -277,7 +277,7 @@ def simulate_command(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Simulate an artefact, a model file or a GEMM list (CSV) on a chip."""
+    """Simulate an artefact, a model file or a GEMM list (CSV, YAML) on a chip."""
     from cosim.report.terminal import print_simulation  # noqa: PLC0415
     from cosim.simulate import simulate_any  # noqa: PLC0415
 
