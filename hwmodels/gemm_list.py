@@ -23,7 +23,8 @@ NUMBER_OF_BITS: dict[str, Number] = {
     "32": "f32",
 }
 YAML_SUFFIXES = (".yaml", ".yml")
-_EXPECTED = "expected m, n, k and bits (or a_number and w_number); optional: name, count, density, a_density"
+_OPTIONAL = "name, count, density, a_density"
+_EXPECTED = f"expected m, n, k and bits (or a_number and w_number); optional: {_OPTIONAL}"
 
 
 def read_gemms(path: Path) -> Workload:
