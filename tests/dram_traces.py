@@ -1,4 +1,4 @@
-"""The shipped memories as parameters of tests; traces are those of `cosim bench --filter memory`."""
+"""The shipped memories as parameters of tests, and the traces of `cosim bench --filter memory`."""
 
 from pathlib import Path
 

@@ -46,13 +46,17 @@ SPEED_COUNT = 20_000
 
 @dataclass(frozen=True)
 class Change:
-    """A memory and policy as changed, the traces to try, and which table it is a row of."""
+    """A memory and policy as changed, the traces to try, and which table it is a row of.
+
+    `least` requests make a trace that comes back to open banks, where that matters.
+    """
 
     table: str
     name: str
     subject: Subject
     traces: tuple[str, ...]
     refresh_rate: int = 1
+    least: int = 0
 
     @property
     def case(self) -> str:
@@ -74,7 +78,7 @@ def change_rows(change: Change, *, count: int = COUNT) -> Iterator[Row]:
     """Yield a row per trace of a change."""
     spec, rules = change.subject.spec, change.subject.policy
     for name in change.traces:
-        requests = make_trace(spec, name, count)
+        requests = make_trace(spec, name, max(count, change.least))
         stats = simulate(spec, rules, requests, refresh_rate=change.refresh_rate)
         yield {
             "case": change.case,
@@ -86,7 +90,7 @@ def change_rows(change: Change, *, count: int = COUNT) -> Iterator[Row]:
             "address_map": spec.address_map,
             "trace": name,
             **measured(stats),
-            "bytes_per_s": stats.bandwidth_bytes_per_s(count // 10),
+            "bytes_per_s": stats.bandwidth_bytes_per_s(stats.accepted.size // 10),
             "core_pj_per_bit": sum(core_pj_per_bit(stats, change.subject.energy).values()),
             "binding_limit": stats.binding_limit,
             "limits": stats.limits,
@@ -137,16 +141,17 @@ def _queues() -> Iterator[Change]:
     """Yield queues of every size without refresh; ranks and stack ids change once in a memory."""
     for memory in ("hbm2_2000", "hbm2_2400", "hbm2e_3200", "hbm3_6400", "hbm4_8000"):
         base = subject(memory, "ramulator2")
+        organisation = base.spec.organisation
+        all_banks = organisation.columns * organisation.banks_per_channel * organisation.channels
         for size in (32, 64, 128):
             rules = replace(policy("ramulator2"), refresh="none", read_queue=size)
-            name = f"{size} reads"
-            yield Change("queues", name, replace(base, policy=rules), ("SR", "RR"))
-        if base.spec.organisation.stack_ids > 1:
-            text = stack_last(base.spec.address_map)
-            deep = replace(policy("ramulator2"), refresh="none", read_queue=64)
-            spec = replace(base.spec, address_map=text)
-            name = "64 reads, stack id highest"
-            yield Change("queues", name, Subject(spec, base.energy, deep), ("SR", "RR"))
+            changed = replace(base, policy=rules)
+            yield Change("queues", f"{size} reads", changed, ("SR", "RR"), least=3 * all_banks)
+        if organisation.stack_ids > 1:
+            spec = replace(base.spec, address_map=stack_last(base.spec.address_map))
+            changed = replace(base, spec=spec, policy=rules)
+            name = f"{size} reads, stack id highest"
+            yield Change("queues", name, changed, ("SR", "RR"), least=3 * all_banks)
 
 
 def stack_last(text: str) -> str:

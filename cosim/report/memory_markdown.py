@@ -49,8 +49,10 @@ _INTRO: Mapping[str, str] = {
     "refresh": "## Refresh\n\nMore often in tREFI as a stack above 85 and above 95 degrees needs "
     "it, or bank by bank. Energy is that of the core, without vias and pins.",
     "queues": "## Queues\n\nReads that a channel holds, without refresh. A stream needs as many as "
-    "fit in the time from ACT to the data, on all buses; where a stack id changes within a "
-    "stream the bus has a gap, unless it is the highest field of the map.",
+    "it moves from PRE to the data of the row after it, on all buses of the channel; policy "
+    "`ramulator2_deep` has 128. Where a stack id or rank changes within a stream the bus has a "
+    "gap, unless that is the highest field of the map. Shares are of what is accepted, so that a "
+    "filling queue may show a little more than the peak.",
 }
 _SPEED = """## Speed
 

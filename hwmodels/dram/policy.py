@@ -64,6 +64,13 @@ POLICIES = {
         _DRAMSIM,
         replace(_RAMULATOR, name="ramulator2_closed", page="closed"),
         replace(_RAMULATOR, name="ramulator2_per_bank", refresh="per_bank"),
+        replace(
+            _RAMULATOR,
+            name="ramulator2_deep",
+            source="assumed: as ramulator2, with queues in which a stream of HBM4 hides PRE and ACT",
+            read_queue=128,
+            write_queue=128,
+        ),
         replace(_DRAMSIM, name="dramsim3_closed", page="closed", is_unified=True),
     )
 }

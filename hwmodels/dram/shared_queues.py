@@ -173,7 +173,7 @@ def note_movable(rules: Record, ch: Record) -> None:
 def at_edge(rules: Record, ch: Record, bank: int, ready: int, tick: int) -> int:
     """Let ACT wait for a rising edge, and PRE where it may not follow the edge before."""
     if ch.open_row[bank] < 0:
-        return rising(ready, tick)
+        return int(rising(ready, tick))
     if ready <= tick and not pairs(rules, ch, PRE, bank, tick):
         return tick + 1
     return int(ready)
