@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology, ProcessingArray
 from hwmodels.conventions import cycles_by
-from hwmodels.energy import STATIC, Action, Ledger
+from hwmodels.energy import STATIC, Action, Ledger, extrapolations
 from hwmodels.machine import Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.memory_totals import Use, shared_actions
@@ -79,7 +79,7 @@ def collect(
         memory=timeline.memory,
         controller=timeline.totals,
         convention=array.convention or "",
-        warnings=plan.warnings,
+        warnings=(*plan.warnings, *extrapolations(ledger.prices)),
         notes=plan.notes,
     )
 

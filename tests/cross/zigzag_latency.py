@@ -23,6 +23,7 @@ from pathlib import Path
 from wav2vec2_gemms import LAYERS
 
 from cosim import config
+from cosim.energy_tables import load_table
 from hwmodels.architecture import (
     Architecture,
     Buffer,
@@ -33,7 +34,6 @@ from hwmodels.architecture import (
     ProcessingArray,
     VectorUnit,
 )
-from hwmodels.energy import EnergyTable
 from hwmodels.simulate import simulate
 from hwmodels.workload import Gemm, TensorRef, Workload
 
@@ -97,7 +97,7 @@ def main():
     options = parser.parse_args()
     names = options.layers.split(",")
     architecture = chip(options.array, options.dataflow)
-    energy = config.load(ROOT / "configs" / "energy" / "aladdin_cacti_28nm.yaml", EnergyTable)
+    energy = load_table(ROOT / "configs" / "energy" / "aladdin_cacti_28nm.yaml")
     print(f"{options.array}x{options.array} {options.dataflow}")
     print(
         "layer | ZigZag cycles | ours | fill+drain | left | ZigZag bytes | ours | compulsory "

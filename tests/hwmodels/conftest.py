@@ -7,6 +7,7 @@ import pytest
 from hw_samples import figure
 
 from cosim import config
+from cosim.energy_tables import load_table
 from hwmodels.architecture import (
     Architecture,
     Buffer,
@@ -114,11 +115,7 @@ def shipped():
         architecture = config.load(CONFIGS / "hardware" / f"{name}.yaml", Architecture)
         memory = CONFIGS.parent / architecture.memory.technology
         energy = CONFIGS / "energy" / "aladdin_cacti_28nm.yaml"
-        return (
-            architecture,
-            config.load(memory, MemoryTechnology),
-            config.load(energy, EnergyTable),
-        )
+        return architecture, config.load(memory, MemoryTechnology), load_table(energy)
 
     return load
 
