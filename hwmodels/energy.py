@@ -206,6 +206,8 @@ def needed_actions(architecture: Architecture) -> tuple[Action, ...]:
     found.append(("vector_unit", "vector_op"))
     if architecture.vector_unit.fallback:
         found.append(("vector_unit", "vector_mac"))
+    if array.gating != "none":
+        found.append(("array", "gated_mac"))
     if array.coupling is not None:
         found.append(("core", "core_cycle"))
     return tuple(found)

@@ -70,9 +70,10 @@ class EnergyTable:
     and W), `dequantize` (one weight at the array's edge), `rescale` (one sum in an accumulator),
     `vector_mac` and `vector_op` (one lane operation). Arrays that leave out zeros need
     `index_decode` (one index), `gather` and `scatter` (one word read or written where an index
-    says, beside its buffer) and `select` (one activation out of a run), an array inside a processor
-    core `core_cycle` (one cycle of that core). Integer multiply-accumulates that are not stated
-    follow from `multiply` and `add`, see `mac_figure`.
+    says, beside its buffer) and `select` (one activation out of a run), an array that gates zeros
+    `gated_mac` (one multiply-accumulate that does not switch), an array inside a processor core
+    `core_cycle` (one cycle of that core). Integer multiply-accumulates that are not stated follow
+    from `multiply` and `add`, see `mac_figure`.
 
     `sram` are points of buffer energy over size and width, see `interpolate_sram`. Leakage is in
     watts per byte of buffer, per cell of the array and per lane. `not_monotone` names the sections

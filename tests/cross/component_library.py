@@ -226,8 +226,8 @@ def _actions(mul, add, register: float, ratio: float, at: str):
         xnor * 0.45,
         xnor * 3.6,
         (
-            "assumed: a quarter of the 2-bit multiply of Aladdin for one exclusive nor with its part"
-            " of a tree of adders, and of one 32-bit add per word of 32 pairs; range: assumed"
+            "assumed: a quarter of the 2-bit multiply of Aladdin for one exclusive nor with its"
+            " part of a tree of adders, and of one 32-bit add per word of 32 pairs; range: assumed"
         ),
     )
     yield "mac_u1xi1", xnor, xnor * 0.45, xnor * 3.6, "assumed as mac_i1xi1"
@@ -330,6 +330,16 @@ def _actions(mul, add, register: float, ratio: float, at: str):
         add32,
         16 * add32,
         "assumed four times gather: a sum has 32 bits",
+    )
+    yield (
+        "gated_mac",
+        (mul(8) + add32) / 10,
+        0.0,
+        add32,
+        (
+            "assumed: a tenth of mac_i8xi8, the partial sum still moves on; low: the clock stops,"
+            " too; high: a 32-bit add"
+        ),
     )
     yield (
         "select",
