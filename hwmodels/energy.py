@@ -21,6 +21,7 @@ from hwmodels.energy_table import (
 )
 from hwmodels.precision import array_actions, leaking_cells
 from hwmodels.skipping import sparse_actions
+from hwmodels.upkeep import UPKEEP, cell_bits
 
 __all__ = [
     "STATIC",
@@ -94,24 +95,27 @@ WAYS: tuple[Way, ...] = ("read", "write")
 def prices(architecture: Architecture, technology: MemoryTechnology, table: EnergyTable) -> Prices:
     """Return the price of every action this chip can do.
 
-    Static actions (`leakage`, `background`) are counted per array cycle. Raises ValueError listing
+    Static actions (`leakage`, `background`) are counted per array cycle, the clock of the array per
+    cycle in which it works. Raises ValueError listing
     every action that the table lacks and every figure whose range does not hold its value.
     """
     _require_actions(architecture, table)
     clock_hz = architecture.array.clock_hz
     found: Prices = {}
     done = dict.fromkeys((*needed_actions(architecture), ("vector_unit", "vector_mac")))
+    cells = leaking_cells(architecture.array)
     for component, action in done:
         figure = _action(table, action, architecture)
+        times = cells * cell_bits(architecture.array) if action == "clock_bit" else 1.0
         if figure is not None:
-            found[component, _ledger_name(action)] = _price(figure, table.name)
+            priced = _price(figure, table.name, times=times)
+            found[component, LEDGER_NAMES.get(action, action)] = priced
     for name, buffer in vars(architecture.buffers).items():
         width = None if buffer.port_bytes is None else 8 * buffer.port_bytes
         for way in WAYS:
             figure = interpolate_sram(table, buffer.size_bytes, way=way, width_bits=width)
             found[f"{name}_buffer", f"{way}_byte"] = _price(figure, table.name)
     size_bytes = sum(buffer.size_bytes for buffer in vars(architecture.buffers).values())
-    cells = leaking_cells(architecture.array)
     for component, figure, number in (
         ("buffers", table.sram_leakage_w_per_byte, size_bytes),
         ("array", table.cell_leakage_w, cells),
@@ -126,6 +130,9 @@ def prices(architecture: Architecture, technology: MemoryTechnology, table: Ener
     )
     return found
 
+
+LEDGER_NAMES = {"core_cycle": "cycle"} | {name: action for (_, action), name in UPKEEP}
+"""What the ledger calls actions of a table, where it has another name: the component is beside."""
 
 STATIC: tuple[Action, ...] = (
     ("array", "leakage"),
@@ -210,6 +217,7 @@ def needed_actions(architecture: Architecture) -> tuple[Action, ...]:
         found.append(("array", "gated_mac"))
     if array.coupling is not None:
         found.append(("core", "core_cycle"))
+    found += [(component, name) for (component, _), name in UPKEEP]
     return tuple(found)
 
 
@@ -220,11 +228,6 @@ def extrapolations(priced: Prices) -> tuple[str, ...]:
         for (component, action), price in priced.items()
         if EXTRAPOLATED in price.source
     )
-
-
-def _ledger_name(action: str) -> str:
-    """Return what the ledger calls an action of a table."""
-    return "cycle" if action == "core_cycle" else action
 
 
 def _action(table: EnergyTable, name: str, architecture: Architecture) -> Figure | None:

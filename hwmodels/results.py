@@ -13,6 +13,7 @@ from hwmodels.planner import array_operands
 from hwmodels.rtl_checked import UNCHECKED, Combination, cycles_note
 from hwmodels.skipping import sparse_actions
 from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
+from hwmodels.upkeep import upkeep_actions
 from hwmodels.workload import Gemm, WorkItem
 
 
@@ -41,6 +42,9 @@ def collect(
         traffic = _traffic(tally)
         is_on_array = unit == "array"
         actions = _actions(tally, cycles, sparse) | _core(array, cycles)
+        actions |= upkeep_actions(
+            item, tally, architecture, array_cycles=cycles.array, is_head=is_head
+        )
         if array.gating == "activations" and isinstance(item, Gemm) and tally.array_macs:
             actions |= _gated(item, tally)
         if shares:
