@@ -10,10 +10,12 @@ import pytest
 from click.testing import CliRunner
 
 from cosim import bench
-from cosim.bench import memory_changes
+from cosim.bench import memory_changes, memory_chip
 from cosim.bench.memory import references, subject
 from cosim.bench.memory_traces import addresses, make_trace, mix
+from cosim.chip import load_chip
 from cosim.cli import main
+from cosim.config import configs_root
 from cosim.errors import CosimError
 from cosim.report.memory_markdown import memory_markdown
 from hwmodels.dram.address import locate
@@ -113,6 +115,28 @@ def test_rows_of_a_change_hold_shares_and_the_limit_that_binds():
     assert stream["binding_limit"] in {"tCCD_L", "bus"}
     assert sum(stream["limits"].values()) == pytest.approx(1)
     assert stream["share_of_peak"] < 0.6
+
+
+def test_a_chip_sees_what_its_map_costs():
+    cases = memory_chip.chip_cases()
+    plain, narrow = (memory_chip.chip_row(case) for case in cases[:2])
+    assert plain["share_of_peak"] > 0.85
+    assert narrow["share_of_peak"] == pytest.approx(0.5, abs=0.02)
+    assert narrow["memory"]["limits"]["tCCD_L"] > 0.3
+    assert narrow["cycles"] > 1.7 * plain["cycles"]
+
+
+def test_a_chip_may_have_five_channels_and_names_the_mistakes_of_its_map():
+    path = configs_root() / "hardware" / "tpuv4i_quarter_128.yaml"
+    exact = ("memory.fidelity=exact", "memory.timing=configs/memory/timing/hbm2_2000.yaml")
+    chip = load_chip(path, assignments=exact)
+    assert chip.dram.spec.organisation.channels == 5
+    wrong = "memory.address_map=row bank^rwo colum bank_group pseudo_channel channel"
+    with pytest.raises(CosimError) as caught:
+        load_chip(path, assignments=(*exact, wrong))
+    text = "\n".join(caught.value.problems)
+    assert 'unknown field "colum"; did you mean "column"?' in text
+    assert 'bank^rwo: unknown field "rwo"; did you mean "row"?' in text
 
 
 # --- command and page -------------------------------------------------------------------------

@@ -158,17 +158,18 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
     Takes the cases whose id contains `text`, all of which begin with `memory/`; `count` are the
     requests of a trace. Raises CosimError when there is no such case.
     """
-    from cosim.bench import memory, memory_changes  # noqa: PLC0415, compiles the controller
+    from cosim.bench import memory, memory_changes, memory_chip  # noqa: PLC0415, brings numba
 
     count = memory.COUNT if count is None else count
     known = [(one, case) for one in memory.references() for case in memory.cases(one)]
     chosen = [(one, case) for one, case in known if text in case]
     changes = [one for one in memory_changes.changes() if text in one.case]
     speeds = [case for case in memory_changes.speed_cases() if text in case]
-    if not chosen and not changes and not speeds:
+    chips = [case for case in memory_chip.chip_cases() if text in case]
+    if not (chosen or changes or speeds or chips):
         raise CosimError(
             f"bench: no case contains {text!r}; cases are named memory/MEMORY/POLICY/TRACE, "
-            "memory/what-if/TABLE/MEMORY/CHANGE and memory/speed/MEMORY/POLICY"
+            "memory/what-if/TABLE/MEMORY/CHANGE, memory/chip/CHIP/MAP, memory/speed/MEMORY/POLICY"
         )
     total: dict[str, object] = describe() | {
         "filter": text,
@@ -179,12 +180,15 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
         "failed": [],
     }
     rows: list[Row] = []
-    progress.stage("memories", total=len(chosen) + len(changes) + len(speeds))
+    progress.stage("memories", total=sum(map(len, (chosen, changes, speeds, chips))))
     for reference, case in chosen:
         rows += memory.reference_rows(reference, case, count=count)
         progress.advance()
     for change in changes:
         rows += memory_changes.change_rows(change, count=count)
+        progress.advance()
+    for case in chips:
+        rows.append(memory_chip.chip_row(case))
         progress.advance()
     for case in speeds:
         rows.append(memory_changes.speed_row(case, rounds=rounds, count=min(count, 20_000)))

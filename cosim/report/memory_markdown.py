@@ -29,11 +29,19 @@ empty. The figures are in `configs/memory/reference`.
 """
 _USE = """## In a chip
 
-A chip whose memory has `fidelity: exact` and a `timing` file runs on this controller, and every
-line below `memory` can be set on the command line:
+A chip whose memory has `fidelity: exact` and a `timing` file runs on this controller. A product
+that the memory bounds, as a list `layers.csv`:
 
-    cosim simulate layers.csv --hardware chip.yaml \\
-      --set memory.address_map="row bank bank_group pseudo_channel column channel"
+```csv
+{work}```
+
+`{chip}` with its map set on the command line, which its file could state as well:
+
+```console
+$ cosim simulate layers.csv --hardware configs/hardware/{chip}.yaml \\
+    {settings} \\
+    --set "memory.address_map=row bank bank_group pseudo_channel column channel"
+```
 
 A map lists the fields of an address from the most significant to the least; widths follow from the
 organisation. `column:2` puts two bits of a field apart, `channel^bank^row` replaces the channel by
@@ -69,9 +77,10 @@ def memory_markdown(rows: Iterable[Row], total: Row) -> str:
     compared = [row for row in known if row["kind"] == "reference"]
     if compared:
         lines += ["", _REFERENCE.rstrip(), *_references(compared)]
+    chips = [row for row in known if row["kind"] == "chip"]
+    if chips:
+        lines += _chips(chips)
     changed = [row for row in known if row["kind"] == "what_if"]
-    if changed:
-        lines += ["", _USE.rstrip()]
     for name in dict.fromkeys(str(row["table"]) for row in changed):
         lines += _change([row for row in changed if row["table"] == name], name)
     timed = [row for row in known if row["kind"] == "speed"]
@@ -162,6 +171,32 @@ def _difference(row: Row) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 10_000 else f"{value:.4g}"
+
+
+def _chips(rows: Sequence[Row]) -> Iterator[str]:
+    first = rows[0]
+    settings = " ".join(f"--set {one}" for one in first["settings"])
+    yield from ("", _USE.format(**{**first, "settings": settings}).rstrip(), "")
+    yield from table(
+        ("map", "share of peak", "cycles", "energy", "data buses", "read latency"),
+        (
+            (
+                str(row["change"]),
+                percent(row["share_of_peak"]),
+                f"{row['cycles']:,}",
+                scaled(row["energy_j"], "J"),
+                _limits(row["memory"]["limits"]),
+                scaled(row["memory"]["read_latency_s"]["mean"], "s"),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _limits(limits: Mapping[str, float]) -> str:
+    """Return what the data buses did and waited for, the three largest shares."""
+    largest = sorted(limits.items(), key=lambda one: -one[1])[:3]
+    return ", ".join(f"{name} {percent(share)}" for name, share in largest)
 
 
 def _change(rows: Sequence[Row], name: str) -> Iterator[str]:

@@ -67,7 +67,7 @@ POLICIES = {
         replace(
             _RAMULATOR,
             name="ramulator2_deep",
-            source="assumed: as ramulator2, with queues in which a stream of HBM4 hides PRE and ACT",
+            source="assumed: ramulator2 with queues that hide PRE and ACT of a stream on HBM4",
             read_queue=128,
             write_queue=128,
         ),
