@@ -28,6 +28,7 @@ from hwmodels.architecture import (
     Buffer,
     Buffers,
     Figure,
+    MappingChoice,
     MemoryStack,
     MemoryTechnology,
     ProcessingArray,
@@ -44,10 +45,20 @@ PORT_BYTES = 32
 
 
 def chip(size, dataflow):
-    """Return an array of size x size cells at 1 GHz with the buffers and ports compared."""
+    """Return an array of size x size cells at 1 GHz with the buffers and ports compared.
+
+    Operand buffers stream as a whole: nothing stays from layer to layer on either side.
+    """
     buffers = Buffers(**{name: Buffer(have, PORT_BYTES) for name, have in SIZES.items()})
     array = ProcessingArray(size, size, 1e9, dataflow=dataflow, schedule="double_buffered")
-    return Architecture("compared", array, VectorUnit(size, 1e9), buffers, MemoryStack("port", 1))
+    return Architecture(
+        "compared",
+        array,
+        VectorUnit(size, 1e9),
+        buffers,
+        MemoryStack("port", 1),
+        MappingChoice("latency", resident_share=0.0),
+    )
 
 
 def port():
