@@ -22,6 +22,9 @@ from hwmodels.mapping import (
     sum_bytes,
 )
 
+# Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
+FINE_BITS = 8
+
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
 MOST_PARTS = 8
 
@@ -63,7 +66,7 @@ def map_product(
             for held in _held_tiles(shape, candidate, limits, holds):
                 ordered = _with_traffic(shape, candidate, held)
                 cost = costs.of(work(shape, array, ordered, cycles, limits))
-                shown = exposed(ends(shape, ordered), costs.rates)
+                shown = exposed(ends(shape, ordered), costs.rates) // max(1, cycles >> FINE_BITS)
                 rank = (cost, cycles, ordered.dram_bytes, shown, _steps(shape, ordered))
                 if best is None or rank < best[0]:
                     best = rank, ordered

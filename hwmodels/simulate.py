@@ -17,7 +17,7 @@ from hwmodels.planner import Planner, require_supported
 from hwmodels.residency import Kept
 from hwmodels.results import collect
 from hwmodels.sparse_chip import sparsity_problems
-from hwmodels.sparse_steps import dense_warnings, density_notes
+from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
 from hwmodels.workload import Gemm, VectorOp, Workload
@@ -254,6 +254,7 @@ def plan_workload(
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
     notes = density_notes(workload.items, architecture.array)
+    notes += gating_notes(workload.items, architecture.array)
     warnings += dense_warnings(workload.items, architecture.array)
     return Plan(
         workload.items, planner.groups, planner.tallies, planner.kept_constants(), warnings, notes
