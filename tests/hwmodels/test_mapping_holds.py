@@ -144,3 +144,23 @@ def test_the_machine_waits_for_a_panel_that_takes_two_rooms(make_chip, make_memo
     )
     assert stats.traffic.dram_read == 2 * 384 + 96
     assert stats.cycles.total == sum(vars(stats.cycles).values()) >= 2 * 384 + 96 + 24 * 6 * 4
+
+
+def test_several_tiles_stay_while_the_other_operand_passes(make_chip, make_memory, table):
+    # 12 x 8 activations, 8 x 6 weights, 2 x 2 cells whose results stay. Results of one fold are 16
+    # bytes, and half of the output buffer holds no more. 64 bytes hold all 48 of the weights: their
+    # 3 panels of 2 columns stay, and 96 + 48 bytes are loaded. 32 bytes hold 2 panels, so that half
+    # of the activations stays instead: 3 tiles of 2 rows, and the weights come twice.
+    for size, times, tiling in ((64, 1, "3 x n2"), (32, 2, "3 x m2")):
+        chip = make_chip(2, 2, size=64, weight_size=size, output_size=64)
+        chip = replace(
+            chip,
+            array=replace(chip.array, dataflow="output_stationary"),
+            mapping=replace(chip.mapping, resident_share=0.0),
+        )
+        work = Workload("w", (gemm("g", 12, 6, 8),))
+        parts = {"technology": make_memory(bandwidth=1e9, latency=0.0), "energy": table}
+        stats = simulate(work, chip, **parts)
+        assert tiling in stats.layers[0].mapping
+        assert stats.traffic.dram_read == 96 + times * 48
+        assert stats.cycles.total == sum(vars(stats.cycles).values()) >= stats.traffic.dram
