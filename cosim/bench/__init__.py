@@ -180,7 +180,8 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
         "failed": [],
     }
     rows: list[Row] = []
-    progress.stage("memories", total=sum(map(len, (chosen, changes, speeds, chips))))
+    number = len(chosen) + len(changes) + len(speeds) + len(chips)
+    progress.stage("memories", total=number)
     for reference, case in chosen:
         rows += memory.reference_rows(reference, case, count=count)
         progress.advance()

@@ -6,6 +6,7 @@ figure here, and what changes when one thing about a memory does (`cosim.bench.m
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -102,6 +103,7 @@ def references() -> list[Reference]:
     return [load(path, Reference) for path in sorted(_folder("reference").glob("*.yaml"))]
 
 
+@cache
 def subject(memory: str, rules: str) -> Subject:
     """Return a shipped memory under a shipped policy, by their names; CosimError if not there."""
     return Subject(
