@@ -24,6 +24,7 @@ Sparsity = Literal["dense", "skip_zero_fold", "row_skip", "column_compact", "nm"
 Fidelity = Literal["sampled", "exact", "roofline"]
 Arbitration = Literal["fifo", "priority"]
 Objective = Literal["latency", "energy", "product"]
+Split = Literal["columns", "heads", "utterances"]
 
 
 @dataclass(frozen=True)
@@ -174,8 +175,21 @@ class MappingChoice:
 
 
 @dataclass(frozen=True)
+class Cores:
+    """How many cores the chip has, and what they divide, see `hwmodels.division`.
+
+    Each has an array, a vector unit, buffers and DMA engines of its own; all share the memory.
+    `columns` divides every GEMM over its result columns, `heads` those of several products over the
+    products, `utterances` gives each core whole calls.
+    """
+
+    count: Annotated[int, Ge(1)] = 1
+    split: Split = "columns"
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """A chip with its memory stack."""
+    """A chip with its memory stack; array, vector unit and buffers are those of each core."""
 
     name: Annotated[str, MinLen(1)]
     array: ProcessingArray
@@ -183,6 +197,7 @@ class Architecture:
     buffers: Buffers
     memory: MemoryStack
     mapping: MappingChoice = MappingChoice()
+    cores: Cores = Cores()
 
 
 @dataclass(frozen=True)

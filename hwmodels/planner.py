@@ -12,8 +12,8 @@ The rules, all decided here and charged where they cost:
 - Only constants survive the end of a call.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from hwmodels.architecture import Architecture
 from hwmodels.descriptors import run
@@ -24,6 +24,22 @@ from hwmodels.plan import Group, Pattern, Port, Source, Tally, Target, UnitName,
 from hwmodels.residency import Entry, Kept, Pool
 from hwmodels.vector import FUNCTIONS, operation_count, require_functions
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What was planned to be written to memory so far, by id, on all cores together.
+
+    `waits` names the parts that a tensor consists of, where cores wrote it part by part.
+    """
+
+    written: dict[str, Written] = field(default_factory=dict)
+    waits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, ref_id: str) -> tuple[Written, ...]:
+        """Return the writes to memory that a load of a tensor has to wait for."""
+        names = self.waits.get(ref_id, (ref_id,))
+        return tuple(self.written[name] for name in names if name in self.written)
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,7 @@ class Planner:
         patterns: Patterns,
         layout: Layout,
         kept: Kept = (),
+        exchange: Exchange | None = None,
     ) -> None:
         buffers = architecture.buffers
         self.items = workload.items
@@ -82,7 +99,7 @@ class Planner:
         self.groups: list[Group] = []
         self._constants = Pool(resident_bytes(buffers.weight.size_bytes), kept)
         self._tensors = Pool(resident_bytes(buffers.input.size_bytes))
-        self._written: dict[str, Written] = {}
+        self._exchange = exchange or Exchange()
         self._members = group_items(workload.items)
         self._readers = _reader_groups(workload.items, self._members)
 
@@ -185,8 +202,7 @@ class Planner:
 
     def write_of(self, ref: TensorRef) -> tuple[Written, ...]:
         """Return the write to memory that a load of this tensor has to wait for."""
-        written = self._written.get(ref.id)
-        return (written,) if written else ()
+        return self._exchange.of(ref.id)
 
     def writes(self, refs: Sequence[TensorRef], *, pinned: set[str]) -> tuple[Result, ...]:
         """Find a place for the tensors that the current group writes."""
@@ -194,7 +210,7 @@ class Planner:
         for ref in refs:
             self._constants.drop(ref.id)
             self._tensors.drop(ref.id)
-            self._written.pop(ref.id, None)
+            self._exchange.written.pop(ref.id, None)
             must_write = ref.kind in ("state", "output")
             gone = None
             if ref.kind != "state" and self._is_read_later(ref):
@@ -209,7 +225,7 @@ class Planner:
                 self._spill(gone)
             written = None
             if gone is None or must_write:
-                written = self._written[ref.id] = Written()
+                written = self._exchange.written[ref.id] = Written()
             results.append(Result(ref, gone is not None, written))
         return tuple(results)
 
@@ -275,7 +291,7 @@ class Planner:
             if not entry.is_dirty:
                 continue
             item = self.groups[-1].items[0]
-            written = self._written[ref_id] = Written(stores=1)
+            written = self._exchange.written[ref_id] = Written(stores=1)
             address = self.layout.placements[ref_id].base
             descriptor = run(entry.size_bytes, first=0, stop=1, total=1, requester="output")
             moved = self.patterns.setting.channels.share(descriptor).moved_bytes
