@@ -1,7 +1,7 @@
 """A chip as a run needs it: architecture, memory technology and energy table, checked together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +15,7 @@ from hwmodels.simulate import chip as require_fit
 
 if TYPE_CHECKING:
     from hwmodels.exact_memory import Dram  # brings numba, which only an exact memory needs
+    from hwmodels.thermal import ThermalStack
 
 DEFAULT_ENERGY = "energy/aladdin_cacti_28nm.yaml"
 
@@ -25,7 +26,8 @@ T = TypeVar("T")
 class Chip:
     """A chip with its memory and energy figures; `document` is all of it as plain data.
 
-    `dram` is what the memory controller needs, where the chip asks for `fidelity: exact`.
+    `dram` is what the memory controller needs, where the chip asks for `fidelity: exact`;
+    `thermal` is what heat crosses, where the chip names it.
     """
 
     architecture: Architecture
@@ -33,6 +35,7 @@ class Chip:
     energy: EnergyTable
     document: dict[str, Any]
     dram: "Dram | None" = None
+    thermal: "ThermalStack | None" = None
 
     @property
     def name(self) -> str:
@@ -43,6 +46,12 @@ class Chip:
     def clock_hz(self) -> float:
         """Clock of the array, in which cycles are counted."""
         return self.architecture.array.clock_hz
+
+    def refreshed(self, rate: int) -> "Chip":
+        """Return this chip with its DRAM refreshed `rate` times as often as its timings say."""
+        if self.dram is None:
+            return self
+        return replace(self, dram=replace(self.dram, refresh_rate=rate))
 
 
 def load_chip(
@@ -101,22 +110,50 @@ def parse_chip(
             problems, lambda: parse(memory, MemoryTechnology, source=str(memory_path))
         )
     sound = architecture or mend(hardware, Architecture)
-    dram, tables = None, {}
-    if sound is not None and sound.memory.fidelity == "exact" and sound.memory.timing:
-        found = collect(problems, lambda: _dram(sound.memory, source, relative_to))
-        dram, tables = found or (None, {})
+    behind = _Behind() if sound is None else _behind(sound.memory, source, relative_to, problems)
     if sound is not None:
         broken = fold_problems(sound)
         if table is not None and technology is not None:
             try:
-                require_fit(sound, technology=technology, energy=table, dram=dram)
+                require_fit(sound, technology=technology, energy=table, dram=behind.dram)
             except ValueError as error:
                 broken = [*str(error).splitlines(), *broken]
         problems += [f"{source}: {line}" for line in broken]
     if architecture is None or table is None or technology is None or problems:
         raise CosimError(problems)
-    document = {"hardware": hardware, "memory": memory, "energy": energy, **tables}
-    return Chip(architecture, technology, table, document, dram)
+    document = {"hardware": hardware, "memory": memory, "energy": energy, **behind.documents}
+    return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """What the files that a chip's memory names hold; `documents` are those files as plain data."""
+
+    dram: "Dram | None" = None
+    thermal: "ThermalStack | None" = None
+    documents: dict[str, Any] = field(default_factory=dict)
+
+
+def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[str]) -> _Behind:
+    """Return what stands behind a chip's memory; what is wrong with it is added to `problems`."""
+    hot = exact = None
+    if memory.thermal is not None:
+        path = memory.thermal
+        hot = collect(problems, lambda: _thermal(path, relative_to))
+    if memory.fidelity == "exact" and memory.timing:
+        exact = collect(problems, lambda: _dram(memory, source, relative_to))
+    dram, tables = exact or (None, {})
+    stack, thermal = hot or (None, {})
+    return _Behind(dram, stack, tables | thermal)
+
+
+def _thermal(path: str, relative_to: Path) -> "tuple[ThermalStack, dict[str, Any]]":
+    """Return the thermal stack of a file, and the file as plain data; raises as `load_chip`."""
+    from hwmodels.thermal import ThermalStack  # noqa: PLC0415 (brings numba)
+
+    place = resolve(path, relative_to)
+    data = read(place)
+    return parse(data, ThermalStack, source=str(place)), {"thermal": data}
 
 
 def _dram(memory: MemoryStack, source: str, relative_to: Path) -> "tuple[Dram, dict[str, Any]]":

@@ -1,8 +1,9 @@
 """Simulate what was executed: every utterance with its true shapes and its true decoding steps."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,7 +21,10 @@ from hwmodels.memory_totals import MemoryTotals
 from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
+from hwmodels.thermal import StackPower, Thermal, ThermalError, make_ladder, power_of, settle
 from hwmodels.workload import Workload
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -72,6 +76,7 @@ class SpeechRun:
     reused_calls: int
     simpy_events: int
     not_simulated: tuple[str, ...] = NOT_SIMULATED
+    thermal: Thermal | None = None
 
     @property
     def whole(self) -> RunStats:
@@ -82,7 +87,8 @@ class SpeechRun:
     def warnings(self) -> tuple[str, ...]:
         """What the chip model wants to be known."""
         whole = self.whole
-        return (*whole.warnings, *whole.notes, *whole.cycle_notes)
+        heat = heat_warnings(self.chip, self.thermal)
+        return (*whole.warnings, *heat, *whole.notes, *whole.cycle_notes)
 
     @property
     def macs_per_second_of_audio(self) -> float:
@@ -109,7 +115,7 @@ class SpeechRun:
         joules = [stats.energy_j for stats in self.utterances]
         speech_s = sum(self.durations_s)
         return {
-            **totals_of(self.whole),
+            **totals_of(self.whole, self.thermal),
             "simpy_events": self.simpy_events,
             "simulated_calls": self.simulated_calls,
             "reused_calls": self.reused_calls,
@@ -124,7 +130,7 @@ class SpeechRun:
         }
 
 
-def totals_of(stats: RunStats) -> dict[str, object]:
+def totals_of(stats: RunStats, thermal: Thermal | None = None) -> dict[str, object]:
     """Return cycles, energy and bandwidth of a run, and its sums by kind of layer."""
     return {
         "cycles": stats.cycles.total,
@@ -147,6 +153,20 @@ def totals_of(stats: RunStats) -> dict[str, object]:
         "simpy_events": stats.simpy_events,
         "by_kind": _by_kind(stats),
         **({} if stats.controller is None else {"memory": _memory(stats, stats.controller)}),
+        **({} if thermal is None else {"thermal": _temperatures(thermal)}),
+    }
+
+
+def _temperatures(found: Thermal) -> dict[str, object]:
+    """Return how hot the stack gets under lasting work, and the refresh that this asks for."""
+    return {
+        "dram_c": found.dram_c,
+        "temperatures_c": found.temperatures_c,
+        "ambient_c": found.ambient_c,
+        "refresh_multiplier": found.refresh_multiplier,
+        "is_alternating": found.is_alternating,
+        "time_constant_s": found.time_constant_s,
+        "tried": [{"refresh_multiplier": rate, "dram_c": hottest} for rate, hottest in found.tried],
     }
 
 
@@ -232,21 +252,71 @@ def simulate_speech(
     transcripts: Sequence[Transcript],
     advance: Callable[[], None],
 ) -> SpeechRun:
-    """Return the simulation of every transcript's utterance with the steps it took."""
-    caller, reuse = Caller(artefact), Reuse()
-    found: list[RunStats] = []
-    for transcript in transcripts:
-        calls = caller.utterance(transcript.duration_s, transcript.widths)
-        found.append(simulate_workloads(calls, chip, transcript.id, reuse))
-        advance()
-    return SpeechRun(
-        chip,
-        tuple(found),
-        tuple(item.duration_s for item in transcripts),
-        simulated_calls=reuse.misses,
-        reused_calls=reuse.hits,
-        simpy_events=sum(stats.simpy_events for stats, _ in reuse.results.values()),
-    )
+    """Return the simulation of every transcript's utterance with the steps it took.
+
+    On a chip with a thermal stack the utterances are taken as work without a pause, see `settled`.
+    """
+    caller = Caller(artefact)
+    calls = [caller.utterance(item.duration_s, item.widths) for item in transcripts]
+    runs: list[SpeechRun] = []
+
+    def run(own: Chip) -> SpeechRun:
+        reuse, found = Reuse(), []
+        for transcript, work in zip(transcripts, calls, strict=True):
+            found.append(simulate_workloads(work, own, transcript.id, reuse))
+            if not runs:
+                advance()
+        runs.append(
+            SpeechRun(
+                own,
+                tuple(found),
+                tuple(item.duration_s for item in transcripts),
+                simulated_calls=reuse.misses,
+                reused_calls=reuse.hits,
+                simpy_events=sum(stats.simpy_events for stats, _ in reuse.results.values()),
+            )
+        )
+        return runs[-1]
+
+    found, thermal = settled(chip, run, lambda result: result.whole)
+    return replace(found, thermal=thermal)
+
+
+def settled(
+    chip: Chip, run: Callable[[Chip], T], whole: Callable[[T], RunStats]
+) -> tuple[T, Thermal | None]:
+    """Return what `run` returns for a chip refreshed as its own heat asks for, and how hot it gets.
+
+    The power is that of `whole` of a result over its time: of work without a pause. A chip without
+    a thermal stack runs once. Raises CosimError for a design that gets too hot at any rate.
+    """
+    if chip.thermal is None:
+        return run(chip), None
+    results: dict[int, T] = {}
+
+    def power(rate: int) -> StackPower:
+        refreshed = chip.refreshed(rate)
+        if refreshed is not chip or not results:
+            results[rate] = run(refreshed)
+        else:  # the roofline knows no refresh
+            results[rate] = next(iter(results.values()))
+        stats = whole(results[rate])
+        return power_of(stats.energy, stats.seconds)
+
+    try:
+        found = settle(power, make_ladder(chip.thermal))
+    except ThermalError as error:
+        raise CosimError([f"{chip.name}: {line}" for line in str(error).splitlines()]) from None
+    return results[found.refresh_multiplier], found
+
+
+def heat_warnings(chip: Chip, found: Thermal | None) -> tuple[str, ...]:
+    """Return a warning where the memory model leaves out the refresh that the heat asks for."""
+    if found is None or found.refresh_multiplier == 1 or chip.dram is not None:
+        return ()
+    rate = f"refresh x{found.refresh_multiplier}"
+    hot = f"{chip.name}: DRAM at {found.dram_c:.1f} C asks for {rate}, "
+    return (f"{hot}which fidelity roofline leaves out of time and energy",)
 
 
 def simulate_workloads(
@@ -302,11 +372,20 @@ def simulate_any(
         calls = Caller(artefact).utterance(seconds, [1] * taken)
         name = f"{artefact.model.name} ({artefact.compression.recipe}), {seconds:g} s"
         name += f", {taken} decoding steps" if taken else ""
-    stats = simulate_workloads(calls, chip, name, Reuse() if reuse else None)
-    total = totals_of(stats) | {
+    stats, thermal = settled(
+        chip,
+        lambda own: simulate_workloads(calls, own, name, Reuse() if reuse else None),
+        lambda result: result,
+    )
+    total = totals_of(stats, thermal) | {
         "hardware": chip.name,
         "work": name,
-        "warnings": [*stats.warnings, *stats.notes, *stats.cycle_notes],
+        "warnings": [
+            *stats.warnings,
+            *heat_warnings(chip, thermal),
+            *stats.notes,
+            *stats.cycle_notes,
+        ],
         "not_simulated": list(NOT_SIMULATED) if what.suffix != ".csv" else [],
         "audio_seconds": seconds,
         "real_time_factor": stats.seconds / seconds if seconds else None,

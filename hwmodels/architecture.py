@@ -155,7 +155,8 @@ class MemoryStack:
     `fidelity: exact` needs `timing`, the path of a timing table in a folder `timing`; energy of
     commands is in the file of that name in the folder `energy` beside it. `policy` names the rules
     of the controller, see `hwmodels.dram.policy`; `address_map` goes before that of the table, see
-    `hwmodels.dram.fields`.
+    `hwmodels.dram.fields`. `thermal` is the path of what heat crosses, see `hwmodels.thermal`: the
+    DRAM is refreshed as often as its temperature under lasting work asks for.
     """
 
     technology: Annotated[str, MinLen(1)]
@@ -165,6 +166,7 @@ class MemoryStack:
     timing: Annotated[str, MinLen(1)] | None = None
     policy: Annotated[str, MinLen(1)] = "ramulator2"
     address_map: Annotated[str, MinLen(1)] | None = None
+    thermal: Annotated[str, MinLen(1)] | None = None
 
 
 @dataclass(frozen=True)

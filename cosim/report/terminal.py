@@ -245,6 +245,18 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         console.print(line, soft_wrap=True)
     if found := totals.get("memory"):
         console.print(_memory_line(found), soft_wrap=True)
+    if hot := totals.get("thermal"):
+        console.print(_thermal_line(hot), soft_wrap=True)
+
+
+def _thermal_line(found: Mapping[str, Any]) -> str:
+    """Return how hot the stack gets, and how often it is refreshed for that."""
+    nodes = found["temperatures_c"]
+    swing = ", one rate lower would be too hot" if found["is_alternating"] else ""
+    return (
+        f"working without a pause: DRAM {found['dram_c']:.1f} C, logic {nodes['logic']:.1f} C "
+        f"(ambient {found['ambient_c']:.0f} C), refresh x{found['refresh_multiplier']}{swing}"
+    )
 
 
 def _memory_line(found: Mapping[str, Any]) -> str:
