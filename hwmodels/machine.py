@@ -36,41 +36,23 @@ class Tile:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Cycles and records by core and item, events and memory statistics of one run.
+    """Cycles per item of a plan, and what happened while each of its groups ran."""
+
+    cycles: tuple[Cycles, ...]
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The time lines of all cores of one run, its events and its memory statistics.
 
     `totals` are those of the memory controller, None without one.
     """
 
-    cycles: tuple[tuple[Cycles, ...], ...]
-    records: tuple[tuple[Record, ...], ...]
+    timelines: tuple[Timeline, ...]
     events: int
     memory: dict[str, dict[str, int]]
     totals: MemoryTotals | None = None
-
-
-def run(
-    plans: Sequence[Plan],
-    architecture: Architecture,
-    channels: Channels,
-    serve: Serve | None = None,
-) -> Timeline:
-    """Return the time line of one plan per core, all begun at once on one memory.
-
-    Raises RuntimeError when the cycles of an op do not sum to its time: a fault of this model.
-    """
-    ground = Ground(channels, serve)
-    machines = [Machine(plan, architecture, ground) for plan in plans]
-    for end in [machine.start() for machine in machines]:
-        ground.clock.run(until=end)
-    events = ground.clock.count_events()
-    totals = ground.server.finish()
-    return Timeline(
-        tuple(machine.cycles() for machine in machines),
-        tuple(tuple(machine.records) for machine in machines),
-        events,
-        {name: dict(vars(stats)) for name, stats in ground.server.statistics.items()},
-        totals,
-    )
 
 
 Serve = Callable[[Clock], Server]
@@ -139,15 +121,15 @@ class Machine:
             stream.go_on()
         return self.clock.process(self._compute())
 
-    def cycles(self) -> tuple[Cycles, ...]:
-        """Return the cycles of each item of the plan, once all is done.
+    def timeline(self) -> Timeline:
+        """Return the time line of the plan, once all is done.
 
         Raises RuntimeError when the cycles of an op do not sum to its time: a fault of this model.
         """
         cycles: dict[int, Cycles] = {}
         for group, record in zip(self.plan.groups, self.records, strict=True):
             cycles |= divide(group, record, self.period_fs)
-        return tuple(cycles[i] for i in sorted(cycles))
+        return Timeline(tuple(cycles[i] for i in sorted(cycles)), tuple(self.records))
 
     def _orders(self, port: Port) -> Iterator[Order]:
         """Yield the loads through a port, with what each tensor's first load has to wait for."""
@@ -326,3 +308,22 @@ def _depend(record: Record, begin: int, submitted_fs: int) -> int:
         return begin
     record.waits.append((begin, submitted_fs, "dependency"))
     return submitted_fs
+
+
+def run(
+    plans: Sequence[Plan],
+    architecture: Architecture,
+    channels: Channels,
+    serve: Serve | None = None,
+) -> Outcome:
+    """Return what happens when each core begins its plan at once, all on one memory.
+
+    Raises RuntimeError when the cycles of an op do not sum to its time: a fault of this model.
+    """
+    ground = Ground(channels, serve)
+    machines = [Machine(plan, architecture, ground) for plan in plans]
+    for end in [machine.start() for machine in machines]:
+        ground.clock.run(until=end)
+    events, totals = ground.clock.count_events(), ground.server.finish()
+    memory = {name: dict(vars(stats)) for name, stats in ground.server.statistics.items()}
+    return Outcome(tuple(machine.timeline() for machine in machines), events, memory, totals)
