@@ -2,7 +2,7 @@
 
 A tensor that one core writes and only the same core reads, part by part, may stay on its chip. As
 soon as some core reads another part than it wrote, all parts go to memory, where whoever reads them
-waits for all of them: that is the only barrier. A divided tensor lies in memory part after part.
+waits for all of them: that is the only barrier.
 
 - A GEMM is divided over its result columns, or over its products (heads) where there are several
   and the chip asks for it or there are fewer columns than cores. Each core reads all activations.
@@ -11,85 +11,27 @@ waits for all of them: that is the only barrier. A divided tensor lies in memory
 - A transfer follows the tensor it reads; what nobody wrote is moved by the first core.
 - Parts are as even as whole positions allow, and no part of ceil(n / cores) columns takes more
   folds than whole column blocks dealt out to the cores would: ceil(ceil(n / cores) / C) folds.
-- Stored bits, zeros and indices included, are divided in proportion to positions.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from math import prod
-from typing import NamedTuple
 
 from hwmodels.architecture import Split
+from hwmodels.parts import (
+    WHOLE,
+    Part,
+    cut,
+    of_columns,
+    of_products,
+    of_rows,
+    part_name,
+    read_along,
+    written_along,
+    zeros_of,
+)
 from hwmodels.vector import FUNCTIONS
-from hwmodels.workload import Gemm, Nonzero, TensorRef, Transfer, VectorOp, WorkItem, Workload
-
-
-class Part(NamedTuple):
-    """Positions [first, stop) of `total` along an axis of a tensor.
-
-    `run` counts elements in order, `columns` the last axis. Under any other name it is as much of
-    the tensor, in an order that only parts of that name share.
-    """
-
-    axis: str
-    first: int
-    stop: int
-    total: int
-
-    @property
-    def size(self) -> int:
-        """Number of positions."""
-        return self.stop - self.first
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether this is all of the tensor."""
-        return self.size == self.total
-
-    def of(self, number: int) -> int:
-        """Return how many of `number` things fall into this part; all parts sum to `number`."""
-        return number * self.stop // self.total - number * self.first // self.total
-
-    def times(self, number: int, *, axis: str = "run") -> "Part":
-        """Return the part along an axis that has `number` positions for each of these."""
-        return Part(axis, self.first * number, self.stop * number, self.total * number)
-
-
-WHOLE = Part("run", 0, 1, 1)
-
-
-def part_name(ref: TensorRef, part: Part) -> str:
-    """Return the id of a part of a tensor; equal parts have equal ids, the whole keeps its own.
-
-    Example:
-        >>> x = TensorRef("x", "activation", (5, 12), 480)
-        >>> part_name(x, Part("columns", 0, 4, 12)), part_name(x, WHOLE)
-        ('x[columns 0:4 of 12]', 'x')
-
-    """
-    if part.is_whole:
-        return ref.id
-    seen = f"({ref.elements})" if ref.is_part and ref.kind != "state" else ""
-    is_row = part.axis == "columns" and part.total == ref.elements
-    axis = "run" if is_row else part.axis
-    return f"{ref.id}{seen}[{axis} {part.first}:{part.stop} of {part.total}]"
-
-
-def cut(ref: TensorRef, part: Part) -> TensorRef:
-    """Return a part of a tensor as a tensor of its own; all parts sum to its elements and bits."""
-    if part.is_whole:
-        return ref
-    elements = part.of(ref.elements)
-    shape = (*ref.shape[:-1], part.size) if part.axis == "columns" else (elements,)
-    return replace(
-        ref,
-        id=part_name(ref, part),
-        shape=shape,
-        stored_bits=part.of(ref.stored_bits),
-        index_bits=part.of(ref.index_bits),
-        reserved_bits=part.of(ref.reserved_bits),
-    )
+from hwmodels.workload import Gemm, TensorRef, Transfer, VectorOp, WorkItem, Workload
 
 
 @dataclass(frozen=True)
@@ -167,20 +109,19 @@ class _Divider:
                 results.append(None)
                 continue
             if is_by_product:
-                a, w = _products(gemm, gemm.a, share), _products(gemm, gemm.w, share)
-                results.append(_products(gemm, gemm.result, share))
-                sizes = {"count": share.size}
+                a, w = of_products(gemm, gemm.a, share), of_products(gemm, gemm.w, share)
+                results.append(of_products(gemm, gemm.result, share))
             else:
-                a, w = WHOLE, _columns(gemm, gemm.w, share, is_weight=True)
-                results.append(_columns(gemm, gemm.result, share))
-                sizes = {"n": share.size}
+                a, w = WHOLE, of_columns(gemm, gemm.w, share, is_weight=True)
+                results.append(of_columns(gemm, gemm.result, share))
             item = replace(
                 gemm,
                 a=self.reading(gemm.a, a, core),
                 w=self.reading(gemm.w, w, core),
                 result=self.part(gemm.result, results[-1] or WHOLE),
-                nonzero=_zeros(gemm, share, is_by_product=is_by_product),
-                **sizes,
+                nonzero=zeros_of(gemm, share, is_by_product=is_by_product),
+                count=share.size if is_by_product else gemm.count,
+                n=gemm.n if is_by_product else share.size,
             )
             self.items[core].append((number, item))
         self.write(number, gemm.result, results)
@@ -202,9 +143,10 @@ class _Divider:
         for core, share in enumerate(self.shares("rows", rows)):
             if share is not None:
                 self._vector_part(number, op, core, share, width=width)
+        shares = self.shares("rows", rows)
         for ref in op.writes:
-            shares = self.shares("rows", rows)
-            self.write(number, ref, [s and _rows(op, ref, s, width, other="written") for s in shares])
+            parts = [one and of_rows(op, ref, one, width, other="written") for one in shares]
+            self.write(number, ref, parts)
 
     def _main(self, number: int, op: VectorOp) -> TensorRef | None:
         """Return what an op works on: the product it is fused to, or the first that a core made."""
@@ -221,14 +163,16 @@ class _Divider:
         self, number: int, op: VectorOp, core: int, share: Part, *, width: int
     ) -> None:
         """Give a core its rows of an op, `width` elements each."""
-        reads = (self.reading(r, _rows(op, r, share, width, other="read"), core) for r in op.reads)
+        reads = (
+            self.reading(r, of_rows(op, r, share, width, other="read"), core) for r in op.reads
+        )
         item = replace(
             op,
             elements=share.size * width,
             row_length=min(op.row_length, share.size * width),
             reads=tuple(dict.fromkeys(reads)),
             writes=tuple(
-                self.part(ref, _rows(op, ref, share, width, other="written")) for ref in op.writes
+                self.part(ref, of_rows(op, ref, share, width, other="written")) for ref in op.writes
             ),
             is_fused=False,
         )
@@ -241,18 +185,18 @@ class _Divider:
             if part is None:
                 continue
             is_by_column = part.axis == "columns" and op.row_length == part.total
-            reads = (self.reading(ref, _along(ref, part, main), core) for ref in op.reads)
+            reads = (self.reading(ref, read_along(ref, part, main), core) for ref in op.reads)
             item = replace(
                 op,
                 elements=part.of(op.elements),
                 row_length=part.size if is_by_column else min(op.row_length, part.of(op.elements)),
                 reads=tuple(dict.fromkeys(reads)),
-                writes=tuple(self.part(ref, _written(ref, part, main)) for ref in op.writes),
+                writes=tuple(self.part(ref, written_along(ref, part, main)) for ref in op.writes),
                 is_fused=op.is_fused and self.makers[main.id] == number - 1,
             )
             self.items[core].append((number, item))
         for ref in op.writes:
-            self.write(number, ref, [part and _written(ref, part, main) for part in parts])
+            self.write(number, ref, [part and written_along(ref, part, main) for part in parts])
 
     def transfer(self, number: int, transfer: Transfer) -> None:
         """Let a transfer follow the largest tensor it reads that a core wrote."""
@@ -268,15 +212,17 @@ class _Divider:
             item = replace(
                 transfer,
                 reads=tuple(
-                    self.reading(ref, _along(ref, part, main), core) for ref in transfer.reads
+                    self.reading(ref, read_along(ref, part, main), core) for ref in transfer.reads
                 ),
-                writes=tuple(self.part(ref, _written(ref, part, main)) for ref in transfer.writes),
+                writes=tuple(
+                    self.part(ref, written_along(ref, part, main)) for ref in transfer.writes
+                ),
                 read_bytes=part.of(transfer.read_bytes),
                 write_bytes=part.of(transfer.write_bytes),
             )
             self.items[core].append((number, item))
         for ref in transfer.writes:
-            self.write(number, ref, [part and _written(ref, part, main) for part in parts])
+            self.write(number, ref, [part and written_along(ref, part, main) for part in parts])
 
     def _alone(self, number: int, item: VectorOp | Transfer) -> None:
         """Leave an item to the first core."""
@@ -335,83 +281,3 @@ class _Divider:
         if ref.kind != "activation" or origin not in self.exchanged:
             return ref
         return replace(ref, kind="output")
-
-
-def _products(gemm: Gemm, ref: TensorRef, share: Part) -> Part:
-    """Return where some products of a GEMM have their part of an operand or of the result."""
-    shape = _squeezed(ref.shape)
-    sides = {gemm.m, gemm.n, gemm.k}
-    per_head, left = divmod(shape[-1], gemm.count)
-    if prod(shape[:-2]) == gemm.count and len(shape) > 2:
-        return share.times(ref.elements // gemm.count)
-    if not left and {per_head, prod(shape[:-1])} <= sides and len(shape) > 1:
-        return share.times(per_head, axis="columns")
-    if shape[0] % gemm.count == 0 and ref.elements % gemm.count == 0:
-        return share.times(ref.elements // gemm.count)  # channels before positions
-    return share
-
-
-def _columns(gemm: Gemm, ref: TensorRef, share: Part, *, is_weight: bool = False) -> Part:
-    """Return where some result columns of a GEMM have their weights or their results."""
-    shape = _squeezed(ref.shape)
-    is_row = gemm.count == 1 and shape[0] == gemm.n and ref.elements % gemm.n == 0
-    if is_row and (is_weight or shape[-1] != gemm.n):
-        return share.times(ref.elements // gemm.n)
-    if shape[-1] == gemm.n and not (is_weight and gemm.count > 1):
-        return share.times(1, axis="columns")
-    return share._replace(axis="columns of products")
-
-
-def _zeros(gemm: Gemm, share: Part, *, is_by_product: bool) -> Nonzero | float | None:
-    """Return the zero pattern of a part of the weights."""
-    if not isinstance(gemm.nonzero, Nonzero) or share.is_whole:
-        return gemm.nonzero
-    digest = f"{gemm.nonzero.digest}[{share.first}:{share.stop} of {share.total}]"
-    if is_by_product:
-        rows = gemm.nonzero.mask[share.first * gemm.n : share.stop * gemm.n]
-    else:
-        products = gemm.nonzero.mask.reshape(gemm.count, gemm.n, -1)
-        rows = products[:, share.first : share.stop].reshape(gemm.count * share.size, -1)
-    return Nonzero(rows, digest)
-
-
-def _rows(op: VectorOp, ref: TensorRef, share: Part, width: int, *, other: str) -> Part:
-    """Return what some rows of an op, `width` elements each, read or write of a tensor.
-
-    `other` names parts of which only the size is known.
-    """
-    if ref.elements == op.elements:
-        is_in_order = _squeezed(ref.shape)[-1] == op.row_length
-        return share.times(width) if is_in_order else share._replace(axis=other)
-    if ref.elements == share.total:
-        return share.times(1)
-    if ref.kind == "constant" or ref.elements < share.total:
-        return WHOLE
-    return share._replace(axis=other)
-
-
-def _along(ref: TensorRef, part: Part, main: TensorRef) -> Part:
-    """Return what an op on a part of `main` needs of another tensor that it reads."""
-    found = _written(ref, part, main)
-    if found.axis != "written":
-        return found
-    return found._replace(axis="read") if ref.elements >= main.elements else WHOLE
-
-
-def _written(ref: TensorRef, part: Part, main: TensorRef) -> Part:
-    """Return what an op on a part of `main` writes of another tensor."""
-    shape = _squeezed(main.shape)
-    rows, width = prod(shape[:-1]), shape[-1]
-    if part.is_whole:
-        return WHOLE
-    if _squeezed(ref.shape) == shape:
-        return part
-    if part.axis == "columns" and ref.elements == width:
-        return part.times(1)
-    if part.axis == "run" and ref.elements == rows and part.first % width == part.stop % width == 0:
-        return Part("run", part.first // width, part.stop // width, rows)
-    return part._replace(axis="written")
-
-
-def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1) or (1,)

@@ -76,9 +76,7 @@ def collect(
         clock_hz=array.clock_hz,
         cells=array.rows * array.columns,
         peak_bytes_per_s=peak,
-        bound_cycles=bound_cycles(
-            busy_fs, [layer.traffic for layer in layers], architecture, peak
-        ),
+        bound_cycles=bound_cycles(busy_fs, [layer.traffic for layer in layers], architecture, peak),
         simpy_events=0,
         memory={},
         convention=array.convention or "",
