@@ -10,7 +10,7 @@ from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
-from hwmodels.gemm_steps import plan_gemm
+from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, Placement, place
 from hwmodels.machine import run
 from hwmodels.pattern import Patterns, setting
@@ -19,7 +19,7 @@ from hwmodels.planner import Exchange, Planner, require_supported
 from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
 from hwmodels.sparse_chip import sparsity_problems
-from hwmodels.sparse_steps import dense_warnings, density_notes
+from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
 from hwmodels.workload import Gemm, VectorOp, Workload
@@ -316,7 +316,7 @@ def plan_cores(
         planner, head = planners[number], planners[number].items[index]
         try:
             if isinstance(head, Gemm):
-                plan_gemm(planner, head)
+                plan_product(planner, head)
             elif isinstance(head, VectorOp):
                 plan_vector(planner, head)
             else:
@@ -327,6 +327,7 @@ def plan_cores(
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
     notes = density_notes(workload.items, architecture.array)
+    notes += gating_notes(workload.items, architecture.array)
     warnings += dense_warnings(workload.items, architecture.array)
     return [
         Plan(p.items, p.groups, p.tallies, p.kept_constants(), warnings, notes) for p in planners
