@@ -4,8 +4,9 @@ A tensor that one core writes and only the same core reads, part by part, may st
 soon as some core reads another part than it wrote, all parts go to memory, where whoever reads them
 waits for all of them: that is the only barrier.
 
-- A GEMM is divided over its result columns, or over its products (heads) where there are several
-  and the chip asks for it or there are fewer columns than cores. Each core reads all activations.
+- A GEMM is divided over its result columns, for which each core reads all activations, or over its
+  products: the groups of a convolution always, heads where the chip asks for it, and whatever has
+  fewer columns than there are cores.
 - An element-wise op follows the tensor it works on, so that epilogues stay with their product. Ops
   that reduce over rows are divided by rows, ops that reduce over a tensor run on the first core.
 - A transfer follows the tensor it reads; what nobody wrote is moved by the first core.
@@ -101,7 +102,7 @@ class _Divider:
     def gemm(self, number: int, gemm: Gemm) -> None:
         """Divide a GEMM over its products or over its columns."""
         is_few = gemm.n < self.count <= gemm.count
-        is_by_product = gemm.count > 1 and (self.is_by_head or is_few)
+        is_by_product = gemm.count > 1 and (self.is_by_head or gemm.kind == "conv" or is_few)
         total = gemm.count if is_by_product else gemm.n
         results: list[Part | None] = []
         for core, share in enumerate(self.shares("products", total)):

@@ -1,4 +1,4 @@
-"""Parts of tensors: which positions a core has of each, what they are called and how large they are.
+"""Parts of tensors: which positions of each a core has, what they are called, what they hold.
 
 A divided tensor lies in memory part after part. Stored bits, zeros and indices included, are
 divided in proportion to positions.

@@ -102,6 +102,14 @@ def test_parts_of_one_axis_lie_behind_each_other():
     assert found == [("g.w", 0), ("g.w", 8), ("g.w", 16)]
 
 
+def test_groups_of_a_convolution_are_never_split():
+    grouped = replace(
+        gemm("g", 5, 6, 4, count=4), kind="conv", result=tensor("y", "output", (24, 5))
+    )
+    parts = gemms(divide(Workload("w", (grouped,)), count=2, split="columns"))
+    assert [(part.count, part.n, part.result.shape) for part in parts] == [(2, 6, (60,))] * 2
+
+
 @pytest.mark.parametrize("split", ["columns", "heads"])
 def test_zero_patterns_are_cut_where_the_weights_are(split):
     count, n, k = 4, 6, 11
