@@ -6,8 +6,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import get_args
 
-import yaml
-
 from hwmodels.workload import NUMBER_BITS, Gemm, Number, TensorRef, Workload
 
 _SIZES = ("m", "n", "k")
@@ -87,6 +85,8 @@ def _csv_rows(text: str) -> Iterator[_Row]:
 
 def _yaml_rows(text: str) -> Iterator[_Row]:
     """Yield the mappings under `gemms`."""
+    import yaml  # noqa: PLC0415 (nothing else of this package needs it)
+
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
