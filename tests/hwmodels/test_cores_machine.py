@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hw_samples import feed_forward, gemm, tensor, vector
@@ -12,6 +13,7 @@ from hwmodels.architecture import Cores
 from hwmodels.array import closed_form
 from hwmodels.cores import IDLE, efficiency, speed_up
 from hwmodels.energy import STATIC, prices
+from hwmodels.layout import place
 from hwmodels.simulate import simulate, simulate_calls
 from hwmodels.stats import Cycles
 from hwmodels.workload import Workload
@@ -187,6 +189,16 @@ def test_equal_layers_fetch_their_part_of_the_weights_once(make_chip, make_memor
     first, second = simulate_calls([work, work], chip, technology=make_memory(), energy=table)
     assert first.traffic.weight_buffer_write == 24
     assert second.traffic.weight_buffer_write == 0
+
+
+def test_cores_that_are_at_different_ops_share_no_room(make_chip, make_memory):
+    work, chip, memory = feed_forward(), make_chip(), make_memory(capacity=1 << 20)
+    (alone,) = place([work], chip, memory)
+    (layout,) = place([work], replace(chip, cores=Cores(2)), memory)
+    used = [range(p.base, p.base + p.size_bytes) for p in layout.placements.values()]
+    ends = sorted((span.start, span.stop) for span in used)
+    assert all(first[1] <= second[0] for first, second in pairwise(ends))
+    assert max(p.base for p in alone.placements.values()) < ends[-1][0]
 
 
 def test_constants_at_entry_are_refused_where_cores_keep_parts_of_them(
