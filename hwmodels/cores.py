@@ -64,6 +64,22 @@ def together(
     )
 
 
+def core_rows(run: RunStats) -> list[dict[str, object]]:
+    """Return what each core of a run did, as flat rows; none for a run on one core."""
+    return [
+        {
+            "core": number,
+            "busy_cycles": core.cycles.array + core.cycles.vector,
+            "idle_cycles": sum(x.cycles.total for x in core.layers if x.kind == IDLE),
+            **{f"{name}_cycles": value for name, value in vars(core.cycles).items()},
+            "macs": core.macs,
+            "dram_bytes": core.traffic.dram,
+            "energy_j": core.energy_j,
+        }
+        for number, core in enumerate(run.cores)
+    ]
+
+
 def speed_up(alone: RunStats, run: RunStats) -> float:
     """Return how many times as fast a run is as the same work on one core of the same kind."""
     return alone.cycles.total / run.cycles.total
