@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from math import isclose
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hw_samples import feed_forward, gemm, tensor, vector
 
 from cosim import config
-from hwmodels.architecture import Architecture, MemoryTechnology, check
+from hwmodels.architecture import Architecture, Cores, MemoryTechnology, check
 from hwmodels.array import closed_form
 from hwmodels.energy import EnergyTable
 from hwmodels.simulate import simulate, simulate_calls
@@ -51,6 +52,7 @@ def test_every_chip_runs_a_layer_with_balanced_ledgers(chip, table):
 @pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
 def test_gemms_of_whisper_take_the_closed_form_of_the_schedule(chip, shipped):
     architecture, technology, energy = shipped(chip.stem)
+    architecture = replace(architecture, cores=Cores())  # the rule is that of one array
     array = architecture.array
     shapes = [(1500, 384, 384, 1), (1500, 1536, 384, 1), (1500, 384, 1536, 1), (3000, 384, 240, 1)]
     shapes += [(1500, 300, 64, 2), (1, 384, 384, 1), (1, 7, 64, 6), (499, 768, 768, 1)]
@@ -114,6 +116,7 @@ def attention(m, memory, heads, depth):
 @pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
 def test_attention_reads_and_writes_scores_once_where_they_do_not_fit(chip, shipped):
     architecture, technology, energy = shipped(chip.stem)
+    architecture = replace(architecture, cores=Cores())  # each core would have some heads
     m, heads, depth = 900, 6, 64
     stats = simulate(
         attention(m, m, heads, depth), architecture, technology=technology, energy=energy
