@@ -19,7 +19,6 @@ from pathlib import Path
 
 from wav2vec2_gemms import LAYERS
 
-from cosim import config
 from cosim.bench.simulator_peers import SIMULATORS, started
 from cosim.bench.simulators import (
     PORT_BYTES,
@@ -28,7 +27,7 @@ from cosim.bench.simulators import (
     layer_workload,
     port_memory,
 )
-from hwmodels.energy import EnergyTable
+from cosim.energy_tables import load_table
 from hwmodels.simulate import simulate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +52,7 @@ def main():
     options = parser.parse_args()
     names = options.layers.split(",")
     architecture = compared_chip(options.array, options.dataflow)
-    energy = config.load(ROOT / "configs" / "energy" / "aladdin_cacti_28nm.yaml", EnergyTable)
+    energy = load_table(ROOT / "configs" / "energy" / "aladdin_cacti_28nm.yaml")
     print(f"{options.array}x{options.array} {options.dataflow}")
     print(
         "layer | ZigZag cycles | ours | fill+drain | left | ZigZag bytes | ours | compulsory "

@@ -11,9 +11,10 @@ import pytest
 from hw_samples import feed_forward, gemm, tensor, vector
 
 from cosim import config
+from cosim.energy_tables import load_table
 from hwmodels.architecture import Architecture, Cores, MemoryTechnology, check
 from hwmodels.array import closed_form
-from hwmodels.energy import EnergyTable
+from hwmodels.energy import extrapolations, prices
 from hwmodels.simulate import simulate, simulate_calls
 from hwmodels.tightly_coupled import tile_phases
 from hwmodels.workload import Workload
@@ -29,13 +30,16 @@ def names(paths):
     return [path.stem for path in paths]
 
 
-@pytest.mark.parametrize(
-    ("chip", "table"), list(product(CHIPS, TABLES)), ids=lambda path: path.stem
-)
+DEFAULT = next(path for path in TABLES if path.stem == "aladdin_cacti_28nm")
+FULL = next(path for path in CHIPS if path.stem == "composable_edge_32")
+PAIRS = [*product(CHIPS, [DEFAULT]), *product([FULL], TABLES)]
+
+
+@pytest.mark.parametrize(("chip", "table"), dict.fromkeys(PAIRS), ids=lambda path: path.stem)
 def test_every_chip_runs_a_layer_with_balanced_ledgers(chip, table):
     architecture = config.load(chip, Architecture)
     technology = config.load(ROOT / architecture.memory.technology, MemoryTechnology)
-    parts = {"technology": technology, "energy": config.load(table, EnergyTable)}
+    parts = {"technology": technology, "energy": load_table(table)}
     calls = simulate_calls(
         [feed_forward(70, 200, 300), feed_forward(1, 200, 300)], architecture, **parts
     )
@@ -47,6 +51,24 @@ def test_every_chip_runs_a_layer_with_balanced_ledgers(chip, table):
         assert 0 < stats.peak_bandwidth_fraction < 1
         assert 0 < stats.utilization < 1
         assert not stats.warnings
+
+
+@pytest.fixture(scope="module")
+def all_chips():
+    """Return every shipped chip with its memory."""
+    chips = [config.load(chip, Architecture) for chip in CHIPS]
+    files = {chip.memory.technology for chip in chips}
+    memories = {name: config.load(ROOT / name, MemoryTechnology) for name in files}
+    return [(chip, memories[chip.memory.technology]) for chip in chips]
+
+
+@pytest.mark.parametrize("table", TABLES, ids=names(TABLES))
+def test_every_table_prices_every_chip_between_its_points(table, all_chips):
+    energy = load_table(table)
+    for architecture, technology in all_chips:
+        priced = prices(architecture, technology, energy)
+        assert not extrapolations(priced)
+        assert all(price.source and price.factor for price in priced.values())
 
 
 @pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))

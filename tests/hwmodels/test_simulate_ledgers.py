@@ -122,6 +122,12 @@ def test_energy_by_hand(make_chip, make_memory, table):
         ("weight_buffer", "write_byte"): 20,
         ("output_buffer", "read_byte"): 120,
         ("output_buffer", "write_byte"): 120,
+        # two folds along the sum: each of 15 results comes back once and is added to
+        ("output_buffer", "accumulate"): 15,
+        # 8 bits of activation and 32 of sum move on for each product
+        ("array", "register_bit"): 60 * 40,
+        ("array", "clock"): stats.cycles.array,
+        ("host", "op"): 1,
         ("array", "leakage"): cycles,
         ("vector_unit", "leakage"): cycles,
         ("buffers", "leakage"): cycles,
