@@ -37,10 +37,19 @@ from hwmodels.workload import Gemm, TensorRef, Transfer, VectorOp, WorkItem, Wor
 
 @dataclass(frozen=True)
 class CoreWork:
-    """What one core does of a workload, and which number each of its items has in the whole."""
+    """What one core does of a workload.
+
+    `numbers` are those that its items have in the whole; `after` the last items of other cores that
+    each reads something of, -1 for none.
+    """
 
     workload: Workload
     numbers: tuple[int, ...]
+    after: tuple[int, ...]
+
+    def is_apart(self, head: int, index: int) -> bool:
+        """Whether an item reads what other cores make behind `head`, and cannot be fused to it."""
+        return self.after[index] >= self.numbers[head]
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,9 @@ def divide(workload: Workload, *, count: int, split: Split) -> Divided:
     cores read are read several times.
     """
     if count == 1 or split == "utterances":
-        rest = CoreWork(Workload(workload.name, ()), ())
-        whole = CoreWork(workload, tuple(range(len(workload.items))))
+        rest = CoreWork(Workload(workload.name, ()), (), ())
+        numbers = range(len(workload.items))
+        whole = CoreWork(workload, tuple(numbers), tuple(-1 for _ in numbers))
         return Divided((whole, *[rest] * (count - 1)), {}, {})
     divider = _Divider(count, is_by_head=split == "heads")
     for number, item in enumerate(workload.items):
@@ -83,7 +93,8 @@ class _Divider:
 
     count: int
     is_by_head: bool
-    items: list[list[tuple[int, WorkItem]]] = field(init=False)
+    items: list[list[tuple[int, int, WorkItem]]] = field(init=False)
+    latest: int = -1  # maker of what the item at hand reads of other cores
     parts: dict[str, list[Part | None]] = field(default_factory=dict)  # of the last write, by core
     makers: dict[str, int] = field(default_factory=dict)  # who wrote it last
     written: dict[str, dict[str, None]] = field(default_factory=dict)  # names of all parts
@@ -124,7 +135,7 @@ class _Divider:
                 count=share.size if is_by_product else gemm.count,
                 n=gemm.n if is_by_product else share.size,
             )
-            self.items[core].append((number, item))
+            self._give(core, number, item)
         self.write(number, gemm.result, results)
 
     def vector(self, number: int, op: VectorOp) -> None:
@@ -177,7 +188,7 @@ class _Divider:
             ),
             is_fused=False,
         )
-        self.items[core].append((number, item))
+        self._give(core, number, item)
 
     def _follow(self, number: int, op: VectorOp, main: TensorRef) -> None:
         """Divide an element-wise op as the tensor it works on was written."""
@@ -195,7 +206,7 @@ class _Divider:
                 writes=tuple(self.part(ref, written_along(ref, part, main)) for ref in op.writes),
                 is_fused=op.is_fused and self.makers[main.id] == number - 1,
             )
-            self.items[core].append((number, item))
+            self._give(core, number, item)
         for ref in op.writes:
             self.write(number, ref, [part and written_along(ref, part, main) for part in parts])
 
@@ -221,7 +232,7 @@ class _Divider:
                 read_bytes=part.of(transfer.read_bytes),
                 write_bytes=part.of(transfer.write_bytes),
             )
-            self.items[core].append((number, item))
+            self._give(core, number, item)
         for ref in transfer.writes:
             self.write(number, ref, [part and written_along(ref, part, main) for part in parts])
 
@@ -229,9 +240,14 @@ class _Divider:
         """Leave an item to the first core."""
         for ref in item.reads:
             self.reading(ref, WHOLE, 0)
-        self.items[0].append((number, item))
+        self._give(0, number, item)
         for ref in item.writes:
             self.write(number, ref, [WHOLE, *[None] * (self.count - 1)])
+
+    def _give(self, core: int, number: int, item: WorkItem) -> None:
+        """Give a core its part of an item."""
+        self.items[core].append((number, self.latest, item))
+        self.latest = -1
 
     def part(self, ref: TensorRef, part: Part) -> TensorRef:
         """Return a part of a tensor, and note where it lies."""
@@ -247,6 +263,7 @@ class _Divider:
             own = self.parts[ref.id][core]
             if own is None or part_name(ref, own) != found.id:
                 self.exchanged.add(ref.id)
+                self.latest = max(self.latest, self.makers[ref.id])
         self.read.setdefault(ref.id, set()).add(found.id)
         return found
 
@@ -261,8 +278,10 @@ class _Divider:
         """Return the work of the cores; what they exchange is written like an output."""
         cores = []
         for found in self.items:
-            items = tuple(self._exchange(item) for _, item in found)
-            cores.append(CoreWork(Workload(name, items), tuple(number for number, _ in found)))
+            items = tuple(self._exchange(item) for _, _, item in found)
+            numbers = tuple(number for number, _, _ in found)
+            after = tuple(latest for _, latest, _ in found)
+            cores.append(CoreWork(Workload(name, items), numbers, after))
         waits = {
             read: tuple(names)
             for ref_id, names in self.written.items()

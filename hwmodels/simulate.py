@@ -14,8 +14,8 @@ from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, Placement, place
 from hwmodels.machine import run
 from hwmodels.pattern import Patterns, setting
-from hwmodels.plan import Plan
-from hwmodels.planner import Exchange, Planner, require_supported
+from hwmodels.plan import Exchange, Plan
+from hwmodels.planner import Planner, require_supported
 from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
 from hwmodels.sparse_chip import sparsity_problems
@@ -268,7 +268,8 @@ def plan_workload(
 ) -> Plan:
     """Return the plan of a workload on one core that starts with the constants `kept` on chip.
 
-    `patterns` are those of this chip; what is missing is added.
+    `patterns` are those of this chip; what is missing is added. Where chunks that hold all that
+    fused ops need have no room, nothing but what the program marks is fused, with a warning.
 
     Raises as `require_supported`, and ValueError naming each op that a buffer is too small for.
     """
@@ -303,6 +304,7 @@ def plan_cores(
             layout=places,
             kept=own,
             exchange=exchange,
+            is_apart=core.is_apart,
         )
         for core, own in zip(divided.cores, kept, strict=True)
     ]
@@ -324,6 +326,11 @@ def plan_cores(
         except ValueError as error:
             problems |= {f"{head.name}: {line}": None for line in str(error).splitlines()}
         planner.finish_group()
+    if problems and architecture.mapping.fusion != "marked":
+        apart = replace(architecture, mapping=replace(architecture.mapping, fusion="marked"))
+        plans = plan_cores(workload, divided, apart, patterns=patterns, layout=layout, kept=kept)
+        told = tuple(f"mapping.fusion: marked in {workload.name}: {line}" for line in problems)
+        return [replace(plan, warnings=(*plan.warnings, *told)) for plan in plans]
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
     notes = density_notes(workload.items, architecture.array)

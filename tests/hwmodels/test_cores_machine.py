@@ -73,6 +73,21 @@ def test_a_reader_waits_until_the_other_core_has_written(make_chip, make_memory,
         assert core.cycles.total > written + 10 + 10  # written, then read, 10 ns each
 
 
+def test_an_op_is_not_fused_across_what_another_core_makes(make_chip, make_memory, on):
+    # The largest of all y is found by core 0, so core 1 can scale its columns only when it has
+    # written them and core 0 has read them: a wait inside a group would never end.
+    y, q = tensor("y", "activation", (4, 4), 32), tensor("q", "activation", (4, 4))
+    s, z = tensor("s", "activation", (1,), 32), tensor("z", "output", (4, 4), 32)
+    items = (
+        gemm("g", 4, 4, 2, result=y),
+        vector("top", "dynamic_quantize_tensor", (y,), (q, s)),
+        vector("scale", "mul", (y, s), (z,)),
+    )
+    stats = on(Workload("w", items), make_chip(), make_memory(), cores=2)
+    assert [layer.name for layer in stats.cores[1].layers] == ["g", "scale"]
+    assert stats.cores[1].layers[1].cycles.stall_dependency > 0
+
+
 @SHARED
 @given(
     m=st.integers(1, 12), k=st.integers(1, 12), blocks=st.integers(1, 3), cores=st.integers(2, 4)
