@@ -26,6 +26,7 @@ Arbitration = Literal["fifo", "priority"]
 Gating = Literal["none", "activations"]
 Objective = Literal["latency", "energy", "product"]
 Fusion = Literal["chunks", "marked"]
+Im2col = Literal["buffer", "dma", "materialised"]
 Split = Literal["columns", "heads", "utterances"]
 
 
@@ -181,12 +182,14 @@ class MappingChoice:
     `objective` is what tilings and units of products are chosen for, see `hwmodels.costs`: time,
     energy or their product. `fusion: chunks` lets vector ops follow, chunk by chunk, whatever makes
     their operands, see `hwmodels.fusion`; `marked` only those that the program ties to a product.
+    `im2col` says where windows of convolutions are unfolded, see `hwmodels.windows`.
     `resident_share` of the input and of the weight buffer keeps tensors from op to op; the rest
     streams, all of it where the share is 0.
     """
 
     objective: Objective = "latency"
     fusion: Fusion = "chunks"
+    im2col: Im2col = "buffer"
     resident_share: Annotated[float, Ge(0), Le(0.9)] = 0.25
 
 

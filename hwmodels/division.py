@@ -132,6 +132,7 @@ class _Divider:
                 w=self.reading(gemm.w, w, core),
                 result=self.part(gemm.result, results[-1] or WHOLE),
                 nonzero=zeros_of(gemm, share, is_by_product=is_by_product),
+                window_elements=(share if is_by_product else WHOLE).of(gemm.window_elements),
                 count=share.size if is_by_product else gemm.count,
                 n=gemm.n if is_by_product else share.size,
             )

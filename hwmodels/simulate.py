@@ -22,6 +22,7 @@ from hwmodels.sparse_chip import sparsity_problems
 from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
+from hwmodels.windows import materialised
 from hwmodels.workload import Gemm, VectorOp, Workload
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ def simulate_calls(
     `stats.combine`. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
+    if architecture.mapping.im2col == "materialised":
+        calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
     shared = Shared(patterns, Ledger(found.prices))
     count = architecture.cores.count
