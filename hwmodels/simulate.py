@@ -4,13 +4,15 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
 from hwmodels.gemm_steps import plan_gemm
 from hwmodels.layout import Layout, place
-from hwmodels.machine import Machine
+from hwmodels.machine import Machine, Serve
+from hwmodels.memory import Channels
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Plan
 from hwmodels.planner import Planner, require_supported
@@ -40,6 +42,16 @@ class Chip:
         """What results on this chip depend on."""
         dram = "" if self.dram is None else self.dram.key
         return (self.architecture, self.technology, tuple(self.prices.items()), dram)
+
+    def serve(self, channels: Channels) -> "Serve | None":
+        """Return what makes the server of the memory's fidelity, None for the roofline."""
+        if self.dram is None:
+            return None
+        if self.architecture.memory.fidelity == "exact":
+            return self.dram.serve
+        from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
+
+        return partial(SampledServer, memory=self.dram, channels=channels)
 
 
 @dataclass(frozen=True)
@@ -80,18 +92,19 @@ def chip(
     energy: EnergyTable,
     dram: "Dram | None" = None,
 ) -> Chip:
-    """Return a chip whose parts fit each other; `dram` is needed and used with `fidelity: exact`.
+    """Return a chip whose parts fit each other; a fidelity above roofline needs and uses `dram`.
 
     Raises ValueError listing every rule between the fields that is broken, and every action that
     the energy table lacks.
     """
-    is_exact = architecture.memory.fidelity == "exact"
+    fidelity = architecture.memory.fidelity
+    is_exact = fidelity != "roofline"
     array = architecture.array
     problems = [f"{architecture.name}: {line}" for line in sparsity_problems(array)]
     if is_exact and dram is None:
         problems.append(
-            f'{architecture.name}: memory.fidelity: found "exact" without memory.timing, expected '
-            "the path of a timing table"
+            f'{architecture.name}: memory.fidelity: found "{fidelity}" without memory.timing, '
+            "expected the path of a timing table"
         )
     elif is_exact and dram is not None:
         lines = dram.problems(architecture, technology)
@@ -123,7 +136,7 @@ def simulate(
 ) -> RunStats:
     """Return cycles, bytes and joules of one call.
 
-    `dram` is the memory of a chip that asks for `fidelity: exact`. `residency` are the constants on
+    `dram` is the memory of a chip that asks for more than the roofline. `residency` are the constants on
     chip at entry. Raises ValueError or KeyError, each listing
     every op, field or action concerned, before anything is simulated.
     """
@@ -209,8 +222,8 @@ def _simulate(
     plan = plan_workload(
         workload, on.architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
-    serve = None if on.dram is None else on.dram.serve
-    timeline = Machine(plan, on.architecture, shared.patterns.setting.channels, serve).run()
+    channels = shared.patterns.setting.channels
+    timeline = Machine(plan, on.architecture, channels, on.serve(channels)).run()
     result = collect(
         workload.name,
         plan,

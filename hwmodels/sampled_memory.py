@@ -1,0 +1,228 @@
+"""The memory server that lets the controller do a sample of the work and learns from it.
+
+The controller serves every phase of the traffic (`hwmodels.sampled_phase`) for some refresh
+intervals. Then the roofline's channels go on with the service measured (`hwmodels.service_fit`),
+whenever the phase comes again, until the controller looks at it anew. This is systematic sampling
+of a simulation as in SMARTS (Wunderlich et al. 2003), and the spread of the samples tells its error.
+"""
+
+from collections import Counter
+from math import hypot
+
+import numpy as np
+import simpy
+
+from hwmodels.architecture import FEMTO
+from hwmodels.dram.jit import Integers
+from hwmodels.dram.stats import COUNTERS
+from hwmodels.exact_memory import Dram, ExactServer, Served, totals_of
+from hwmodels.memory import Channels, Completion, Descriptor, RequesterStats, Share
+from hwmodels.memory_totals import MemoryTotals, Sampling
+from hwmodels.sampled_phase import OPEN, Block, Kind, Look, Phase, counted, kind_of
+from hwmodels.service_fit import Fit
+
+WINDOW_INTERVALS = 8
+"""Refresh intervals for which the controller serves a phase before it is known."""
+AGAIN = 4
+"""After so many windows a known phase is looked at again, then after twice as many, and so on."""
+
+
+class SampledServer:
+    """Serves descriptors in order of submission: by the controller until their phase is known."""
+
+    def __init__(self, env: simpy.Environment, memory: Dram, channels: Channels) -> None:
+        self.env = env
+        self.memory = memory
+        self.channels = channels
+        self._exact = ExactServer(env, memory, self._watch)
+        self.statistics: dict[str, RequesterStats] = self._exact.statistics
+        spec = memory.spec
+        self._burst_bytes = spec.organisation.burst_bytes
+        interval = spec.cycles("tREFI") * spec.ticks_per_clock
+        self._interval_fs = round(interval * spec.tick_s * FEMTO)
+        self._latency_fs = round(channels.technology.latency_s.value * FEMTO)
+        self._phases: dict[tuple[Kind, ...], Phase] = {}
+        self._last: dict[str, Kind] = {}  # what each requester asked for last
+        self._phase = self._phases[()] = Phase(WINDOW_INTERVALS * self._interval_fs)
+        self._kinds: dict[Descriptor, Kind] = {}
+        self._looks: dict[Completion, tuple[Phase, Look]] = {}
+        self._before: tuple[Phase, Look | None] = self._phase, None
+        self._is_exact = True
+        self._since_fs = 0  # of the present block
+        self._counts: Integers = np.zeros(len(COUNTERS), dtype=np.int64)  # until then
+        self._bursts = [0, 0]  # since then
+        self._free_fs = [0] * channels.memory.channels
+        self._idle_fs = 0  # when the last channel is free
+
+    def submit(
+        self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
+    ) -> Completion:
+        """Return when the last byte of `descriptor` will have moved, see `memory.Server`."""
+        now = int(self.env.now)
+        share = self.channels.share(descriptor, origin=origin)
+        if not share.moved_bytes:
+            done = Completion(self.env, now)
+            done.settle(max(now, earliest_fs))
+            return done
+        phase = self._enter(descriptor, now)
+        number = phase.known.get(descriptor.requester)
+        if phase.fit is None or number is None:
+            if phase.fit is not None:  # somebody comes who showed too little
+                phase.forget(phase.exact_fs + WINDOW_INTERVALS * self._interval_fs)
+            if not self._is_exact:
+                self._return_to_controller(now)
+            return self._look(descriptor, share, phase, origin, earliest_fs)
+        if self._is_exact:
+            self._leave_controller(now)
+        return self._serve(descriptor, share, phase, number, phase.fit, earliest_fs)
+
+    def finish(self) -> MemoryTotals:
+        """Return what the memory did until now: counted, or scaled from what was counted."""
+        self._account(int(self.env.now))
+        self._exact.rest()
+        counts, read_ticks = self._exact.counters(), Counter[int]()
+        exact_bursts = fast_bursts = 0
+        time_error_s = energy_error_j = 0.0
+        prices = self.memory.prices()
+        counts[OPEN] = 0  # rows stay open behind the controller's back
+        for phase in self._phases.values():
+            if not phase.blocks:
+                continue
+            counts += phase.scaled()
+            counts[OPEN] += counted(phase.blocks)[OPEN]
+            read_ticks.update(phase.read_ticks)
+            exact_bursts += sum(sum(block.bursts) for block in phase.blocks)
+            if phase.fast_reads + phase.fast_writes:
+                read_ticks.update(phase.scaled_ticks())
+                fast_bursts += phase.fast_reads + phase.fast_writes
+                time_error_s = hypot(time_error_s, phase.time_error_s)
+                energy_error_j = hypot(energy_error_j, phase.energy_error_j(prices))
+        return totals_of(
+            self.memory,
+            counts,
+            ticks=self._exact.ticks,
+            read_ticks=read_ticks,
+            sampling=Sampling(
+                len(self._phases) - 1, exact_bursts, fast_bursts, time_error_s, energy_error_j
+            ),
+        )
+
+    def _enter(self, descriptor: Descriptor, now: int) -> Phase:
+        """Return the phase that a descriptor belongs to, and close what came before."""
+        kind = self._kinds.get(descriptor)
+        if kind is None:
+            kind = self._kinds[descriptor] = kind_of(descriptor, self._burst_bytes)
+        phase = self._phase
+        if self._last.get(kind[0]) != kind:
+            self._last[kind[0]] = kind
+            key = tuple(sorted(self._last.values()))
+            if key not in self._phases:
+                self._phases[key] = Phase(WINDOW_INTERVALS * self._interval_fs)
+            phase = self._phases[key]
+        if phase is not self._phase or now >= self._since_fs + self._interval_fs:
+            self._account(now)
+            self._phase = phase
+            self._judge(phase, now)
+        return phase
+
+    def _account(self, now: int) -> None:
+        """Close the present block, of the present phase."""
+        time_fs = max(0, now - self._since_fs)
+        if self._is_exact:
+            counts = self._exact.counters()
+            block = Block(time_fs, counts - self._counts, (self._bursts[0], self._bursts[1]))
+            self._phase.note(block)
+            self._counts, self._bursts = counts, [0, 0]
+        else:
+            self._phase.fast_fs += time_fs
+        self._since_fs += time_fs
+
+    def _judge(self, phase: Phase, now: int) -> None:
+        """Find out whether a phase is known by now, or should be looked at again."""
+        window_fs = WINDOW_INTERVALS * self._interval_fs
+        if phase.fit is not None:
+            if phase.fast_fs >= AGAIN * window_fs << phase.wanted_fs // window_fs - 1:
+                phase.forget(phase.wanted_fs + window_fs)
+        elif phase.exact_fs >= phase.wanted_fs:
+            if self._is_exact:
+                self._leave_controller(now)
+            phase.learn(
+                channels=len(self._free_fs),
+                latency_fs=self._latency_fs,
+                block_fs=self._interval_fs,
+            )
+
+    def _leave_controller(self, now: int) -> None:
+        """Let the controller be done with what it has; the channels are free after that."""
+        done_fs = self._exact.drain()
+        self._account(max(now, done_fs))
+        self._is_exact = False
+        self._idle_fs = max(now, done_fs - self._latency_fs)
+        self._free_fs = [self._idle_fs] * len(self._free_fs)
+
+    def _return_to_controller(self, now: int) -> None:
+        """Let the controller go on after what was promised without it."""
+        self._account(now)
+        self._is_exact = True
+        self._before = self._phase, None
+        self._counts = self._exact.counters()
+        self._bursts = [0, 0]
+
+    def _look(
+        self, descriptor: Descriptor, share: Share, phase: Phase, origin: int, earliest_fs: int
+    ) -> Completion:
+        """Let the controller serve a descriptor, after what was promised without it."""
+        done = self._exact.submit(
+            descriptor, origin=origin, earliest_fs=earliest_fs, not_before_fs=self._idle_fs
+        )
+        arrival_fs = max(int(self.env.now), self._idle_fs)
+        last_phase, last = self._before
+        follows = last is not None and last_phase is phase
+        look = Look(descriptor.requester, arrival_fs, share, follows, None if follows else last)
+        self._before = phase, look
+        phase.looks.append(look)
+        self._looks[done] = phase, look
+        self._bursts[descriptor.is_write] += share.moved_bytes // self._burst_bytes
+        return done
+
+    def _watch(self, done: Completion, served: Served) -> None:
+        """Note what the controller did with a descriptor."""
+        phase, look = self._looks.pop(done)
+        phase.watch(look, served)
+
+    def _serve(
+        self,
+        descriptor: Descriptor,
+        share: Share,
+        phase: Phase,
+        number: int,
+        service: Fit,
+        earliest_fs: int,
+    ) -> Completion:
+        """Put a descriptor on its channels with the service of its phase."""
+        now = int(self.env.now)
+        factor, free = service.factor[number], self._free_fs
+        begin = max(now, self._idle_fs)
+        last = now
+        for channel, busy in share.busy:
+            free[channel] = end = max(free[channel], now) + round(factor * busy)
+            last = max(last, end)
+        self._idle_fs = max(self._idle_fs, last)
+        done_fs = max(now, last + round(service.delay_fs[number]))
+        accepted_fs = min(done_fs, max(now, begin + round(service.accept_fs[number])))
+        stats = self.statistics.setdefault(descriptor.requester, RequesterStats())
+        stats.descriptors += 1
+        stats.queued_fs += accepted_fs - now
+        stats.total_fs += done_fs - now
+        bursts = share.moved_bytes // self._burst_bytes
+        if descriptor.is_write:
+            stats.write_bytes += share.moved_bytes
+            phase.fast_writes += bursts
+        else:
+            stats.read_bytes += share.moved_bytes
+            phase.fast_reads += bursts
+        phase.fast_busy_fs += max(0, self._idle_fs - begin)
+        phase.fast_delay_error_fs += service.delay_error_fs[number]
+        done = Completion(self.env, now)
+        done.settle(max(done_fs, earliest_fs))
+        return done

@@ -1,0 +1,199 @@
+"""A phase of the traffic to a memory: what the controller showed of it, and what that says of more.
+
+A phase is a kind of traffic: what each requester asked for last, up to powers of two. What the
+controller counted is scaled with the bursts moved, or with time where it goes by time.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import hypot
+
+import numpy as np
+
+from hwmodels.architecture import FEMTO
+from hwmodels.dram.commands import ACT, PREAB, RD, RDA, REFAB, REFPB, WR, WRA
+from hwmodels.dram.jit import Integers
+from hwmodels.dram.stats import COUNTERS
+from hwmodels.energy import Prices
+from hwmodels.exact_memory import Served
+from hwmodels.memory import Descriptor, Share
+from hwmodels.memory_totals import apportion
+from hwmodels.service_fit import Fit, Sample, fit, ratio_error
+
+OPEN = COUNTERS.index("open_rank_ticks")
+FORWARDED, MERGED = COUNTERS.index("forwarded"), COUNTERS.index("merged")
+LEAST = 8
+"""Descriptors that a requester must have shown in a phase for its service to be known."""
+
+Kind = tuple[str, int, int, int]  # requester; bursts of a row, stride and rows by powers of two
+
+
+def kind_of(descriptor: Descriptor, burst_bytes: int) -> Kind:
+    """Return the kind of a descriptor: who asks, and sizes by powers of two.
+
+    Example:
+        >>> kind_of(Descriptor(0, 4000, requester="weight"), 32)
+        ('weight', 7, 0, 1)
+
+    """
+    rows, row_bytes, stride = descriptor.rows, descriptor.bytes, descriptor.stride
+    if stride == row_bytes or rows == 1:
+        rows, row_bytes, stride = 1, rows * row_bytes, 0
+    bursts = -(-row_bytes // burst_bytes)
+    return descriptor.requester, bursts.bit_length(), stride.bit_length(), rows.bit_length()
+
+
+@dataclass(eq=False)
+class Look:
+    """A descriptor that the controller serves.
+
+    `follows` says that the one before it is of the same phase. Else that is `before`, None where
+    the controller was at rest.
+    """
+
+    requester: str
+    arrival_fs: int
+    share: Share
+    follows: bool
+    before: "Look | None"
+    served: Served | None = None
+
+    def free_fs(self, latency_fs: int) -> int:
+        """Return about when the channels were done with it; reads arrive `latency_fs` later."""
+        if self.served is None:
+            return self.arrival_fs
+        return self.served.done_fs - (0 if self.served.read_ticks is None else latency_fs)
+
+    def before_fs(self, latency_fs: int) -> int:
+        """Return about when the channels were free for it, -1 where the one before it tells."""
+        if self.follows:
+            return -1
+        return self.arrival_fs if self.before is None else self.before.free_fs(latency_fs)
+
+
+@dataclass(frozen=True)
+class Block:
+    """What the controller did for a phase in a stretch of time; `bursts` are read and written."""
+
+    time_fs: int
+    counts: Integers
+    bursts: tuple[int, int]
+
+
+@dataclass(eq=False)
+class Phase:
+    """What the controller showed of a kind of traffic, and what was done without it.
+
+    `wanted_fs` is for how long the controller shall have served it before it is known; `fit` is the
+    service then, by the requesters' numbers in `known`. `fast` figures are without the controller.
+    """
+
+    wanted_fs: int
+    known: dict[str, int] = field(default_factory=dict)
+    fit: Fit | None = None
+    rate_error: float = 0.0
+    looks: list[Look] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    read_ticks: Counter[int] = field(default_factory=Counter)
+    exact_fs: int = 0
+    fast_fs: int = 0
+    fast_busy_fs: int = 0
+    fast_delay_error_fs: float = 0.0
+    fast_reads: int = 0
+    fast_writes: int = 0
+
+    def note(self, block: Block) -> None:
+        """Add what the controller did in a stretch of time."""
+        self.blocks.append(block)
+        self.exact_fs += block.time_fs
+
+    def watch(self, look: Look, served: Served) -> None:
+        """Add what the controller did with a descriptor."""
+        look.served = served
+        if served.read_ticks is not None:
+            times, numbers = np.unique(served.read_ticks, return_counts=True)
+            self.read_ticks.update(dict(zip(times.tolist(), numbers.tolist(), strict=True)))
+
+    def learn(self, *, channels: int, latency_fs: int, block_fs: int) -> None:
+        """Find the service of the requesters that showed enough, if there are any.
+
+        `latency_fs` is that of the roofline, `block_fs` the time of a block for errors.
+        """
+        numbers = Counter(look.requester for look in self.looks)
+        known = sorted(name for name, number in numbers.items() if number >= LEAST)
+        if not known:
+            return
+        self.known = {name: number for number, name in enumerate(known)}
+        samples = [
+            Sample(
+                self.known[look.requester],
+                look.arrival_fs,
+                look.share.busy,
+                look.before_fs(latency_fs),
+                look.served.accepted_fs,
+                look.served.done_fs,
+            )
+            for look in self.looks
+            if look.served is not None and look.requester in self.known
+        ]
+        self.fit = fit(samples, len(known), channels=channels, block_fs=block_fs)
+        self.rate_error = self.fit.rate_error
+
+    def forget(self, wanted_fs: int) -> None:
+        """Let the controller serve it again, until it has done so for `wanted_fs`."""
+        self.fit, self.known, self.wanted_fs = None, {}, wanted_fs
+
+    def scaled(self) -> Integers:
+        """Return the counts of what was done without the controller."""
+        found = np.zeros(len(COUNTERS), dtype=np.int64)
+        if not self.fast_reads + self.fast_writes:
+            return found
+        counts = counted(self.blocks)
+        reads, writes = (sum(column) for column in zip(*(b.bursts for b in self.blocks), strict=True))
+        found += np.rint(counts * ((self.fast_reads + self.fast_writes) / (reads + writes))).astype(
+            np.int64
+        )
+        found[[REFAB, REFPB]] = 0  # those the controller does all the time
+        for place in (PREAB, OPEN):
+            found[place] = counts[place] * self.fast_fs // max(1, self.exact_fs)
+        for number, places in (
+            (self.fast_reads, (RD, RDA, FORWARDED)),
+            (self.fast_writes, (WR, WRA, MERGED)),
+        ):
+            usual = (1, 0, 0)  # RD or WR, where the controller showed none
+            found[list(places)] = apportion(number, counts[list(places)].tolist(), otherwise=usual)
+        return found
+
+    def scaled_ticks(self) -> dict[int, int]:
+        """Return how many reads without the controller took how many ticks."""
+        times = list(self.read_ticks)
+        parts = apportion(self.fast_reads, list(self.read_ticks.values()), otherwise=())
+        return dict(zip(times, parts, strict=True)) if times else {}
+
+    @property
+    def time_error_s(self) -> float:
+        """Standard error of the time that the channels took without the controller."""
+        return hypot(self.rate_error * self.fast_busy_fs, self.fast_delay_error_fs) / FEMTO
+
+    def energy_error_j(self, prices: Prices) -> float:
+        """Standard error of the energy of `scaled`: of rows opened and of time with a row open."""
+        scaled = self.scaled()
+        activates, opened, times, bursts = (
+            np.array(column, dtype=np.float64)
+            for column in zip(
+                *((b.counts[ACT], b.counts[OPEN], b.time_fs, sum(b.bursts)) for b in self.blocks),
+                strict=True,
+            )
+        )
+        rest_j = prices["memory", "open_tick"].value_j - prices["memory", "closed_tick"].value_j
+        return hypot(
+            ratio_error(activates, bursts) * scaled[ACT] * prices["memory", "activate"].value_j,
+            ratio_error(opened, times) * scaled[OPEN] * rest_j,
+        )
+
+
+def counted(blocks: Sequence[Block]) -> Integers:
+    """Return the sum of the counts of blocks."""
+    found: Integers = np.sum([block.counts for block in blocks], axis=0, dtype=np.int64)
+    return found
