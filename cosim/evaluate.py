@@ -12,7 +12,7 @@ from cosim import dispatch
 from cosim.artefact import Artefact
 from cosim.artefact import load as load_artefact
 from cosim.errors import CosimError
-from cosim.execute import KernelChoice, ProgramEngine, Weights, fallbacks
+from cosim.execute import KernelChoice, ProgramEngine, Weights, ZeroCounts, fallbacks
 from cosim.models import AttentionRules, Decoding
 from cosim.speech.decoding import decode
 from cosim.speech.engine import Engine
@@ -38,6 +38,8 @@ DRAWN_TOKENS_PER_SECOND = 4
 a 5,000-piece vocabulary in a second of read English."""
 REPORTED_S = 10.0
 """Length of the utterance for which results say which kernels were chosen."""
+DENSITY_UTTERANCES = 8
+"""Utterances on which zeros of activations are counted, where a chip saves energy by them."""
 UNMEASURED = "not measured: "
 # The longest audio of families with a window, known before a model is loaded.
 WINDOWS_S: Mapping[str, float] = {"whisper": WINDOW_S}
@@ -129,6 +131,21 @@ def program_engines(artefact: Artefact) -> Callable[[], ProgramEngine]:
     """Return a maker of engines that execute the program; they share prepared weights."""
     weights = Weights(artefact.program, artefact.encodings, dispatch.speeds())
     return lambda: ProgramEngine(weights)
+
+
+def activation_densities(artefact: Artefact, speech: Speech) -> dict[str, float]:
+    """Return the share of activations that are not zero, by product, on the first utterances.
+
+    `DENSITY_UTTERANCES` are decoded once more for that. Empty for drawn weights: what they make of
+    speech says nothing.
+    """
+    if artefact.model.is_random:
+        return {}
+    counts = ZeroCounts()
+    weights = Weights(artefact.program, artefact.encodings, dispatch.speeds())
+    first = replace(speech, utterances=speech.utterances[:DENSITY_UTTERANCES])
+    transcribe(lambda: ProgramEngine(weights, counts=counts), first, artefact=artefact, workers=1)
+    return counts.densities()
 
 
 def kernels_of(artefact: Artefact, engine: ProgramEngine) -> tuple[KernelChoice, ...]:

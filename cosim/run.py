@@ -21,6 +21,7 @@ from cosim.evaluate import (
     Measured,
     Progress,
     Transcript,
+    activation_densities,
     difference_interval,
     kernels_of,
     measure,
@@ -113,8 +114,14 @@ def run(
     seconds["execute"] = perf_counter() - started
     started = perf_counter()
     final = heard[list(heard)[-1]]
+    densities = None
+    if experiment.chip.architecture.array.gating == "activations":
+        progress.stage("counting zeros of activations")
+        densities = activation_densities(engines.artefact, speech)
     progress.stage(f"simulating {experiment.chip.name}", len(final))
-    simulated = simulate_speech(engines.artefact, experiment.chip, final, progress.advance)
+    simulated = simulate_speech(
+        engines.artefact, experiment.chip, final, progress.advance, densities
+    )
     seconds["simulate"] = perf_counter() - started
     document = _document(experiment, engines, speech, heard, simulated, seconds)
     write_rows(folder / "layers.jsonl", simulated.layer_rows())

@@ -6,7 +6,7 @@ program that is executed; residency, tiling and addresses are decided by the har
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.ir import DTYPE_BITS, Constant, Graph, Op, Program, TensorType, is_constant
 from cosim.ops import OPS, row
-from hwmodels.workload import NUMBER_BITS, Nonzero, Number, TensorRef, WorkItem, Workload
+from hwmodels.workload import NUMBER_BITS, Gemm, Nonzero, Number, TensorRef, WorkItem, Workload
 from kernels.encodings import FLOAT_BITS, Encoding, nonzero_mask
 
 # Work of a transcription that neither the array nor the vector unit does.
@@ -45,8 +45,12 @@ def schedule(
     *,
     bindings: Mapping[str, int],
     patterns: Mapping[str, Nonzero] | None = None,
+    densities: Mapping[str, float] | None = None,
 ) -> Workload:
     """Return the work of one call of one graph with its lengths bound.
+
+    `patterns` are the zeros of constants, `densities` the measured shares of activations that are
+    not zero, by product (see `cosim.execute.zeros`).
 
     Example:
         schedule(program, "step", bindings={"past": 7, "memory": 1500})
@@ -56,9 +60,23 @@ def schedule(
     context = _Context(program, graph, graph.bind(**bindings), patterns or {})
     items: list[WorkItem] = []
     for op in graph.ops:
-        items += row(op).work(context, op)
+        items += _with_densities(row(op).work(context, op), graph, op, densities or {})
     lengths = ", ".join(f"{name}={value}" for name, value in sorted(bindings.items()))
     return Workload(f"{graph_name}({lengths})", tuple(items))
+
+
+def _with_densities(
+    items: Iterable[WorkItem], graph: Graph, op: Op, densities: Mapping[str, float]
+) -> Iterator[WorkItem]:
+    """Yield work with the density of its activations where it was measured."""
+    product = f"{graph.name}/{op.outputs[0][1:]}"
+    for item in items:
+        if densities and isinstance(item, Gemm):
+            role = item.name.rpartition(".")[2] if op.kind.endswith("attention") else ""
+            density = densities.get(f"{product}.{role}" if role else product)
+            yield replace(item, a_density=density)
+        else:
+            yield item
 
 
 def _part(ref: TensorRef, elements: int) -> TensorRef:

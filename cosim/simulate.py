@@ -29,9 +29,13 @@ T = TypeVar("T")
 
 @dataclass
 class Caller:
-    """The calls of one artefact as workloads; each distinct call is scheduled once."""
+    """The calls of one artefact as workloads; each distinct call is scheduled once.
+
+    `densities` are shares of activations that are not zero, see `cosim.execute.zeros`.
+    """
 
     artefact: Artefact
+    densities: Mapping[str, float] = field(default_factory=dict)
     workloads: dict[tuple[str, int, int], Workload] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,7 +47,11 @@ class Caller:
             program = self.artefact.program
             lengths = graph_lengths(program, length, past)
             self.workloads[graph, length, past] = schedule(
-                program, graph, bindings=lengths[graph], patterns=self.patterns
+                program,
+                graph,
+                bindings=lengths[graph],
+                patterns=self.patterns,
+                densities=self.densities,
             )
         return self.workloads[graph, length, past]
 
@@ -251,12 +259,14 @@ def simulate_speech(
     chip: Chip,
     transcripts: Sequence[Transcript],
     advance: Callable[[], None],
+    densities: Mapping[str, float] | None = None,
 ) -> SpeechRun:
     """Return the simulation of every transcript's utterance with the steps it took.
 
     On a chip with a thermal stack the utterances are taken as work without a pause, see `settled`.
+    `densities` of activations are those of `Caller`.
     """
-    caller = Caller(artefact)
+    caller = Caller(artefact, densities or {})
     calls = [caller.utterance(item.duration_s, item.widths) for item in transcripts]
     runs: list[SpeechRun] = []
 

@@ -23,6 +23,7 @@ ConventionName = Literal["scale_sim", "onnxim", "stonne"]
 Sparsity = Literal["dense", "skip_zero_fold", "row_skip", "column_compact", "nm", "csr_gather"]
 Fidelity = Literal["sampled", "exact", "roofline"]
 Arbitration = Literal["fifo", "priority"]
+Gating = Literal["none", "activations"]
 Objective = Literal["latency", "energy", "product"]
 
 
@@ -73,9 +74,11 @@ class ProcessingArray:
     carry beside ours, see `hwmodels.conventions`.
 
     `cell` is what multiplies, `edge` what enters it per cycle, `xnor` a unit of its own for single
-    bits. `rescale` says who multiplies the sum of each scale group by its scale: the vector unit,
-    or the accumulators at the end of the columns, as fast as results come. With a `coupling` the
-    array is a functional unit of a processor core, whose instructions feed it word by word.
+    bits. With `gating: activations` a cell does not switch its multiplier when the activation is
+    zero: the measured share of zeros saves energy and no cycles. `rescale` says who multiplies the
+    sum of each scale group by its scale: the vector unit, or the accumulators at the end of the
+    columns, as fast as results come. With a `coupling` the array is a functional unit of a
+    processor core, whose instructions feed it word by word.
     """
 
     rows: Annotated[int, Ge(1)]
@@ -92,6 +95,7 @@ class ProcessingArray:
     cell: Cell = field(default_factory=FixedCell)
     edge: Edge = field(default_factory=Edge)
     xnor: XnorUnit | None = None
+    gating: Gating = "none"
     rescale: Rescaling = "vector_unit"
     coupling: Coupling | None = None
 

@@ -33,6 +33,18 @@ class Work(NamedTuple):
     held_cycles: int = 0
 
 
+class Ends(NamedTuple):
+    """What no other work hides when a product runs alone.
+
+    Bytes of each operand that must be there before the first step, and bytes of results that go to
+    memory after the last one.
+    """
+
+    input_bytes: int
+    weight_bytes: int
+    stored_bytes: int
+
+
 @dataclass(frozen=True)
 class Rates:
     """Bytes per array cycle of memory and of the three ports; None where nothing limits them."""
@@ -73,6 +85,26 @@ class Costs:
             return cycles
         joules = energy(work, self.joules, cycles)
         return joules if self.objective == "energy" else cycles * joules
+
+
+def exposed(ends: Ends, rates: Rates) -> int:
+    """Return the array cycles before the first step and after the last one of a lone product.
+
+    Example:
+        >>> exposed(Ends(320, 480, 64), Rates(16.0, 32, 16, 1))
+        114
+
+    """
+    loads = max(
+        _cycles(ends.input_bytes + ends.weight_bytes, rates.memory),
+        _cycles(ends.input_bytes, rates.input_port),
+        _cycles(ends.weight_bytes, rates.weight_port),
+    )
+    stores = max(
+        _cycles(ends.stored_bytes, rates.memory),
+        _cycles(ends.stored_bytes, rates.output_port),
+    )
+    return loads + stores
 
 
 def latency(work: Work, rates: Rates) -> int:

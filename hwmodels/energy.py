@@ -36,8 +36,9 @@ class EnergyTable:
     and W), `dequantize` (one weight at the array's edge), `rescale` (one sum in an accumulator),
     `vector_mac` and `vector_op` (one lane operation). Arrays that leave out zeros need
     `index_decode` (one index), `gather` and `scatter` (one word read or written where an index
-    says, beside its buffer) and `select` (one activation out of a run), an array inside a processor
-    core `core_cycle` (one cycle of that core). `sram` are points of buffer energy; sizes between
+    says, beside its buffer) and `select` (one activation out of a run), an array that gates zeros
+    `gated_mac` (one multiply-accumulate that does not switch), an array inside a processor core
+    `core_cycle` (one cycle of that core). `sram` are points of buffer energy; sizes between
     them follow the power law through the two neighbours, sizes outside the power law of the two
     nearest. Leakage is in watts per byte of buffer and per cell of the array.
     """
@@ -105,6 +106,8 @@ def prices(architecture: Architecture, technology: MemoryTechnology, table: Ener
     found: Prices = {}
     for action in (*array_actions(architecture.array), *sparse_actions(architecture.array)):
         found["array", action] = _price(table.actions[action], table.name)
+    if architecture.array.gating != "none":
+        found["array", "gated_mac"] = _price(table.actions["gated_mac"], table.name)
     if architecture.array.coupling is not None:
         found["core", "cycle"] = _price(table.actions["core_cycle"], table.name)
     for action in ("vector_op", "vector_mac"):
@@ -233,6 +236,8 @@ def _require_actions(architecture: Architecture, table: EnergyTable) -> None:
     needed = [*array_actions(array), *sparse_actions(array), "vector_op"]
     if architecture.vector_unit.fallback:
         needed.append("vector_mac")
+    if array.gating != "none":
+        needed.append("gated_mac")
     if array.coupling is not None:
         needed.append("core_cycle")
     have = ", ".join(table.actions)

@@ -8,8 +8,9 @@ from typing import get_args
 
 from hwmodels.workload import NUMBER_BITS, Gemm, Number, TensorRef, Workload
 
-HEADER = ("name", "m", "n", "k", "count", "a_number", "w_number", "density")
-_NEEDED = HEADER[:-1]
+HEADER = ("name", "m", "n", "k", "count", "a_number", "w_number", "density", "a_density")
+_NEEDED = HEADER[:-2]
+_DENSITIES = HEADER[-2:]
 _SIZES = HEADER[1:5]
 _NUMBERS = HEADER[5:7]
 
@@ -17,9 +18,10 @@ _NUMBERS = HEADER[5:7]
 def gemms_from_csv(path: Path) -> Workload:
     """Return the GEMMs of a CSV file as independent ops, in order.
 
-    The header is `name,m,n,k,count,a_number,w_number` and optionally `density` (of the weights, in
-    (0, 1], empty for dense). Every op reads its own activations and weights (stored dense) and
-    writes 32-bit results. A density is noted as `assumed uniform` in the statistics.
+    The header is `name,m,n,k,count,a_number,w_number` and optionally `density` (of the weights) and
+    `a_density` (of the activations), both in (0, 1], empty for dense. Every op reads its own
+    activations and weights (stored dense) and writes 32-bit results. A density of the weights is
+    noted as `assumed uniform` in the statistics.
 
     Raises ValueError with every mistake: file, line, column, what was found and expected.
     """
@@ -54,7 +56,7 @@ def gemms_from_csv(path: Path) -> Workload:
 
 def _header_problems(names: object) -> Iterator[str]:
     found = [str(name).strip() for name in names] if isinstance(names, list | tuple) else []
-    expected = f"expected {','.join(_NEEDED)} and optionally density"
+    expected = f"expected {','.join(_NEEDED)} and optionally density, a_density"
     for name in found:
         if name not in HEADER:
             near = get_close_matches(name, HEADER, n=1)
@@ -79,9 +81,10 @@ def _row_problems(row: dict[str, str]) -> Iterator[str]:
         text = row[column].strip()
         if text not in get_args(Number):
             yield f'{column}: found "{text}", expected one of {", ".join(get_args(Number))}'
-    density = (row.get("density") or "").strip()
-    if density and not _is_density(density):
-        yield f'density: found "{density}", expected a number in (0, 1] or nothing'
+    for column in _DENSITIES:
+        text = (row.get(column) or "").strip()
+        if text and not _is_density(text):
+            yield f'{column}: found "{text}", expected a number in (0, 1] or nothing'
 
 
 def _is_density(text: str) -> bool:
@@ -95,7 +98,7 @@ def _gemm(row: dict[str, str]) -> Gemm:
     name = row["name"].strip()
     m, n, k, count = (int(row[column]) for column in _SIZES)
     a_number, w_number = (_number(row[column]) for column in _NUMBERS)
-    density = (row.get("density") or "").strip()
+    density, a_density = (_density(row, column) for column in _DENSITIES)
     is_integer = a_number[0] in "iu" and w_number[0] in "iu"
 
     return Gemm(
@@ -111,8 +114,14 @@ def _gemm(row: dict[str, str]) -> Gemm:
         w_number,
         "i32" if is_integer else "f32",
         count,
-        float(density) if density else None,
+        density,
+        a_density=a_density,
     )
+
+
+def _density(row: dict[str, str], column: str) -> float | None:
+    text = (row.get(column) or "").strip()
+    return float(text) if text else None
 
 
 def _number(text: str) -> Number:

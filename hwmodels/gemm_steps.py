@@ -14,7 +14,7 @@ from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.descriptors import rows, run
-from hwmodels.gemm_tally import activation_bits, tally_gemm
+from hwmodels.gemm_tally import tally_gemm
 from hwmodels.mapper import map_product
 from hwmodels.mapping import Mapping, Room, Shape, smallest_tile_bytes
 from hwmodels.memory import Descriptor
@@ -22,6 +22,7 @@ from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, over
 from hwmodels.plan import Load, Pattern, Step
 from hwmodels.planner import Extra, Planner, array_operands
 from hwmodels.precision import Engine, engine_of, group_ends
+from hwmodels.products import block_diagonal, shape_of
 from hwmodels.sparse_chip import pattern_of
 from hwmodels.sparse_steps import Spot, block_splits, cut_of, totals
 from hwmodels.vector import function_cycles
@@ -100,12 +101,15 @@ class Units:
         return True
 
 
-def plan_gemm(planner: Planner, gemm: Gemm) -> None:
+def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
     """Append the group of a GEMM and the ops fused behind it to the plan.
+
+    `together` of its products run at once on the array, block-diagonally (see `grouped`).
 
     Raises ValueError naming each buffer that is too small and the bytes it lacks.
     """
-    array = planner.architecture.array
+    array, item = planner.architecture.array, gemm
+    gemm = block_diagonal(item, together)
     engine = engine_of(array, gemm) if array_operands(gemm) in array.supports else None
     head = planner.begin("array" if engine else "vector").items[0]
     pinned = planner.pinned()
@@ -114,21 +118,19 @@ def plan_gemm(planner: Planner, gemm: Gemm) -> None:
     reads = [Extra(head, a), Extra(head, w)]
     reads += [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
     results = planner.writes(planner.results(), pinned=pinned)
-    shape = Shape(
-        gemm.m,
-        gemm.n,
-        engine.words if engine else gemm.k,
-        -(-gemm.a.size_bytes // gemm.count),
-        -(-gemm.w.size_bytes // gemm.count),
-        a.is_kept,
-        w.is_kept,
-        -(-activation_bits(gemm) // (8 * gemm.count)),
-        sum(-(-one.ref.size_bytes // gemm.count) for one in results if one.written is not None),
+    shape = shape_of(
+        gemm,
+        engine,
+        stored_bytes=sum(one.ref.size_bytes for one in results if one.written is not None),
+        is_input_kept=a.is_kept,
+        is_weight_kept=w.is_kept,
     )
     tensors = planner.tensors(reads, results)
     kind, pattern = _fit(planner, gemm, shape, engine=engine, tensors=tensors)
     zeros = totals(gemm, kind.array, kind.nonzero, kind.mapping, loaded_bytes=pattern.loaded[1])
-    tally_gemm(planner, gemm, kind.mapping, (a, w), results, engine=engine, zeros=zeros)
+    tally_gemm(
+        planner, item, kind.mapping, (a, w), results, engine=engine, zeros=zeros, together=together
+    )
     planner.bind(pattern, reads, results)
 
 

@@ -6,6 +6,7 @@ from hwmodels.mapping import Mapping, array_passes
 from hwmodels.plan import Tally
 from hwmodels.planner import Operand, Planner, Result
 from hwmodels.precision import Engine
+from hwmodels.products import activation_bits
 from hwmodels.sparse_steps import Totals
 from hwmodels.vector import operation_count
 from hwmodels.workload import NUMBER_BITS, Gemm
@@ -20,10 +21,13 @@ def tally_gemm(
     *,
     engine: Engine | None,
     zeros: Totals | None,
+    together: int = 1,
 ) -> None:
     """Count what the steps do to buffers and lanes; loads and stores count themselves.
 
-    `zeros` is what the array does of a GEMM whose zeros it leaves out.
+    `together` products run at once on the array, block-diagonally, and do what each does alone:
+    the cells between the blocks do nothing. `zeros` is what the array does of a GEMM whose zeros it
+    leaves out.
     """
     lanes = planner.architecture.vector_unit.lanes
     head = planner.groups[-1].items[0]
@@ -33,7 +37,8 @@ def tally_gemm(
     tally.mapping = mapping.describe()
     if engine is not None:
         array = engine.array
-        input_passes, weight_passes = array_passes(gemm.m, gemm.n, array, mapping)
+        packed_n = together * gemm.n
+        input_passes, weight_passes = array_passes(gemm.m, packed_n, array, mapping)
         input_read = input_passes * activation_bits(gemm) // 8
         weight_read = weight_passes * gemm.w.size_bytes
         sums = -(-engine.words // array.rows)
@@ -44,6 +49,8 @@ def tally_gemm(
         tally.array_speed = float(engine.macs_per_cycle)
         tally.is_stretched = array.pace != Pace(array.pace.depth) or array.coupling is not None
         tally.mapping += engine.describe()
+        if together > 1:
+            tally.mapping += f" block_diagonal{together}"
         if engine.is_dequantizing:
             tally.dequantized = weight_passes * gemm.count * gemm.n * gemm.k
         operations = planner.patterns.setting.functions["rescale"].operations
@@ -87,8 +94,3 @@ def _tally_rescales(
         return
     tally.vector_operations = operation_count(operations, number)
     tally.output_buffer_read = tally.output_buffer_write = number * sum_bytes
-
-
-def activation_bits(gemm: Gemm) -> int:
-    """Return the bits of the activations as the array takes them, a convolution's after im2col."""
-    return gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import product, shift_in_cycles
-from hwmodels.costs import Costs, Work
+from hwmodels.costs import Costs, Ends, Work, exposed
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import (
     ORDERS,
@@ -22,12 +22,18 @@ from hwmodels.mapping import (
     sum_bytes,
 )
 
+# Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
+MOST_PARTS = 8
+
 
 @lru_cache(maxsize=65536)
 def map_product(
     shape: Shape, array: ProcessingArray, limits: Room, costs: Costs, *, is_holding: bool = False
 ) -> Mapping:
-    """Return the mapping of lowest cost, then fewest array cycles, then DRAM bytes, then steps.
+    """Return the mapping of lowest cost, then fewest array cycles, then fewest DRAM bytes.
+
+    Of those that are equal in all three, the one which shows least of its first loads and last
+    stores, then the one of fewest steps.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tile over all of k: it is replaced seldom, and then the array waits for it.
@@ -36,12 +42,12 @@ def map_product(
     and for the other dimension the largest tile with which results, a whole operand or a chunk of
     it fit. Smaller tiles leave everything as it is but their number, and with more of them neither
     array cycles nor any bytes get fewer: no mapping of all beats the best of these, whatever the
-    objective.
+    objective. Smaller tiles are tried where they cost no cycles, as they begin and end sooner.
 
     Raises ValueError naming each buffer that cannot hold one fold and the bytes it lacks.
     """
     _require_one_fold(shape, array, limits)
-    best: tuple[tuple[float, int, int, int], Mapping] | None = None
+    best: tuple[tuple[float, int, int, int, int], Mapping] | None = None
     for cut in _cuts(shape, array, limits, is_holding=is_holding):
         cycles = array_cycles(shape, array, cut)
         for order in ORDERS:
@@ -51,7 +57,8 @@ def map_product(
                 continue
             ordered = _with_traffic(shape, candidate, order)
             cost = costs.of(work(shape, array, ordered, cycles, limits))
-            rank = (cost, cycles, ordered.dram_bytes, _steps(shape, ordered))
+            shown = exposed(ends(shape, ordered), costs.rates)
+            rank = (cost, cycles, ordered.dram_bytes, shown, _steps(shape, ordered))
             if best is None or rank < best[0]:
                 best = rank, ordered
     if best is None:
@@ -132,6 +139,9 @@ def _tile_heights(
             heights.add(fits)
     if DATAFLOWS[array.dataflow].time == "k":
         heights.add(1)  # the only one whose sums may come in chunks
+    else:
+        parts = min(MOST_PARTS, whole // array.rows)  # with R rows each, weights shift in behind
+        heights |= {min(tallest, -(-whole // max(1, few))) for few in (parts // 2, parts)}
     even = {-(-whole // -(-whole // height)) for height in heights}
     return [grain[tall] * height for height in sorted(even, reverse=True)]
 
@@ -220,6 +230,18 @@ def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, li
         is_weight_held * moved[1],
         shifts * shift_in_cycles(array) if array.schedule == "double_buffered" else 0,
     )
+
+
+def ends(shape: Shape, mapping: Mapping) -> Ends:
+    """Return what the first step of a product waits for, and what is stored after its last."""
+    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
+    depth = {"whole_k": shape.k, "chunk": min(mapping.tile_k, shape.k)}
+    first_input = -(-shape.input_bytes * height * depth[mapping.input_unit] // (shape.m * shape.k))
+    first_weight = -(
+        -shape.weight_bytes * width * depth[mapping.weight_unit] // (shape.n * shape.k)
+    )
+    last = -(-shape.stored_bytes * height * width // (shape.m * shape.n))
+    return Ends(first_input, first_weight, last)
 
 
 def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:

@@ -31,6 +31,11 @@ class Setting:
     limits: Room
     channels: Channels
     costs: Costs
+    priced: Prices | None = None
+
+    def mac_j(self, component: str, action: str) -> float:
+        """Return the joules of one multiply-accumulate, 0 where there are no prices."""
+        return 0.0 if self.priced is None else self.priced[component, action].value_j
 
 
 def setting(
@@ -47,6 +52,7 @@ def setting(
         room(architecture),
         Channels(architecture.memory, technology),
         costs(architecture, technology, priced),
+        priced,
     )
 
 

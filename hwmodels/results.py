@@ -41,6 +41,8 @@ def collect(
         traffic = _traffic(tally)
         is_on_array = unit == "array"
         actions = _actions(tally, cycles, sparse) | _core(array, cycles)
+        if array.gating == "activations" and isinstance(item, Gemm) and tally.array_macs:
+            actions |= _gated(item, tally)
         if shares:
             actions = {name: n for name, n in actions.items() if name[0] != "memory"}
             actions |= shares[index]
@@ -156,6 +158,19 @@ def _bound_cycles(
         return work
     moved = sum(traffic.dram for traffic in traffics)
     return max(work, int(moved * FEMTO / peak) // architecture.array.period_fs)
+
+
+def _gated(gemm: Gemm, tally: Tally) -> dict[Action, int]:
+    """Return the multiply-accumulates of a GEMM with and without an activation of zero.
+
+    All of them count as without where nobody measured the activations.
+    """
+    density = 1.0 if gemm.a_density is None else gemm.a_density
+    switched = round(tally.array_macs * density)
+    return {
+        ("array", tally.array_action): switched,
+        ("array", "gated_mac"): tally.array_macs - switched,
+    }
 
 
 def _core(array: ProcessingArray, cycles: Cycles) -> dict[Action, int]:

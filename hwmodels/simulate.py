@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
-from hwmodels.gemm_steps import plan_gemm
+from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, place
 from hwmodels.machine import Machine, Serve
 from hwmodels.memory import Channels
@@ -19,7 +19,7 @@ from hwmodels.planner import Planner, require_supported
 from hwmodels.residency import Kept
 from hwmodels.results import collect
 from hwmodels.sparse_chip import sparsity_problems
-from hwmodels.sparse_steps import dense_warnings, density_notes
+from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
 from hwmodels.workload import Gemm, VectorOp, Workload
@@ -256,7 +256,7 @@ def plan_workload(
         head = workload.items[members[0]]
         try:
             if isinstance(head, Gemm):
-                plan_gemm(planner, head)
+                plan_product(planner, head)
             elif isinstance(head, VectorOp):
                 plan_vector(planner, head)
             else:
@@ -267,6 +267,7 @@ def plan_workload(
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
     notes = density_notes(workload.items, architecture.array)
+    notes += gating_notes(workload.items, architecture.array)
     warnings += dense_warnings(workload.items, architecture.array)
     return Plan(
         workload.items, planner.groups, planner.tallies, planner.kept_constants(), warnings, notes

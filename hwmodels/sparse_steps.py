@@ -115,6 +115,16 @@ def totals(
     )
 
 
+def gating_notes(items: Iterable[WorkItem], array: ProcessingArray) -> tuple[str, ...]:
+    """Return a note where an array gates zeros of activations that nobody measured."""
+    gemms = [item for item in items if isinstance(item, Gemm)]
+    unknown = [item.name for item in gemms if item.a_density is None]
+    if array.gating == "none" or not unknown:
+        return ()
+    share = f"{len(unknown)} of {len(gemms)} products ({unknown[0]}, ...)"
+    return (f"array.gating: zeros of activations not measured for {share}: nothing gated there",)
+
+
 def density_notes(items: Iterable[WorkItem], array: ProcessingArray) -> tuple[str, ...]:
     """Return a note per GEMM whose zeros are only known by their share."""
     how = "computed dense" if array.sparsity == "dense" else f"as {array.sparsity} sees it"

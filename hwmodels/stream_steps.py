@@ -94,7 +94,7 @@ def build_stream(setting: Setting, kind: StreamKind) -> Pattern:
     sources = range(len(kind.tensors.reads))
     phases = kind.phases or ((),)
     for phase, passes in enumerate(phases):
-        for share in _shares(kind.units, kind.chunks):
+        for share in shares(kind.units, kind.chunks):
             is_start = phase == share.first == 0
             step = Step(loads=builder.share_loads(sources, share, is_start=is_start))
             step.releases = [load for load in step.loads if load.credit_bytes]
@@ -144,7 +144,8 @@ def _chunks(
     raise ValueError(f"no element of {op.elements} fits {room}")
 
 
-def _shares(units: int, number: int) -> Iterator[Share]:
+def shares(units: int, number: int) -> Iterator[Share]:
+    """Yield `number` shares of `units` positions, about equal."""
     for first, stop in pairwise(accumulate(even_tiles(units, number), initial=0)):
         yield Share(first, stop, units)
 

@@ -93,7 +93,8 @@ class Gemm:
     activation before im2col, so it may hold fewer than `count * m * k` elements. `nonzero` is the
     pattern of all of `w` (`count * n` rows, product after product), None for dense, or a bare
     density in (0, 1] for hand-written lists (the output then says `assumed uniform`). `scale_group`
-    is the run of k under one scale (0: all k).
+    is the run of k under one scale (0: all k). `a_density` is the share of activations that are not
+    zero, None where nobody knows it.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Gemm:
     nonzero: Nonzero | float | None = None
     scale_group: int = 0
     has_zero_point: bool = False
+    a_density: float | None = None
 
     @property
     def macs(self) -> int:

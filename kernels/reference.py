@@ -65,6 +65,14 @@ def attention_i8(
     Steinberg 1976, along the keys: many small probabilities keep their sum). The sum that divides
     the context is that of the codes. Returns (T, H * D).
     """
+    codes = probability_codes(q, q_scale, k, k_scale, scale)
+    total = codes.sum(axis=2, dtype=np.int64)
+    y = context_i8(codes, v) * (v_scale.astype(np.float64)[:, None, None] / total[:, :, None])
+    return y.transpose(1, 0, 2).reshape(q.shape[1], -1).astype(np.float32)
+
+
+def probability_codes(q: I8, q_scale: F32, k: I8, k_scale: F32, scale: float) -> NDArray[np.uint8]:
+    """Codes (H, T, S) of unnormalised probabilities, rounded as `attention_i8` says."""
     factor = q_scale.astype(np.float64)[:, :, None] * k_scale.astype(np.float64)[:, None, :]
     scores = scores_i8(q, k) * factor * scale
     shares = 255.0 * np.exp(scores - scores.max(axis=2, keepdims=True))
@@ -75,9 +83,7 @@ def attention_i8(
         share = np.minimum(part + carried[:, :, : part.shape[2]], 255.0)
         codes[:, :, s : s + 32] = np.rint(share)
         carried[:, :, : part.shape[2]] = share - np.rint(share)
-    total = codes.sum(axis=2, dtype=np.int64)
-    y = context_i8(codes, v) * (v_scale.astype(np.float64)[:, None, None] / total[:, :, None])
-    return y.transpose(1, 0, 2).reshape(q.shape[1], -1).astype(np.float32)
+    return codes
 
 
 def layer_norm(x: F32, gamma: F32, beta: F32, eps: float) -> F32:

@@ -3,6 +3,7 @@
 from cosim.execute.builder import KernelChoice, Weights
 from cosim.execute.engine import ProgramEngine
 from cosim.execute.plan import EXECUTABLE, Plan, fallbacks, lengths_of, plan
+from cosim.execute.zeros import ZeroCounts
 
 __all__ = [
     "EXECUTABLE",
@@ -10,6 +11,7 @@ __all__ = [
     "Plan",
     "ProgramEngine",
     "Weights",
+    "ZeroCounts",
     "fallbacks",
     "lengths_of",
     "plan",

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from cosim.execute.builder import Array, KernelChoice, Weights
 from cosim.execute.plan import Plan, lengths_of, plan
+from cosim.execute.zeros import ZeroCounts
 
 F32 = NDArray[np.float32]
 
@@ -32,11 +33,15 @@ class ProgramEngine:
     """Encoder and, where the program has one, decoder; one engine serves one thread.
 
     Graphs are planned for the length of the features, and the last plan is kept. Engines of one
-    program share `weights`, which hold every panel once whatever the lengths.
+    program share `weights`, which hold every panel once whatever the lengths. `counts` takes how
+    many activations are zero, which takes time.
     """
 
-    def __init__(self, weights: Weights, *, length: int | None = None) -> None:
+    def __init__(
+        self, weights: Weights, *, length: int | None = None, counts: ZeroCounts | None = None
+    ) -> None:
         self.weights = weights
+        self.counts = counts
         self._input = weights.program.graph("encoder").inputs[0]
         self._length = 0
         self._plans: _Plans | None = None
@@ -52,7 +57,12 @@ class ProgramEngine:
             self._plans = None  # frees the buffers of the last length before new ones are made
             program = self.weights.program
             graph = program.graph("encoder")
-            encoder = plan(self.weights, "encoder", bindings=dict.fromkeys(graph.symbols, length))
+            encoder = plan(
+                self.weights,
+                "encoder",
+                bindings=dict.fromkeys(graph.symbols, length),
+                counts=self.counts,
+            )
             step = None
             if "step" in program.graph_names:
                 wanted = program.graph("step").inputs
@@ -60,7 +70,9 @@ class ProgramEngine:
                     name: encoder.output(name) for name, _ in graph.outputs if f"%{name}" in wanted
                 }
                 bindings = lengths_of(program.graph("step"), handed)
-                step = plan(self.weights, "step", bindings=bindings, inputs=handed)
+                step = plan(
+                    self.weights, "step", bindings=bindings, inputs=handed, counts=self.counts
+                )
             self._plans, self._length = _Plans(encoder, step), length
         return self._plans
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cosim.execute.builder import Array, Builder, Call, KernelChoice, Weights
 from cosim.execute.emitters import EMITTERS
+from cosim.execute.zeros import ZeroCounts, watch
 from cosim.ir import Graph
 
 EXECUTABLE = frozenset(EMITTERS)
@@ -62,15 +63,19 @@ def plan(
     *,
     bindings: Mapping[str, int],
     inputs: Mapping[str, Array] | None = None,
+    counts: ZeroCounts | None = None,
 ) -> Plan:
     """Return a graph planned for `bindings`; the symbol a cache grows by is left out of them.
 
-    `inputs` gives arrays that stand for inputs without a copy (another plan's outputs).
+    `inputs` gives arrays that stand for inputs without a copy (another plan's outputs). `counts`
+    takes how many activations are zero.
     """
     graph = weights.program.graph(graph_name)
     builder = Builder(weights, graph, dict(bindings), dict(inputs or {}))
     for op in graph.ops:
         if op.outputs[0] not in builder.done:
+            if counts is not None:
+                watch(builder, op, counts)
             EMITTERS[op.kind](builder, op)
         builder.release()
     return Plan(

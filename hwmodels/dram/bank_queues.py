@@ -125,8 +125,10 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
             continue
         else:
             command = PRE
-        bus = ch.column_free if command in (RD, WR) else ch.row_free
-        ready = max(ch.ready[command, bank], bus) >> SHIFT
+        ready = ch.ready[command, bank]
+        if rules.activate_ticks > 1 and command in (ACT, PRE):
+            ready = max(ready, ch.row_free)
+        ready >>= SHIFT  # a command of one tick leaves the bus free: see `tick_banks`
         if ready <= tick:
             return j, command, soon
         soon = min(soon, ready)
@@ -280,7 +282,11 @@ def tick_banks(
     log: np.ndarray,
     channel: int,
 ) -> None:
-    """Do one tick of a channel: refresh, else one command (two on a dual bus), then move one."""
+    """Do one tick of a channel: refresh, else one command (two on a dual bus), then move one.
+
+    The second command of a dual bus is the next one that its bank would allow; where it needs the
+    bus of the first it is not issued, but the turn has moved on.
+    """
     if tick >= ch.next_refresh and ch.refresh_count < MAX_REFRESHES:
         ch.next_refresh += rules.refresh_interval
         ch.refresh_bank[ch.refresh_count] = ch.refresh_turn * rules.rank_banks

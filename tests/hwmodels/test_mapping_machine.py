@@ -53,6 +53,42 @@ def test_more_of_a_chip_makes_no_run_longer_by_one_percent(dataflow, schedule, s
     assert not longer, f"{longer}, expected at most {limit}"
 
 
+@pytest.mark.parametrize("dataflow", ["weight_stationary", "input_stationary", "output_stationary"])
+@pytest.mark.parametrize("sizes", [(499, 3072, 768), (499, 499, 64), (64, 96, 80), (1, 768, 768)])
+def test_a_larger_buffer_does_not_make_a_lone_product_wait_for_its_ends(dataflow, sizes, shipped):
+    chip, memory, energy = shipped("stacked_server_128")
+    chip = replace(chip, array=replace(chip.array, dataflow=dataflow, schedule="double_buffered"))
+    work = Workload("w", (gemm("g", *sizes),))
+    found = {
+        f"{name} x {factor}": simulate(
+            work,
+            with_buffer(chip, name, size_bytes=factor),
+            technology=memory,
+            energy=energy,
+        ).cycles.total
+        for name in ("input", "weight", "output")
+        for factor in (1 / 16, 1, 1.5, 4)
+    }
+    for name in ("input", "weight", "output"):
+        small, *more = (found[f"{name} x {factor}"] for factor in (1 / 16, 1, 1.5, 4))
+        assert max(more) <= 1.01 * small, found
+
+
+def test_a_product_that_fits_whole_is_cut_so_that_results_leave_early(shipped):
+    # Everything fits: 16 MiB of activations, 32 MiB of weights, 8 MiB of sums. In one tile the
+    # array would wait for all 973,056 bytes of operands and end before any of 1,532,928 bytes of
+    # results has left: 16,584 cycles beside 18,346 of work. Three tiles of at least 128 rows still
+    # hide the weights of the next fold behind their own cycles, and panels of one fold are free.
+    # At 128 bytes a cycle 167 x 768 activations then take 1002 cycles, the last 167 x 128 sums 668.
+    chip, memory, energy = shipped("stacked_server_128")
+    chip = replace(chip, array=replace(chip.array, schedule="double_buffered"))
+    work = Workload("w", (gemm("g", 499, 768, 768),))
+    (layer,) = simulate(work, chip, technology=memory, energy=energy).layers
+    assert layer.cycles.array == 18_346
+    assert layer.mapping == "weights_outer m167 n128 k768"
+    assert layer.cycles.total < 1.01 * 18_346 + 1002 + 668
+
+
 def test_chunks_of_a_sum_are_about_equal_so_that_none_waits_for_the_next(shipped):
     # 1.5 times the input buffer: 147,456 bytes hold 295 of 3072 terms of 499 rows, 9 of 96 folds.
     # Ten chunks of 9 folds would leave 6 for the last, and the array would wait for the first one

@@ -76,15 +76,17 @@ def masked(m, n, k):
 
 
 def test_tiles_are_halved_until_what_fused_ops_read_fits(make_chip, make_memory, table):
-    # The weight buffer of 256 bytes streams 2 x 96 bytes. Half of the output buffer holds all 90
-    # results, but these need 360 bytes of mask. Halved four times, 128 bytes hold 5 x 6 results,
-    # which need 120 bytes of mask beside 12 of weights.
+    # The weight buffer of 256 bytes streams 2 x 96 and keeps the weights. Half of the output buffer
+    # holds all 90 results, but these need 360 bytes of mask. Halved three times, 256 bytes hold 10
+    # rows of 6: two tiles of 7 and 8 rows, and 8 x 6 results need the 192 bytes of mask. Without
+    # the mask nothing asks for less than all rows: a panel is as narrow as a fold, and fewer than
+    # ten rows would not hide how weights shift in.
     parts = {"technology": make_memory(), "energy": table}
-    chip = make_chip(5, 2, size=256, output_size=4096)
-    bare = replace(masked(5, 18, 2), items=masked(5, 18, 2).items[:1])
-    assert simulate(bare, chip, **parts).layers[0].mapping.endswith("m5 n18 k2")
-    stats = simulate(masked(5, 18, 2), chip, **parts)
-    assert stats.layers[0].mapping.endswith("m5 n6 k2")
+    chip = make_chip(10, 6, size=256, output_size=4096)
+    bare = replace(masked(15, 6, 2), items=masked(15, 6, 2).items[:1])
+    assert simulate(bare, chip, **parts).layers[0].mapping.endswith("m15 n6 k2")
+    stats = simulate(masked(15, 6, 2), chip, **parts)
+    assert stats.layers[0].mapping.endswith("m8 n6 k2")
     assert stats.layers[1].traffic.dram_read == 360
     assert stats.cycles.total == sum(layer.cycles.total for layer in stats.layers)
 
