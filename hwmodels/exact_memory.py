@@ -22,6 +22,7 @@ from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import DramSpec
 from hwmodels.dram.stats import COUNTERS, limits_of
 from hwmodels.energy import Prices
+from hwmodels.mapped_channels import burst_addresses
 from hwmodels.memory import Completion, Descriptor, Process, RequesterStats
 from hwmodels.memory_totals import MemoryTotals, Sampling
 
@@ -106,31 +107,6 @@ def dram(memory: MemoryStack, spec: DramSpec, energy: DramEnergy) -> Dram:
         check(own, chosen)
         return Dram(own, chosen, energy)
     raise SpecError(problems)
-
-
-def burst_addresses(descriptor: Descriptor, origin: int, burst_bytes: int) -> Integers:
-    """Return the address of every burst that a descriptor touches, row by row: (bursts,).
-
-    The descriptor's base counts from `origin`; a burst that two rows share is moved for both.
-
-    Example:
-        >>> burst_addresses(Descriptor(40, 30, stride=64, rows=2), 0, 32)
-        array([ 32,  64,  96, 128])
-
-    """
-    rows, row_bytes = descriptor.rows, descriptor.bytes
-    if descriptor.stride == row_bytes:
-        rows, row_bytes = 1, rows * row_bytes
-    base = descriptor.base + origin
-    starts = base + descriptor.stride * np.arange(rows, dtype=np.int64)
-    first = starts // burst_bytes
-    numbers = -(-(starts + row_bytes) // burst_bytes) - first
-    if rows == 1:
-        return burst_bytes * np.arange(first[0], first[0] + numbers[0], dtype=np.int64)
-    before = np.cumsum(numbers) - numbers  # bursts of the rows before
-    inside = np.arange(numbers.sum(), dtype=np.int64) - np.repeat(before, numbers)
-    found: Integers = burst_bytes * (np.repeat(first, numbers) + inside)
-    return found
 
 
 def totals_of(

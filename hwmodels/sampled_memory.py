@@ -16,6 +16,7 @@ from hwmodels.architecture import FEMTO
 from hwmodels.dram.jit import Integers
 from hwmodels.dram.stats import COUNTERS
 from hwmodels.exact_memory import Dram, ExactServer, Served, totals_of
+from hwmodels.mapped_channels import MappedChannels
 from hwmodels.memory import Channels, Completion, Descriptor, RequesterStats, Share
 from hwmodels.memory_totals import MemoryTotals, Sampling
 from hwmodels.sampled_phase import OPEN, Block, Kind, Look, Phase, counted, kind_of
@@ -33,7 +34,7 @@ class SampledServer:
     def __init__(self, env: simpy.Environment, memory: Dram, channels: Channels) -> None:
         self.env = env
         self.memory = memory
-        self.channels = channels
+        self.channels = MappedChannels(channels, memory.spec)
         self._exact = ExactServer(env, memory, self._watch)
         self.statistics: dict[str, RequesterStats] = self._exact.statistics
         spec = memory.spec
@@ -51,7 +52,7 @@ class SampledServer:
         self._since_fs = 0  # of the present block
         self._counts: Integers = np.zeros(len(COUNTERS), dtype=np.int64)  # until then
         self._bursts = [0, 0]  # since then
-        self._free_fs = [0] * channels.memory.channels
+        self._free_fs = [0] * self.channels.buses
         self._idle_fs = 0  # when the last channel is free
 
     def submit(

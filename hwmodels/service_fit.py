@@ -16,7 +16,7 @@ from hwmodels.dram.jit import Integers, entry, helper
 
 Floats = NDArray[np.float64]
 
-SMALLEST, LARGEST = 1 / 4, 256.0
+SMALLEST, LARGEST = 0.5, 256.0
 """Range of factors that is searched."""
 SCALE_FS = 1e7
 """What a factor e times another must change in the ends of descriptors to be told from it."""
