@@ -162,12 +162,14 @@ class Open:
 
 @dataclass(frozen=True)
 class Served:
-    """When a descriptor was accepted and done by the memory itself, in femtoseconds.
+    """When the memory accepted a descriptor's first burst and its last, and was done with it.
 
-    `read_ticks` are those of each burst read, from acceptance to delivery; None for a write.
+    All in femtoseconds. `read_ticks` are those of each burst read, from acceptance to delivery;
+    None for a write.
     """
 
     accepted_fs: int
+    taken_fs: int
     done_fs: int
     read_ticks: Integers | None
 
@@ -320,7 +322,8 @@ class ExactServer:
             read_ticks = self._controller.completed(entry.numbers) - accepted
             self._note(read_ticks)
         if self._watch is not None:
-            served = Served(int(accepted[0]) * self._tick_fs, done_fs, read_ticks)
+            first, last = int(accepted[0]) * self._tick_fs, int(accepted[-1]) * self._tick_fs
+            served = Served(first, last, done_fs, read_ticks)
             self._watch(entry.done, served)
         entry.done.settle(max(done_fs, entry.earliest_fs, int(self.env.now)))
         return True

@@ -24,7 +24,7 @@ class MappedChannels(Channels):
         organisation = spec.organisation
         self.spec = spec
         self.buses = organisation.channels * organisation.pseudo_channels
-        self._burst_fs = round(spec.cycles("tBL") * spec.ticks_per_clock * spec.tick_s * FEMTO)
+        self.burst_fs = round(spec.cycles("tBL") * spec.ticks_per_clock * spec.tick_s * FEMTO)
         self._banks = organisation.banks_per_channel // organisation.pseudo_channels
         self._turn_bytes = turn_bytes(spec)
 
@@ -33,7 +33,7 @@ class MappedChannels(Channels):
         found = locate(self.spec, burst_addresses(descriptor, 0, burst_bytes))
         bus = found[:, 0] * self.spec.organisation.pseudo_channels + found[:, 1] // self._banks
         bursts = np.bincount(bus, minlength=1)
-        busy = tuple((int(one), int(bursts[one]) * self._burst_fs) for one in np.flatnonzero(bursts))
+        busy = tuple((int(one), int(bursts[one]) * self.burst_fs) for one in np.flatnonzero(bursts))
         return Share(len(bus) * burst_bytes, busy, max((time for _, time in busy), default=0))
 
 

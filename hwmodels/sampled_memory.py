@@ -7,6 +7,8 @@ of a simulation as in SMARTS (Wunderlich et al. 2003), and the spread of the sam
 """
 
 from collections import Counter
+from dataclasses import dataclass
+from functools import partial
 from math import hypot
 
 import numpy as np
@@ -19,7 +21,7 @@ from hwmodels.exact_memory import Dram, ExactServer, Served, totals_of
 from hwmodels.mapped_channels import MappedChannels
 from hwmodels.memory import Channels, Completion, Descriptor, RequesterStats, Share
 from hwmodels.memory_totals import MemoryTotals, Sampling
-from hwmodels.sampled_phase import OPEN, Block, Kind, Look, Phase, counted, kind_of
+from hwmodels.sampled_phase import OPEN, Block, Kind, Look, Phase, counted, find_held, kind_of
 from hwmodels.service_fit import Fit
 
 WINDOW_INTERVALS = 8
@@ -41,13 +43,16 @@ class SampledServer:
         self._burst_bytes = spec.organisation.burst_bytes
         interval = spec.cycles("tREFI") * spec.ticks_per_clock
         self._interval_fs = round(interval * spec.tick_s * FEMTO)
-        self._latency_fs = round(channels.technology.latency_s.value * FEMTO)
+        policy = memory.policy
+        self._holding_fs = round(policy.write_high * policy.write_queue * self.channels.burst_fs)
         self._phases: dict[tuple[Kind, ...], Phase] = {}
         self._last: dict[str, Kind] = {}  # what each requester asked for last
         self._phase = self._phases[()] = Phase(WINDOW_INTERVALS * self._interval_fs)
         self._kinds: dict[Descriptor, Kind] = {}
         self._looks: dict[Completion, tuple[Phase, Look]] = {}
         self._before: tuple[Phase, Look | None] = self._phase, None
+        self._in_a_row: list[Look] = []  # what the controller served since it came back
+        self._reading: list[Reading] = []  # what may still be held
         self._is_exact = True
         self._since_fs = 0  # of the present block
         self._counts: Integers = np.zeros(len(COUNTERS), dtype=np.int64)  # until then
@@ -149,7 +154,6 @@ class SampledServer:
                 self._leave_controller(now)
             phase.learn(
                 channels=len(self._free_fs),
-                latency_fs=self._latency_fs,
                 block_fs=self._interval_fs,
             )
 
@@ -157,8 +161,12 @@ class SampledServer:
         """Let the controller be done with what it has; the channels are free after that."""
         done_fs = self._exact.drain()
         self._account(max(now, done_fs))
+        find_held(self._in_a_row, self._holding_fs)
+        self._in_a_row.clear()
         self._is_exact = False
-        self._idle_fs = max(now, done_fs - self._latency_fs)
+        last = self._before[1]
+        taken_fs = now if last is None or last.served is None else last.served.taken_fs
+        self._idle_fs = max(now, taken_fs)
         self._free_fs = [self._idle_fs] * len(self._free_fs)
 
     def _return_to_controller(self, now: int) -> None:
@@ -179,8 +187,12 @@ class SampledServer:
         arrival_fs = max(int(self.env.now), self._idle_fs)
         last_phase, last = self._before
         follows = last is not None and last_phase is phase
-        look = Look(descriptor.requester, arrival_fs, share, follows, None if follows else last)
+        before = None if follows else last
+        look = Look(
+            descriptor.requester, descriptor.is_write, arrival_fs, share, follows, before
+        )
         self._before = phase, look
+        self._in_a_row.append(look)
         phase.looks.append(look)
         self._looks[done] = phase, look
         self._bursts[descriptor.is_write] += share.moved_bytes // self._burst_bytes
@@ -209,21 +221,60 @@ class SampledServer:
             free[channel] = end = max(free[channel], now) + round(factor * busy)
             last = max(last, end)
         self._idle_fs = max(self._idle_fs, last)
-        done_fs = max(now, last + round(service.delay_fs[number]))
-        accepted_fs = min(done_fs, max(now, begin + round(service.accept_fs[number])))
-        stats = self.statistics.setdefault(descriptor.requester, RequesterStats())
-        stats.descriptors += 1
-        stats.queued_fs += accepted_fs - now
-        stats.total_fs += done_fs - now
-        bursts = share.moved_bytes // self._burst_bytes
-        if descriptor.is_write:
-            stats.write_bytes += share.moved_bytes
-            phase.fast_writes += bursts
-        else:
-            stats.read_bytes += share.moved_bytes
-            phase.fast_reads += bursts
         phase.fast_busy_fs += max(0, self._idle_fs - begin)
         phase.fast_delay_error_fs += service.delay_error_fs[number]
+        taken_fs = max(now, last + round(service.delay_fs[number]))
+        stats = self.statistics.setdefault(descriptor.requester, RequesterStats())
+        stats.descriptors += 1
+        stats.queued_fs += max(0, min(taken_fs, begin + round(service.accept_fs[number])) - now)
+        bursts = share.moved_bytes // self._burst_bytes
         done = Completion(self.env, now)
-        done.settle(max(done_fs, earliest_fs))
+        if descriptor.is_write:
+            stats.write_bytes += share.moved_bytes
+            stats.total_fs += taken_fs - now
+            phase.fast_writes += bursts
+            done.settle(max(taken_fs, earliest_fs))
+            if phase.held_fs is not None and share.longest_fs >= self._holding_fs:
+                self._hold(taken_fs + phase.held_fs)
+            return done
+        stats.read_bytes += share.moved_bytes
+        phase.fast_reads += bursts
+        reading = Reading(done, taken_fs + phase.late_fs[number], earliest_fs, stats)
+        if phase.held_fs is None:
+            reading.settle()
+        else:
+            self._reading.append(reading)
+            self._wait_for(reading)
         return done
+
+    def _hold(self, until_fs: int) -> None:
+        """Let what is being read be done no sooner than that."""
+        for reading in self._reading:
+            reading.done_fs = max(reading.done_fs, until_fs)
+
+    def _wait_for(self, reading: "Reading") -> None:
+        """Let a read be done when its time has come, if it is not held until then."""
+        event = self.env.timeout(reading.done_fs - int(self.env.now))
+        event.callbacks.append(partial(self._end, reading))
+
+    def _end(self, reading: "Reading", _: simpy.Event) -> None:
+        if reading.done_fs > self.env.now:
+            self._wait_for(reading)
+        else:
+            self._reading.remove(reading)
+            reading.settle()
+
+
+@dataclass(eq=False, slots=True)
+class Reading:
+    """A read without the controller: when it will be done if nothing holds it."""
+
+    done: Completion
+    done_fs: int
+    earliest_fs: int
+    stats: RequesterStats
+
+    def settle(self) -> None:
+        """Let it be done then."""
+        self.stats.total_fs += self.done_fs - self.done.submitted_fs
+        self.done.settle(max(self.done_fs, self.earliest_fs))

@@ -49,27 +49,27 @@ class Look:
     """A descriptor that the controller serves.
 
     `follows` says that the one before it is of the same phase. Else that is `before`, None where
-    the controller was at rest.
+    the controller was at rest. `held_by` is the last write that came while it was being read: the
+    controller prefers a queue of many writes to the reads that it has taken before.
     """
 
     requester: str
+    is_write: bool
     arrival_fs: int
     share: Share
     follows: bool
     before: "Look | None"
     served: Served | None = None
+    held_by: "Look | None" = None
 
-    def free_fs(self, latency_fs: int) -> int:
-        """Return about when the channels were done with it; reads arrive `latency_fs` later."""
-        if self.served is None:
-            return self.arrival_fs
-        return self.served.done_fs - (0 if self.served.read_ticks is None else latency_fs)
-
-    def before_fs(self, latency_fs: int) -> int:
-        """Return about when the channels were free for it, -1 where the one before it tells."""
+    @property
+    def before_fs(self) -> int:
+        """When the channels were free for it, -1 where the one before it tells."""
         if self.follows:
             return -1
-        return self.arrival_fs if self.before is None else self.before.free_fs(latency_fs)
+        if self.before is None or self.before.served is None:
+            return self.arrival_fs
+        return self.before.served.taken_fs
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,16 @@ class Phase:
     """What the controller showed of a kind of traffic, and what was done without it.
 
     `wanted_fs` is for how long the controller shall have served it before it is known; `fit` is the
-    service then, by the requesters' numbers in `known`. `fast` figures are without the controller.
+    service then, by the requesters' numbers in `known`. Reads are done `late_fs` after the last
+    burst is taken, and `held_fs` after that of a write that holds them, None where none did. `fast`
+    figures are without the controller.
     """
 
     wanted_fs: int
     known: dict[str, int] = field(default_factory=dict)
     fit: Fit | None = None
+    late_fs: tuple[int, ...] = ()
+    held_fs: int | None = None
     rate_error: float = 0.0
     looks: list[Look] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
@@ -115,10 +119,10 @@ class Phase:
             times, numbers = np.unique(served.read_ticks, return_counts=True)
             self.read_ticks.update(dict(zip(times.tolist(), numbers.tolist(), strict=True)))
 
-    def learn(self, *, channels: int, latency_fs: int, block_fs: int) -> None:
+    def learn(self, *, channels: int, block_fs: int) -> None:
         """Find the service of the requesters that showed enough, if there are any.
 
-        `latency_fs` is that of the roofline, `block_fs` the time of a block for errors.
+        `block_fs` is the time of a block for errors.
         """
         numbers = Counter(look.requester for look in self.looks)
         known = sorted(name for name, number in numbers.items() if number >= LEAST)
@@ -130,15 +134,28 @@ class Phase:
                 self.known[look.requester],
                 look.arrival_fs,
                 look.share.busy,
-                look.before_fs(latency_fs),
+                look.before_fs,
                 look.served.accepted_fs,
-                look.served.done_fs,
+                look.served.taken_fs,
             )
             for look in self.looks
             if look.served is not None and look.requester in self.known
         ]
         self.fit = fit(samples, len(known), channels=channels, block_fs=block_fs)
         self.rate_error = self.fit.rate_error
+        free = [[] for _ in known]
+        held = []
+        for look in self.looks:
+            if look.served is None or look.is_write or look.requester not in self.known:
+                continue
+            if look.held_by is None or look.held_by.served is None:
+                late_fs = look.served.done_fs - look.served.taken_fs
+                free[self.known[look.requester]].append(late_fs)
+            else:
+                held.append(look.served.done_fs - look.held_by.served.taken_fs)
+        everyone = [late for own in free for late in own] or [0]
+        self.late_fs = tuple(int(np.mean(own or everyone)) for own in free)
+        self.held_fs = int(np.mean(held)) if held else None
 
     def forget(self, wanted_fs: int) -> None:
         """Let the controller serve it again, until it has done so for `wanted_fs`."""
@@ -156,7 +173,7 @@ class Phase:
         )
         found[[REFAB, REFPB]] = 0  # those the controller does all the time
         for place in (PREAB, OPEN):
-            found[place] = counts[place] * self.fast_fs // max(1, self.exact_fs)
+            found[place] = int(counts[place]) * self.fast_fs // max(1, self.exact_fs)
         for number, places in (
             (self.fast_reads, (RD, RDA, FORWARDED)),
             (self.fast_writes, (WR, WRA, MERGED)),
@@ -191,6 +208,26 @@ class Phase:
             ratio_error(activates, bursts) * scaled[ACT] * prices["memory", "activate"].value_j,
             ratio_error(opened, times) * scaled[OPEN] * rest_j,
         )
+
+
+def find_held(looks: Sequence[Look], least_fs: int) -> None:
+    """Find the reads that writes held, among descriptors that the controller served in a row.
+
+    A write holds those read when it comes if it keeps a channel busy for `least_fs`.
+    """
+    reading: list[Look] = []
+    for look in looks:
+        served = look.served
+        if served is None:
+            continue
+        if not look.is_write:
+            reading.append(look)
+        elif look.share.longest_fs >= least_fs:
+            reading = [
+                one for one in reading if one.served and one.served.done_fs > served.accepted_fs
+            ]
+            for one in reading:
+                one.held_by = look
 
 
 def counted(blocks: Sequence[Block]) -> Integers:

@@ -1,9 +1,9 @@
 """How fast a memory served what it was asked for: the roofline's channels, fitted to a controller.
 
-The roofline's arithmetic moves descriptors through channels that are busy for their bytes. Here the
-same arithmetic is put beside what the controller did: a factor on the busy times and a delay after
-them, for each kind of traffic, such that the ends of descriptors differ least in the mean of their
-squares.
+The roofline's arithmetic moves descriptors through channels that are busy for their bytes, in order.
+So does a controller take them: it takes no burst before it has taken those in front. Here the two
+are put beside each other: a factor on the busy times and a delay after them, for each kind of
+traffic, such that the times at which the last bursts are taken differ least in the mean square.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ GRID, REFINED, ROUNDS = 24, 12, 3
 class Sample:
     """One descriptor that the controller served, in femtoseconds.
 
-    It came at `arrival_fs`, its first burst was accepted at `accepted_fs` and it was done at
-    `done_fs`; `busy` are the pairs of channel and time of the roofline. `before_fs` is when the
-    channels were free where nothing is known of the descriptor before it, -1 elsewhere.
+    It came at `arrival_fs`, its first burst was accepted at `accepted_fs`, its last at `taken_fs`;
+    `busy` are the pairs of channel and time of the roofline. `before_fs` is when the channels were
+    free where nothing is known of the descriptor before it, -1 elsewhere.
     """
 
     kind: int
@@ -38,12 +38,12 @@ class Sample:
     busy: tuple[tuple[int, int], ...]
     before_fs: int
     accepted_fs: int
-    done_fs: int
+    taken_fs: int
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Service of each kind of traffic: busy times a factor, done `delay_fs` after that.
+    """Service of each kind of traffic: busy times a factor, taken `delay_fs` after that.
 
     `accept_fs` is how much later than the channels the controller begins; `delay_error_fs` and
     `rate_error` are standard errors of the delay and, as a share, of the busy times together.
@@ -65,7 +65,7 @@ def fit(samples: Sequence[Sample], kinds: int, *, channels: int, block_fs: int) 
     origin = samples[0].arrival_fs
     kind = np.array([one.kind for one in samples], dtype=np.int64)
     arrival = np.array([one.arrival_fs - origin for one in samples], dtype=np.float64)
-    done = np.array([one.done_fs - origin for one in samples], dtype=np.float64)
+    done = np.array([one.taken_fs - origin for one in samples], dtype=np.float64)
     before = np.array([max(one.before_fs - origin, 0) for one in samples], dtype=np.float64)
     is_first = np.array([one.before_fs >= 0 for one in samples])
     busy = np.zeros((len(samples), channels))
