@@ -24,6 +24,7 @@ class MappedChannels(Channels):
         organisation = spec.organisation
         self.spec = spec
         self.buses = organisation.channels * organisation.pseudo_channels
+        self.ranks = self.buses * organisation.ranks
         self.burst_fs = round(spec.cycles("tBL") * spec.ticks_per_clock * spec.tick_s * FEMTO)
         self._banks = organisation.banks_per_channel // organisation.pseudo_channels
         self._turn_bytes = turn_bytes(spec)

@@ -26,7 +26,7 @@ from hwmodels.service_fit import Fit
 
 WINDOW_INTERVALS = 8
 """Refresh intervals for which the controller serves a phase before it is known."""
-AGAIN = 4
+AGAIN = 16
 """After so many windows a known phase is looked at again, then after twice as many, and so on."""
 
 
@@ -56,9 +56,10 @@ class SampledServer:
         self._is_exact = True
         self._since_fs = 0  # of the present block
         self._counts: Integers = np.zeros(len(COUNTERS), dtype=np.int64)  # until then
-        self._bursts = [0, 0]  # since then
+        self._open_fs = 0  # the next refresh after all that was served
         self._free_fs = [0] * self.channels.buses
-        self._idle_fs = 0  # when the last channel is free
+        self._idle_fs = 0  # when the last bus is free
+        self._alone: tuple[int, float, Share] | None = None  # what came when all were, and when
 
     def submit(
         self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
@@ -88,29 +89,39 @@ class SampledServer:
         self._exact.rest()
         counts, read_ticks = self._exact.counters(), Counter[int]()
         exact_bursts = fast_bursts = 0
-        time_error_s = energy_error_j = 0.0
-        prices = self.memory.prices()
-        counts[OPEN] = 0  # rows stay open behind the controller's back
-        for phase in self._phases.values():
-            if not phase.blocks:
-                continue
-            counts += phase.scaled()
-            counts[OPEN] += counted(phase.blocks)[OPEN]
+        time_error_s = activate_error = 0.0
+        phases = [phase for phase in self._phases.values() if phase.blocks]
+        usual = counts.copy()
+        for phase in phases:
+            scaled = phase.scaled(usual)
+            counts += scaled
             read_ticks.update(phase.read_ticks)
-            exact_bursts += sum(sum(block.bursts) for block in phase.blocks)
+            exact_bursts += sum(block.bursts for block in phase.blocks)
             if phase.fast_reads + phase.fast_writes:
                 read_ticks.update(phase.scaled_ticks())
                 fast_bursts += phase.fast_reads + phase.fast_writes
                 time_error_s = hypot(time_error_s, phase.time_error_s)
-                energy_error_j = hypot(energy_error_j, phase.energy_error_j(prices))
+                activate_error = hypot(activate_error, phase.activate_error(scaled))
+        opened, open_fs = (
+            np.array(column, dtype=np.float64)
+            for column in zip(
+                *((counted(one.blocks)[OPEN], one.exact_open_fs) for one in phases), strict=True
+            )
+        )
+        fast_open_fs = sum(phase.fast_open_fs for phase in phases)
+        open_ticks = opened.sum() * (1 + fast_open_fs / max(1.0, open_fs.sum()))
+        most = self._exact.ticks * self.channels.ranks
+        counts[OPEN] = min(most, round(open_ticks))
+        activate_j = self.memory.prices()["memory", "activate"].value_j
+        sampling = Sampling(
+            len(phases), exact_bursts, fast_bursts, time_error_s, activate_error * activate_j
+        )
         return totals_of(
             self.memory,
             counts,
             ticks=self._exact.ticks,
             read_ticks=read_ticks,
-            sampling=Sampling(
-                len(self._phases) - 1, exact_bursts, fast_bursts, time_error_s, energy_error_j
-            ),
+            sampling=sampling,
         )
 
     def _enter(self, descriptor: Descriptor, now: int) -> Phase:
@@ -136,9 +147,8 @@ class SampledServer:
         time_fs = max(0, now - self._since_fs)
         if self._is_exact:
             counts = self._exact.counters()
-            block = Block(time_fs, counts - self._counts, (self._bursts[0], self._bursts[1]))
-            self._phase.note(block)
-            self._counts, self._bursts = counts, [0, 0]
+            self._phase.note(Block(time_fs, counts - self._counts))
+            self._counts = counts
         else:
             self._phase.fast_fs += time_fs
         self._since_fs += time_fs
@@ -167,6 +177,7 @@ class SampledServer:
         last = self._before[1]
         taken_fs = now if last is None or last.served is None else last.served.taken_fs
         self._idle_fs = max(now, taken_fs)
+        self._alone = None
         self._free_fs = [self._idle_fs] * len(self._free_fs)
 
     def _return_to_controller(self, now: int) -> None:
@@ -175,7 +186,6 @@ class SampledServer:
         self._is_exact = True
         self._before = self._phase, None
         self._counts = self._exact.counters()
-        self._bursts = [0, 0]
 
     def _look(
         self, descriptor: Descriptor, share: Share, phase: Phase, origin: int, earliest_fs: int
@@ -195,13 +205,13 @@ class SampledServer:
         self._in_a_row.append(look)
         phase.looks.append(look)
         self._looks[done] = phase, look
-        self._bursts[descriptor.is_write] += share.moved_bytes // self._burst_bytes
         return done
 
     def _watch(self, done: Completion, served: Served) -> None:
         """Note what the controller did with a descriptor."""
         phase, look = self._looks.pop(done)
         phase.watch(look, served)
+        phase.exact_open_fs += self._stay_open(look.arrival_fs, served.taken_fs)
 
     def _serve(
         self,
@@ -214,14 +224,10 @@ class SampledServer:
     ) -> Completion:
         """Put a descriptor on its channels with the service of its phase."""
         now = int(self.env.now)
-        factor, free = service.factor[number], self._free_fs
         begin = max(now, self._idle_fs)
-        last = now
-        for channel, busy in share.busy:
-            free[channel] = end = max(free[channel], now) + round(factor * busy)
-            last = max(last, end)
-        self._idle_fs = max(self._idle_fs, last)
+        last = self._take_turns(now, service.factor[number], share)
         phase.fast_busy_fs += max(0, self._idle_fs - begin)
+        phase.fast_open_fs += self._stay_open(now, last)
         phase.fast_delay_error_fs += service.delay_error_fs[number]
         taken_fs = max(now, last + round(service.delay_fs[number]))
         stats = self.statistics.setdefault(descriptor.requester, RequesterStats())
@@ -246,6 +252,36 @@ class SampledServer:
             self._reading.append(reading)
             self._wait_for(reading)
         return done
+
+    def _stay_open(self, first_fs: int, last_fs: int) -> int:
+        """Return the time that accesses from first to last add to that with rows open.
+
+        Rows stay open until a refresh closes them.
+        """
+        closed_fs = -(-last_fs // self._interval_fs) * self._interval_fs
+        added_fs = max(0, closed_fs - max(first_fs, self._open_fs))
+        self._open_fs = max(self._open_fs, closed_fs)
+        return added_fs
+
+    def _take_turns(self, now: int, factor: float, share: Share) -> int:
+        """Put a descriptor on its buses behind what is there; returns when the last is done."""
+        if self._idle_fs <= now:
+            self._alone = now, factor, share
+            self._idle_fs = now + round(factor * share.longest_fs)
+            return self._idle_fs
+        free = self._free_fs
+        if self._alone is not None:
+            start, own, first = self._alone
+            self._alone = None
+            free[:] = [start] * len(free)
+            for bus, busy in first.busy:
+                free[bus] = start + round(own * busy)
+        last = now
+        for bus, busy in share.busy:
+            free[bus] = end = max(free[bus], now) + round(factor * busy)
+            last = max(last, end)
+        self._idle_fs = max(self._idle_fs, last)
+        return last
 
     def _hold(self, until_fs: int) -> None:
         """Let what is being read be done no sooner than that."""

@@ -1,7 +1,7 @@
 """A phase of the traffic to a memory: what the controller showed of it, and what that says of more.
 
-A phase is a kind of traffic: what each requester asked for last, up to powers of two. What the
-controller counted is scaled with the bursts moved, or with time where it goes by time.
+A phase is a kind of traffic: what each requester asked for last, by its size. What the controller
+counted is scaled with the bursts moved.
 """
 
 from collections import Counter
@@ -15,7 +15,6 @@ from hwmodels.architecture import FEMTO
 from hwmodels.dram.commands import ACT, PREAB, RD, RDA, REFAB, REFPB, WR, WRA
 from hwmodels.dram.jit import Integers
 from hwmodels.dram.stats import COUNTERS
-from hwmodels.energy import Prices
 from hwmodels.exact_memory import Served
 from hwmodels.memory import Descriptor, Share
 from hwmodels.memory_totals import apportion
@@ -23,25 +22,26 @@ from hwmodels.service_fit import Fit, Sample, fit, ratio_error
 
 OPEN = COUNTERS.index("open_rank_ticks")
 FORWARDED, MERGED = COUNTERS.index("forwarded"), COUNTERS.index("merged")
-LEAST = 8
+READS, WRITES = (RD, RDA, FORWARDED), (WR, WRA, MERGED)
+SERVED = READS + WRITES
+LEAST = 4
 """Descriptors that a requester must have shown in a phase for its service to be known."""
 
-Kind = tuple[str, int, int, int]  # requester; bursts of a row, stride and rows by powers of two
+Kind = tuple[str, int, int]  # requester; bursts of a row by powers of four, stride of two
 
 
 def kind_of(descriptor: Descriptor, burst_bytes: int) -> Kind:
-    """Return the kind of a descriptor: who asks, and sizes by powers of two.
+    """Return the kind of a descriptor: who asks, the size of a row, and the stride if it has one.
 
     Example:
         >>> kind_of(Descriptor(0, 4000, requester="weight"), 32)
-        ('weight', 7, 0, 1)
+        ('weight', 3, 0)
 
     """
-    rows, row_bytes, stride = descriptor.rows, descriptor.bytes, descriptor.stride
-    if stride == row_bytes or rows == 1:
-        rows, row_bytes, stride = 1, rows * row_bytes, 0
-    bursts = -(-row_bytes // burst_bytes)
-    return descriptor.requester, bursts.bit_length(), stride.bit_length(), rows.bit_length()
+    size, stride = descriptor.bytes, descriptor.stride
+    if stride == size or descriptor.rows == 1:
+        size, stride = descriptor.size_bytes, 0
+    return descriptor.requester, (-(-size // burst_bytes)).bit_length() // 2, stride.bit_length()
 
 
 @dataclass(eq=False)
@@ -74,11 +74,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Block:
-    """What the controller did for a phase in a stretch of time; `bursts` are read and written."""
+    """What the controller did for a phase in a stretch of time."""
 
     time_fs: int
     counts: Integers
-    bursts: tuple[int, int]
+
+    @property
+    def bursts(self) -> int:
+        """Bursts served."""
+        return int(self.counts[list(SERVED)].sum())
 
 
 @dataclass(eq=False)
@@ -88,7 +92,8 @@ class Phase:
     `wanted_fs` is for how long the controller shall have served it before it is known; `fit` is the
     service then, by the requesters' numbers in `known`. Reads are done `late_fs` after the last
     burst is taken, and `held_fs` after that of a write that holds them, None where none did. `fast`
-    figures are without the controller.
+    figures are without the controller; `open` times are from the first access after a refresh to
+    the next refresh.
     """
 
     wanted_fs: int
@@ -103,6 +108,8 @@ class Phase:
     exact_fs: int = 0
     fast_fs: int = 0
     fast_busy_fs: int = 0
+    exact_open_fs: int = 0
+    fast_open_fs: int = 0
     fast_delay_error_fs: float = 0.0
     fast_reads: int = 0
     fast_writes: int = 0
@@ -161,25 +168,23 @@ class Phase:
         """Let the controller serve it again, until it has done so for `wanted_fs`."""
         self.fit, self.known, self.wanted_fs = None, {}, wanted_fs
 
-    def scaled(self) -> Integers:
-        """Return the counts of what was done without the controller."""
+    def scaled(self, usual: Integers) -> Integers:
+        """Return the counts of what was done without the controller, but for rows left open.
+
+        `usual` are the counts of all phases, for one whose descriptors were served in others.
+        """
         found = np.zeros(len(COUNTERS), dtype=np.int64)
-        if not self.fast_reads + self.fast_writes:
+        fast = self.fast_reads + self.fast_writes
+        if not fast:
             return found
         counts = counted(self.blocks)
-        reads, writes = (sum(column) for column in zip(*(b.bursts for b in self.blocks), strict=True))
-        found += np.rint(counts * ((self.fast_reads + self.fast_writes) / (reads + writes))).astype(
-            np.int64
-        )
-        found[[REFAB, REFPB]] = 0  # those the controller does all the time
-        for place in (PREAB, OPEN):
-            found[place] = int(counts[place]) * self.fast_fs // max(1, self.exact_fs)
-        for number, places in (
-            (self.fast_reads, (RD, RDA, FORWARDED)),
-            (self.fast_writes, (WR, WRA, MERGED)),
-        ):
-            usual = (1, 0, 0)  # RD or WR, where the controller showed none
-            found[list(places)] = apportion(number, counts[list(places)].tolist(), otherwise=usual)
+        if not counts[list(SERVED)].sum():
+            counts = usual
+        found += np.rint(counts * (fast / counts[list(SERVED)].sum())).astype(np.int64)
+        found[[REFAB, REFPB, PREAB, OPEN]] = 0
+        for number, places in ((self.fast_reads, READS), (self.fast_writes, WRITES)):
+            shown = counts[list(places)].tolist()
+            found[list(places)] = apportion(number, shown, otherwise=usual[list(places)].tolist())
         return found
 
     def scaled_ticks(self) -> dict[int, int]:
@@ -193,21 +198,11 @@ class Phase:
         """Standard error of the time that the channels took without the controller."""
         return hypot(self.rate_error * self.fast_busy_fs, self.fast_delay_error_fs) / FEMTO
 
-    def energy_error_j(self, prices: Prices) -> float:
-        """Standard error of the energy of `scaled`: of rows opened and of time with a row open."""
-        scaled = self.scaled()
-        activates, opened, times, bursts = (
-            np.array(column, dtype=np.float64)
-            for column in zip(
-                *((b.counts[ACT], b.counts[OPEN], b.time_fs, sum(b.bursts)) for b in self.blocks),
-                strict=True,
-            )
-        )
-        rest_j = prices["memory", "open_tick"].value_j - prices["memory", "closed_tick"].value_j
-        return hypot(
-            ratio_error(activates, bursts) * scaled[ACT] * prices["memory", "activate"].value_j,
-            ratio_error(opened, times) * scaled[OPEN] * rest_j,
-        )
+    def activate_error(self, scaled: Integers) -> float:
+        """Return the standard error of the rows opened in `scaled`."""
+        opened = np.array([block.counts[ACT] for block in self.blocks], dtype=np.float64)
+        bursts = np.array([block.bursts for block in self.blocks], dtype=np.float64)
+        return ratio_error(opened, bursts) * float(scaled[ACT])
 
 
 def find_held(looks: Sequence[Look], least_fs: int) -> None:
