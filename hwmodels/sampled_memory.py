@@ -2,11 +2,13 @@
 
 The controller serves every phase of the traffic (`hwmodels.sampled_phase`) for some refresh
 intervals. Then the roofline's channels go on with the service measured (`hwmodels.service_fit`),
-whenever the phase comes again, until the controller looks at it anew. This is systematic sampling
-of a simulation as in SMARTS (Wunderlich et al. 2003), and the spread of the samples tells its error.
+whenever the phase comes again, until the controller looks at it anew. This is systematic
+sampling of a simulation, as in SMARTS (Wunderlich et al. 2003); the spread of the samples tells its
+error.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import hypot
@@ -44,7 +46,12 @@ class SampledServer:
         interval = spec.cycles("tREFI") * spec.ticks_per_clock
         self._interval_fs = round(interval * spec.tick_s * FEMTO)
         policy = memory.policy
-        self._holding_fs = round(policy.write_high * policy.write_queue * self.channels.burst_fs)
+        self._holding_fs = round(  # on one bus, for writes that make the controller turn to them
+            policy.write_high
+            * policy.write_queue
+            * self.channels.burst_fs
+            / spec.organisation.pseudo_channels
+        )
         self._phases: dict[tuple[Kind, ...], Phase] = {}
         self._last: dict[str, Kind] = {}  # what each requester asked for last
         self._phase = self._phases[()] = Phase(WINDOW_INTERVALS * self._interval_fs)
@@ -102,19 +109,13 @@ class SampledServer:
                 fast_bursts += phase.fast_reads + phase.fast_writes
                 time_error_s = hypot(time_error_s, phase.time_error_s)
                 activate_error = hypot(activate_error, phase.activate_error(scaled))
-        opened, open_fs = (
-            np.array(column, dtype=np.float64)
-            for column in zip(
-                *((counted(one.blocks)[OPEN], one.exact_open_fs) for one in phases), strict=True
-            )
-        )
-        fast_open_fs = sum(phase.fast_open_fs for phase in phases)
-        open_ticks = opened.sum() * (1 + fast_open_fs / max(1.0, open_fs.sum()))
-        most = self._exact.ticks * self.channels.ranks
-        counts[OPEN] = min(most, round(open_ticks))
-        activate_j = self.memory.prices()["memory", "activate"].value_j
+        counts[OPEN] = self._open_ticks(phases)
         sampling = Sampling(
-            len(phases), exact_bursts, fast_bursts, time_error_s, activate_error * activate_j
+            len(phases),
+            exact_bursts,
+            fast_bursts,
+            time_error_s,
+            self._energy_error_j(activate_error, time_error_s),
         )
         return totals_of(
             self.memory,
@@ -123,6 +124,20 @@ class SampledServer:
             read_ticks=read_ticks,
             sampling=sampling,
         )
+
+    def _open_ticks(self, phases: Sequence[Phase]) -> int:
+        """Return the ticks with a row open of all ranks, scaled by the time it could be open."""
+        counts = sum(int(counted(phase.blocks)[OPEN]) for phase in phases)
+        exact_fs = sum(phase.exact_open_fs for phase in phases)
+        fast_fs = sum(phase.fast_open_fs for phase in phases)
+        scaled = counts * (exact_fs + fast_fs) // max(1, exact_fs)
+        return min(scaled, self._exact.ticks * self.channels.ranks)
+
+    def _energy_error_j(self, activates: float, time_s: float) -> float:
+        """Return the error that follows for the energy: of rows opened, and of time at rest."""
+        prices, spec = self.memory.prices(), self.memory.spec
+        rest_w = prices["memory", "closed_tick"].value_j * self.channels.ranks / spec.tick_s
+        return hypot(activates * prices["memory", "activate"].value_j, time_s * rest_w)
 
     def _enter(self, descriptor: Descriptor, now: int) -> Phase:
         """Return the phase that a descriptor belongs to, and close what came before."""
@@ -162,10 +177,7 @@ class SampledServer:
         elif phase.exact_fs >= phase.wanted_fs:
             if self._is_exact:
                 self._leave_controller(now)
-            phase.learn(
-                channels=len(self._free_fs),
-                block_fs=self._interval_fs,
-            )
+            phase.learn(buses=self.channels.buses, block_fs=self._interval_fs)
 
     def _leave_controller(self, now: int) -> None:
         """Let the controller be done with what it has; the channels are free after that."""
@@ -198,9 +210,7 @@ class SampledServer:
         last_phase, last = self._before
         follows = last is not None and last_phase is phase
         before = None if follows else last
-        look = Look(
-            descriptor.requester, descriptor.is_write, arrival_fs, share, follows, before
-        )
+        look = Look(descriptor.requester, descriptor.is_write, arrival_fs, share, follows, before)
         self._before = phase, look
         self._in_a_row.append(look)
         phase.looks.append(look)
@@ -241,7 +251,7 @@ class SampledServer:
             phase.fast_writes += bursts
             done.settle(max(taken_fs, earliest_fs))
             if phase.held_fs is not None and share.longest_fs >= self._holding_fs:
-                self._hold(taken_fs + phase.held_fs)
+                self._hold(begin, taken_fs + phase.held_fs)
             return done
         stats.read_bytes += share.moved_bytes
         phase.fast_reads += bursts
@@ -283,10 +293,11 @@ class SampledServer:
         self._idle_fs = max(self._idle_fs, last)
         return last
 
-    def _hold(self, until_fs: int) -> None:
-        """Let what is being read be done no sooner than that."""
+    def _hold(self, from_fs: int, until_fs: int) -> None:
+        """Let what would be done after a time be done no sooner than another time."""
         for reading in self._reading:
-            reading.done_fs = max(reading.done_fs, until_fs)
+            if reading.done_fs > from_fs:
+                reading.done_fs = max(reading.done_fs, until_fs)
 
     def _wait_for(self, reading: "Reading") -> None:
         """Let a read be done when its time has come, if it is not held until then."""

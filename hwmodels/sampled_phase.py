@@ -126,7 +126,7 @@ class Phase:
             times, numbers = np.unique(served.read_ticks, return_counts=True)
             self.read_ticks.update(dict(zip(times.tolist(), numbers.tolist(), strict=True)))
 
-    def learn(self, *, channels: int, block_fs: int) -> None:
+    def learn(self, *, buses: int, block_fs: int) -> None:
         """Find the service of the requesters that showed enough, if there are any.
 
         `block_fs` is the time of a block for errors.
@@ -148,21 +148,20 @@ class Phase:
             for look in self.looks
             if look.served is not None and look.requester in self.known
         ]
-        self.fit = fit(samples, len(known), channels=channels, block_fs=block_fs)
+        self.fit = fit(samples, len(known), channels=buses, block_fs=block_fs)
         self.rate_error = self.fit.rate_error
-        free = [[] for _ in known]
-        held = []
+        late: dict[str, list[int]] = {name: [] for name in known}
+        held: list[int] = []
         for look in self.looks:
-            if look.served is None or look.is_write or look.requester not in self.known:
+            if look.served is None or look.is_write or look.requester not in late:
                 continue
             if look.held_by is None or look.held_by.served is None:
-                late_fs = look.served.done_fs - look.served.taken_fs
-                free[self.known[look.requester]].append(late_fs)
+                late[look.requester].append(look.served.done_fs - look.served.taken_fs)
             else:
                 held.append(look.served.done_fs - look.held_by.served.taken_fs)
-        everyone = [late for own in free for late in own] or [0]
-        self.late_fs = tuple(int(np.mean(own or everyone)) for own in free)
-        self.held_fs = int(np.mean(held)) if held else None
+        everyone = [late_fs for own in late.values() for late_fs in own] or [0]
+        self.late_fs = tuple(round(np.mean(own or everyone)) for own in late.values())
+        self.held_fs = round(np.mean(held)) if held else None
 
     def forget(self, wanted_fs: int) -> None:
         """Let the controller serve it again, until it has done so for `wanted_fs`."""

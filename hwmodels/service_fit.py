@@ -1,9 +1,9 @@
 """How fast a memory served what it was asked for: the roofline's channels, fitted to a controller.
 
-The roofline's arithmetic moves descriptors through channels that are busy for their bytes, in order.
-So does a controller take them: it takes no burst before it has taken those in front. Here the two
-are put beside each other: a factor on the busy times and a delay after them, for each kind of
-traffic, such that the times at which the last bursts are taken differ least in the mean square.
+The roofline's arithmetic moves descriptors in order through channels that are busy for their bytes.
+In order, too, a controller takes them: no burst before those in front. Here the two are put beside
+each other: a factor on the busy times and a delay after them, for each kind of traffic, such that
+the times at which the last bursts are taken differ least in the mean square.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ SMALLEST, LARGEST = 0.5, 256.0
 """Range of factors that is searched."""
 SCALE_FS = 1e7
 """What a factor e times another must change in the ends of descriptors to be told from it."""
-GRID, REFINED, ROUNDS = 24, 12, 3
-"""Factors tried over the whole range, then between neighbours of the best, and how often."""
+GRID, SMALLEST_STEP = 24, 1e-4
+"""Factors tried over the whole range, and when logarithms of them are known well enough."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def fit(samples: Sequence[Sample], kinds: int, *, channels: int, block_fs: int) 
     origin = samples[0].arrival_fs
     kind = np.array([one.kind for one in samples], dtype=np.int64)
     arrival = np.array([one.arrival_fs - origin for one in samples], dtype=np.float64)
-    done = np.array([one.taken_fs - origin for one in samples], dtype=np.float64)
+    taken = np.array([one.taken_fs - origin for one in samples], dtype=np.float64)
     before = np.array([max(one.before_fs - origin, 0) for one in samples], dtype=np.float64)
     is_first = np.array([one.before_fs >= 0 for one in samples])
     busy = np.zeros((len(samples), channels))
@@ -74,27 +74,37 @@ def fit(samples: Sequence[Sample], kinds: int, *, channels: int, block_fs: int) 
             row[channel] = time
     starts = np.where(is_first, before, -1.0)
     factor = np.ones(kinds)
-    _search(arrival, busy, kind, starts, done, factor)
+    _search(arrival, busy, kind, starts, taken, _moves(kinds), factor)
     begins, ends = np.zeros(len(samples)), np.zeros(len(samples))
     _replay(arrival, busy, kind, starts, factor, begins, ends)
     numbers = np.bincount(kind, minlength=kinds)
-    delay = np.bincount(kind, done - ends, kinds) / np.maximum(1, numbers)
+    delay = np.bincount(kind, taken - ends, kinds) / np.maximum(1, numbers)
     accepted = np.array([one.accepted_fs - origin for one in samples], dtype=np.float64)
     is_queued = begins > arrival
     queued = np.bincount(kind[is_queued], minlength=kinds)
     late = np.bincount(kind[is_queued], (accepted - begins)[is_queued], kinds)
-    left = done - ends - delay[kind]
+    left = taken - ends - delay[kind]
     spread = np.sqrt(np.bincount(kind, left**2, kinds) / np.maximum(1, numbers - 1))
     return Fit(
         tuple(factor.tolist()),
         tuple(delay.tolist()),
         tuple((late / np.maximum(1, queued)).tolist()),
         tuple((spread / np.sqrt(np.maximum(1, numbers))).tolist()),
-        _rate_error(arrival, ends, done - delay[kind], starts, (arrival // block_fs).astype(int)),
+        _rate_error(arrival, ends, taken - delay[kind], starts, (arrival // block_fs).astype(int)),
     )
 
 
-def _rate_error(arrival: Floats, ends: Floats, true: Floats, starts: Floats, block: Integers) -> float:
+def _moves(kinds: int) -> Floats:
+    """Return the directions to try: each factor alone, one against another, all; (moves, kinds)."""
+    alone = np.eye(kinds)
+    pairs = [a - b for i, a in enumerate(alone) for b in alone[:i]]
+    found: Floats = np.array([*alone, *pairs, np.ones(kinds)])
+    return np.concatenate((found, -found))
+
+
+def _rate_error(
+    arrival: Floats, ends: Floats, true: Floats, starts: Floats, block: Integers
+) -> float:
     """Return the standard error of the time served, as a share, from its spread over blocks.
 
     A descriptor is served from the end of the one before, or its arrival, until its own.
@@ -161,26 +171,33 @@ def _replay(
 
 @entry
 def _search(
-    arrival: Floats, busy: Floats, kind: Integers, starts: Floats, done: Floats, factor: Floats
+    arrival: Floats,
+    busy: Floats,
+    kind: Integers,
+    starts: Floats,
+    taken: Floats,
+    moves: Floats,
+    factor: Floats,
 ) -> None:
-    """Improve the factors one after the other."""
+    """Improve the factors: all together first, then along `moves` with ever smaller steps."""
     low, high = np.log(SMALLEST), np.log(LARGEST)
-    for _ in range(ROUNDS):
-        for one in range(factor.size):
-            best, least, step = np.log(factor[one]), np.inf, (high - low) / GRID
-            for number in range(GRID + 1):
-                tried = low + number * step
-                cost = _cost(arrival, busy, kind, starts, done, factor, one, tried)
-                if cost < least:
-                    best, least = tried, cost
-            for _ in range(REFINED):
-                step /= 2
-                middle = best
-                for tried in (middle - step, middle + step):
-                    cost = _cost(arrival, busy, kind, starts, done, factor, one, tried)
-                    if cost < least:
-                        best, least = tried, cost
-            factor[one] = np.exp(best)
+    step = (high - low) / GRID
+    best, least = np.zeros(factor.size), np.inf
+    for number in range(GRID + 1):
+        tried = np.full(factor.size, low + number * step)
+        cost = _cost(arrival, busy, kind, starts, taken, tried)
+        if cost < least:
+            best, least = tried, cost
+    while step > SMALLEST_STEP:
+        is_better = False
+        for move in moves:
+            tried = best + step * move
+            cost = _cost(arrival, busy, kind, starts, taken, tried)
+            if cost < least:
+                best, least, is_better = tried, cost, True
+        if not is_better:
+            step /= 2
+    factor[:] = np.exp(best)
 
 
 @entry
@@ -189,25 +206,23 @@ def _cost(
     busy: Floats,
     kind: Integers,
     starts: Floats,
-    done: Floats,
-    factor: Floats,
-    one: int,
-    tried: float,
+    taken: Floats,
+    tried: Floats,
 ) -> float:
-    """Return the squares of what no delay explains, with kind `one` at a factor of exp(`tried`)."""
-    kinds = factor.size
+    """Return the squares of what no delay explains, with the exponentials of `tried` as factors."""
+    kinds = tried.size
+    factor = np.exp(tried)
     count, total, squares = np.zeros(kinds), np.zeros(kinds), np.zeros(kinds)
     free = np.zeros(busy.shape[1])
     for i in range(arrival.size):
         if starts[i] >= 0:
             free[:] = starts[i]
         own = kind[i]
-        by = np.exp(tried) if own == one else factor[own]
-        late = done[i] - _end(arrival[i], busy[i], by, free)
+        late = taken[i] - _end(arrival[i], busy[i], factor[own], free)
         count[own] += 1
         total[own] += late
         squares[own] += late * late
-    cost = arrival.size * (SCALE_FS * tried) ** 2
+    cost = arrival.size * SCALE_FS**2 * np.sum(tried**2)
     for own in range(kinds):
         if count[own]:
             cost += squares[own] - total[own] ** 2 / count[own]

@@ -136,9 +136,9 @@ def simulate(
 ) -> RunStats:
     """Return cycles, bytes and joules of one call.
 
-    `dram` is the memory of a chip that asks for more than the roofline. `residency` are the constants on
-    chip at entry. Raises ValueError or KeyError, each listing
-    every op, field or action concerned, before anything is simulated.
+    `dram` is the memory of a chip that asks for more than the roofline, `residency` are the
+    constants on chip at entry. Raises ValueError or KeyError, each listing every op, field or
+    action concerned, before anything is simulated.
     """
     return simulate_calls(
         [workload],
