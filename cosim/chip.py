@@ -1,11 +1,12 @@
 """A chip as a run needs it: architecture, memory technology and energy table, checked together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cosim.config import configs_root, override, parse, read, resolve
+from cosim.energy_tables import parse_table
 from cosim.errors import CosimError, collect
 from cosim.validate import mend
 from hwmodels.architecture import Architecture, MemoryStack, MemoryTechnology
@@ -78,7 +79,12 @@ def load_chip(
     for assignment in assignments:
         data = override(data, assignment)
     return parse_chip(
-        data, table, source=str(place), table_source=str(table_place), relative_to=place
+        data,
+        table,
+        source=str(place),
+        table_source=str(table_place),
+        relative_to=place,
+        table_relative_to=table_place,
     )
 
 
@@ -89,15 +95,23 @@ def parse_chip(
     source: str,
     table_source: str,
     relative_to: Path,
+    table_relative_to: Path | None = None,
 ) -> Chip:
     """Return the chip that plain data describes; `relative_to` anchors the memory file's path.
+
+    `table_relative_to` anchors the paths in the energy table where it is another file.
 
     Raises as `load_chip`. Rules between fields are checked on what is left when mistakes in single
     fields are put right, so that all are told at once.
     """
     problems: list[str] = []
     architecture = collect(problems, lambda: parse(hardware, Architecture, source=source))
-    table = collect(problems, lambda: parse(energy, EnergyTable, source=table_source))
+    table = collect(
+        problems,
+        lambda: parse_table(
+            energy, source=table_source, relative_to=table_relative_to or relative_to
+        ),
+    )
     memory_path, memory = None, None
     named = hardware.get("memory")
     if isinstance(named, dict) and isinstance(named.get("technology"), str):
@@ -122,6 +136,8 @@ def parse_chip(
     if architecture is None or table is None or technology is None or problems:
         raise CosimError(problems)
     document = {"hardware": hardware, "memory": memory, "energy": energy, **behind.documents}
+    if {"extends", "between"} & set(energy):
+        document["energy_in_full"] = asdict(table)
     return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
 
 

@@ -277,7 +277,7 @@ def simulate_command(
     assignments: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Simulate an artefact, a model file or a GEMM list (CSV) on a chip."""
+    """Simulate an artefact, a model file or a GEMM list (CSV, YAML) on a chip."""
     from cosim.report.terminal import print_simulation  # noqa: PLC0415
     from cosim.simulate import simulate_any  # noqa: PLC0415
 
@@ -417,6 +417,7 @@ def _show_bench(
     from cosim.report.patterns_markdown import patterns_markdown  # noqa: PLC0415
     from cosim.report.precision_markdown import precision_markdown  # noqa: PLC0415
     from cosim.report.roofline import roofline_of  # noqa: PLC0415
+    from cosim.report.simulators_table import print_simulators  # noqa: PLC0415
     from cosim.report.terminal import print_bench  # noqa: PLC0415
     from cosim.results import write_text  # noqa: PLC0415
 
@@ -433,6 +434,7 @@ def _show_bench(
     if as_json:
         _echo_table(found.rows, found.total)
     elif subject == "kernels":
+        print_simulators(found.rows)
         print_bench(found.rows, found.total)
     else:
         click.echo(page(found.rows, found.total))

@@ -10,13 +10,13 @@ import numpy as np
 from cosim.artefact import Artefact, build_from
 from cosim.artefact import load as load_artefact
 from cosim.chip import Chip, load_chip
-from cosim.config import resolve
+from cosim.config import read, resolve
 from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.architecture import FEMTO
-from hwmodels.gemm_list import gemms_from_csv
+from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
 from hwmodels.memory_totals import MemoryTotals
 from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
@@ -365,7 +365,8 @@ def simulate_any(
     count for the real-time factor alone. `assignments` are `a.b=value` of the chip file.
     """
     chip = load_chip(hardware, energy, assignments=assignments)
-    if what.suffix == ".csv":
+    is_list = is_gemm_list(what)
+    if is_list:
         calls, name = [_gemm_list(what)], what.name
     else:
         artefact = (
@@ -396,15 +397,22 @@ def simulate_any(
             *stats.notes,
             *stats.cycle_notes,
         ],
-        "not_simulated": list(NOT_SIMULATED) if what.suffix != ".csv" else [],
+        "not_simulated": list(NOT_SIMULATED) if not is_list else [],
         "audio_seconds": seconds,
         "real_time_factor": stats.seconds / seconds if seconds else None,
     }
     return [row(layer) for layer in stats.layers], total
 
 
+def is_gemm_list(path: Path) -> bool:
+    """Whether a file is a list of GEMMs: any CSV, and YAML with the key `gemms`."""
+    if path.suffix in YAML_SUFFIXES and path.is_file():
+        return "gemms" in read(path)
+    return path.suffix == ".csv"
+
+
 def _gemm_list(path: Path) -> Workload:
     try:
-        return gemms_from_csv(path)
+        return read_gemms(path)
     except (ValueError, OSError) as error:
         raise CosimError(str(error).splitlines()) from None

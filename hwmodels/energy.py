@@ -6,55 +6,49 @@ an energy table; a table that does not cover the chip is refused before anything
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import log
 from operator import attrgetter
-from typing import Annotated
-
-from annotated_types import Ge, Gt, MinLen
 
 from hwmodels.architecture import Architecture, Figure, MemoryTechnology
+from hwmodels.energy_table import (
+    EXTRAPOLATED,
+    EnergyFigure,
+    EnergyTable,
+    SramPoint,
+    Way,
+    find_action,
+    interpolate_sram,
+    table_problems,
+)
 from hwmodels.precision import array_actions, leaking_cells
 from hwmodels.skipping import sparse_actions
+from hwmodels.upkeep import UPKEEP, cell_bits
+
+__all__ = [
+    "STATIC",
+    "Action",
+    "EnergyRow",
+    "EnergyTable",
+    "Ledger",
+    "Price",
+    "Prices",
+    "SramPoint",
+    "extrapolations",
+    "interpolate_sram",
+    "needed_actions",
+    "prices",
+    "sum_rows",
+]
 
 Action = tuple[str, str]  # component and what it does
 
 
 @dataclass(frozen=True)
-class SramPoint:
-    """Energy per byte of a buffer of `size_bytes`."""
-
-    size_bytes: Annotated[int, Ge(1)]
-    read_j_per_byte: Figure
-    write_j_per_byte: Figure
-
-
-@dataclass(frozen=True)
-class EnergyTable:
-    """Energy of everything on the chip at one node.
-
-    `actions` are joules per action: `mac_AxW` (one multiply-accumulate of the array for operands A
-    and W), `dequantize` (one weight at the array's edge), `rescale` (one sum in an accumulator),
-    `vector_mac` and `vector_op` (one lane operation). Arrays that leave out zeros need
-    `index_decode` (one index), `gather` and `scatter` (one word read or written where an index
-    says, beside its buffer) and `select` (one activation out of a run), an array that gates zeros
-    `gated_mac` (one multiply-accumulate that does not switch), an array inside a processor core
-    `core_cycle` (one cycle of that core). `sram` are points of buffer energy; sizes between
-    them follow the power law through the two neighbours, sizes outside the power law of the two
-    nearest. Leakage is in watts per byte of buffer and per cell of the array.
-    """
-
-    name: Annotated[str, MinLen(1)]
-    node_m: Annotated[float, Gt(0)]
-    actions: dict[str, Figure]
-    sram: Annotated[tuple[SramPoint, ...], MinLen(2)]
-    sram_leakage_w_per_byte: Figure
-    cell_leakage_w: Figure
-    lane_leakage_w: Figure
-
-
-@dataclass(frozen=True)
 class EnergyRow:
-    """One line of a ledger. `factor` names what rows of one table share when a range moves."""
+    """One line of a ledger.
+
+    `factor` names what rows share when a range moves, `inherited` the table from which the chip's
+    own took the price.
+    """
 
     component: str
     action: str
@@ -64,6 +58,7 @@ class EnergyRow:
     high_per_action_j: float
     source: str
     factor: str
+    inherited: str | None = None
 
     @property
     def energy_j(self) -> float:
@@ -90,35 +85,37 @@ class Price:
     high_j: float
     source: str
     factor: str
+    inherited: str | None = None
 
 
 Prices = dict[Action, Price]
+WAYS: tuple[Way, ...] = ("read", "write")
 
 
 def prices(architecture: Architecture, technology: MemoryTechnology, table: EnergyTable) -> Prices:
     """Return the price of every action this chip can do.
 
-    Static actions (`leakage`, `background`) are counted per array cycle. Raises ValueError listing
+    Static actions (`leakage`, `background`) are counted per array cycle, the clock of the array per
+    cycle in which it works. Raises ValueError listing
     every action that the table lacks and every figure whose range does not hold its value.
     """
     _require_actions(architecture, table)
     clock_hz = architecture.array.clock_hz
     found: Prices = {}
-    for action in (*array_actions(architecture.array), *sparse_actions(architecture.array)):
-        found["array", action] = _price(table.actions[action], table.name)
-    if architecture.array.gating != "none":
-        found["array", "gated_mac"] = _price(table.actions["gated_mac"], table.name)
-    if architecture.array.coupling is not None:
-        found["core", "cycle"] = _price(table.actions["core_cycle"], table.name)
-    for action in ("vector_op", "vector_mac"):
-        if action in table.actions:
-            found["vector_unit", action] = _price(table.actions[action], table.name)
+    done = dict.fromkeys((*needed_actions(architecture), ("vector_unit", "vector_mac")))
+    cells = leaking_cells(architecture.array)
+    for component, action in done:
+        figure = _action(table, action, architecture)
+        times = cells * cell_bits(architecture.array) if action == "clock_bit" else 1.0
+        if figure is not None:
+            priced = _price(figure, table.name, times=times)
+            found[component, LEDGER_NAMES.get(action, action)] = priced
     for name, buffer in vars(architecture.buffers).items():
-        for way in ("read", "write"):
-            figure = interpolate_sram(table, buffer.size_bytes, way=way)
+        width = None if buffer.port_bytes is None else 8 * buffer.port_bytes
+        for way in WAYS:
+            figure = interpolate_sram(table, buffer.size_bytes, way=way, width_bits=width)
             found[f"{name}_buffer", f"{way}_byte"] = _price(figure, table.name)
     size_bytes = sum(buffer.size_bytes for buffer in vars(architecture.buffers).values())
-    cells = leaking_cells(architecture.array)
     for component, figure, number in (
         ("buffers", table.sram_leakage_w_per_byte, size_bytes),
         ("array", table.cell_leakage_w, cells),
@@ -134,39 +131,15 @@ def prices(architecture: Architecture, technology: MemoryTechnology, table: Ener
     return found
 
 
+LEDGER_NAMES = {"core_cycle": "cycle"} | {name: action for (_, action), name in UPKEEP}
+"""What the ledger calls actions of a table, where it has another name: the component is beside."""
+
 STATIC: tuple[Action, ...] = (
     ("array", "leakage"),
     ("vector_unit", "leakage"),
     ("buffers", "leakage"),
     ("memory", "background"),
 )
-
-
-def interpolate_sram(table: EnergyTable, size_bytes: int, *, way: str) -> Figure:
-    """Return joules per byte read or written (`way`) in a buffer of `size_bytes`.
-
-    Between two points energy = e0 (size / s0) ^ b with b through both; low and high likewise.
-    """
-    points = sorted(table.sram, key=lambda point: point.size_bytes)
-    upper = next(
-        (i for i in range(1, len(points)) if size_bytes <= points[i].size_bytes), len(points) - 1
-    )
-    small, large = points[upper - 1], points[upper]
-    share = log(size_bytes / small.size_bytes) / log(large.size_bytes / small.size_bytes)
-    first, second = (
-        (p.read_j_per_byte if way == "read" else p.write_j_per_byte) for p in (small, large)
-    )
-    is_point = share in (0.0, 1.0)
-    word = "interpolated" if 0 <= share <= 1 else "extrapolated"
-
-    def power(start: float, end: float) -> float:
-        return start if share == 0 else end if share == 1 else start ** (1 - share) * end**share
-
-    low, high = (power(a, b) for a, b in zip(first.bounds, second.bounds, strict=True))
-    source = first.source if share == 0 else second.source
-    if not is_point:
-        source = f"{word} to {size_bytes} bytes: {first.source}"
-    return Figure(power(first.value, second.value), source, low, high)
 
 
 class Ledger:
@@ -200,6 +173,7 @@ class Ledger:
             price.high_j,
             price.source,
             price.factor,
+            price.inherited,
         )
 
 
@@ -211,54 +185,62 @@ _PRICED = attrgetter(
     "high_per_action_j",
     "source",
     "factor",
+    "inherited",
 )
 
 
 def sum_rows(rows: Iterable[tuple[EnergyRow, int]]) -> tuple[EnergyRow, ...]:
     """Return one row per action and price: counts added, each row taken its number of times."""
-    counts: dict[tuple[str, str, float, float, float, str, str], int] = {}
+    counts: dict[tuple[str, str, float, float, float, str, str, str | None], int] = {}
     for row, times in rows:
         key = _PRICED(row)
         counts[key] = counts.get(key, 0) + times * row.count
-    return tuple(
-        EnergyRow(key[0], key[1], count, key[2], key[3], key[4], key[5], key[6])
-        for key, count in counts.items()
-    )
+    return tuple(EnergyRow(key[0], key[1], count, *key[2:]) for key, count in counts.items())
 
 
 def _price(figure: Figure, factor: str, *, times: float = 1.0) -> Price:
     low, high = figure.bounds
-    return Price(times * figure.value, times * low, times * high, figure.source, factor)
+    inherited = None
+    if isinstance(figure, EnergyFigure):
+        factor, inherited = figure.factor or factor, figure.inherited
+    return Price(times * figure.value, times * low, times * high, figure.source, factor, inherited)
+
+
+def needed_actions(architecture: Architecture) -> tuple[Action, ...]:
+    """Return what a chip can do besides moving bytes and leaking: component and table action."""
+    array = architecture.array
+    found = [("array", name) for name in (*array_actions(array), *sparse_actions(array))]
+    found.append(("vector_unit", "vector_op"))
+    if architecture.vector_unit.fallback:
+        found.append(("vector_unit", "vector_mac"))
+    if array.gating != "none":
+        found.append(("array", "gated_mac"))
+    if array.coupling is not None:
+        found.append(("core", "core_cycle"))
+    found += [(component, name) for (component, _), name in UPKEEP]
+    return tuple(found)
+
+
+def extrapolations(priced: Prices) -> tuple[str, ...]:
+    """Return a warning for every price that lies beyond the points of its table."""
+    return tuple(
+        f"{component} {action}: {price.source}"
+        for (component, action), price in priced.items()
+        if EXTRAPOLATED in price.source
+    )
+
+
+def _action(table: EnergyTable, name: str, architecture: Architecture) -> Figure | None:
+    return find_action(table, name, accumulator_bits=architecture.array.accumulator_bits)
 
 
 def _require_actions(architecture: Architecture, table: EnergyTable) -> None:
-    array = architecture.array
-    needed = [*array_actions(array), *sparse_actions(array), "vector_op"]
-    if architecture.vector_unit.fallback:
-        needed.append("vector_mac")
-    if array.gating != "none":
-        needed.append("gated_mac")
-    if array.coupling is not None:
-        needed.append("core_cycle")
     have = ", ".join(table.actions)
     problems = [
         f'{table.name}: no action "{action}", which {architecture.name} needs; it has {have}'
-        for action in needed
-        if action not in table.actions
+        for _, action in needed_actions(architecture)
+        if _action(table, action, architecture) is None
     ]
-    sizes = {point.size_bytes for point in table.sram}
-    if len(sizes) < max(2, len(table.sram)):
-        problems.append(f"{table.name}: sram: found equal sizes, expected at least two different")
-    figures = dict(table.actions)
-    figures |= {f"sram.{p.size_bytes}.read": p.read_j_per_byte for p in table.sram}
-    figures |= {f"sram.{p.size_bytes}.write": p.write_j_per_byte for p in table.sram}
-    figures |= {k: v for k, v in vars(table).items() if isinstance(v, Figure)}
-    for name, figure in figures.items():
-        low, high = figure.bounds
-        if not low <= figure.value <= high:
-            problems.append(
-                f"{table.name}: {name}: found low {low:g}, value {figure.value:g}, high {high:g}, "
-                "expected low <= value <= high"
-            )
+    problems += [f"{table.name}: {problem}" for problem in table_problems(table)]
     if problems:
         raise ValueError("\n".join(problems))

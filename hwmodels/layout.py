@@ -1,7 +1,8 @@
 """Where every tensor lies in memory: base address and layout, aligned and apart.
 
 Constants come first, then states, then inputs and outputs, so that their addresses do not depend on
-lengths bound later in the run; activations share one region behind them that every call reuses.
+lengths bound later in the run; activations share one region behind them that every call reuses, and
+within a call those that are not needed at the same time share room.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hwmodels.architecture import Architecture, MemoryTechnology
-from hwmodels.workload import TensorKind, TensorRef, Workload
+from hwmodels.workload import TensorKind, TensorRef, VectorOp, Workload
 
 LayoutName = Literal["tile_major", "row_major", "append"]
 LAYOUTS: dict[TensorKind, LayoutName] = {
@@ -63,11 +64,9 @@ def place(
     highest = end
     for workload in workloads:
         own = {ref.id: placements[ref.id] for ref in workload.tensors() if ref.id in placements}
-        top = end
-        for ref_id, size in _activations(workload).items():
-            own[ref_id] = Placement(top, size, "row_major")
-            top += -(-size // turn) * turn
-        highest = max(highest, top)
+        for ref_id, (offset, size) in _activations(workload, turn).items():
+            own[ref_id] = Placement(end + offset, size, "row_major")
+            highest = max(highest, end + offset + -(-size // turn) * turn)
         layouts.append(Layout(own))
     have = architecture.memory.channels * technology.capacity_bytes
     if highest > have:
@@ -111,12 +110,52 @@ def _is_same(first: TensorRef, second: TensorRef) -> bool:
     )
 
 
-def _activations(workload: Workload) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for _, ref in _tensors([workload]):
-        if ref.kind == "activation":
-            sizes[ref.id] = max(_size(ref), sizes.get(ref.id, 0))
-    return sizes
+@dataclass(slots=True)
+class _Life:
+    """The phases in which a tensor is first and last used, and the bytes it needs."""
+
+    first: int
+    last: int
+    size: int
+
+
+def _activations(workload: Workload, turn: int) -> dict[str, tuple[int, int]]:
+    """Return offset and bytes of every activation; those that live together lie apart.
+
+    A tensor takes the first gap that holds it, in the order in which tensors come to life, larger
+    ones first (Pisarchyk and Lee 2020 compare such plans).
+    """
+    lives = _lives(workload)
+    found: dict[str, tuple[int, int]] = {}
+    living: list[tuple[int, int, int]] = []  # offset, end, last phase, by offset
+    for name, life in sorted(lives.items(), key=lambda pair: (pair[1].first, -pair[1].size)):
+        living = [entry for entry in living if entry[2] >= life.first]
+        room, offset, at = -(-life.size // turn) * turn, 0, 0
+        for at, (start, stop, _) in enumerate(living):  # noqa: B007 (where it goes in)
+            if start - offset >= room:
+                break
+            offset = max(offset, stop)
+        else:
+            at = len(living)
+        living.insert(at, (offset, offset + room, life.last))
+        found[name] = offset, life.size
+    return found
+
+
+def _lives(workload: Workload) -> dict[str, _Life]:
+    """Return when activations are needed; a phase is a product or transfer with what follows it.
+
+    What follows may work on the same tiles at the same time, so all of a phase needs its own room.
+    """
+    lives: dict[str, _Life] = {}
+    phase = 0
+    for item in workload.items:
+        phase += not isinstance(item, VectorOp)
+        for ref in (*item.reads, *item.writes):
+            if ref.kind == "activation":
+                life = lives.setdefault(ref.id, _Life(phase, phase, 0))
+                life.last, life.size = phase, max(life.size, _size(ref))
+    return lives
 
 
 def _tensors(workloads: Iterable[Workload]) -> Iterator[tuple[Workload, TensorRef]]:

@@ -4,15 +4,16 @@ from collections.abc import Iterable
 
 from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology, ProcessingArray
 from hwmodels.conventions import cycles_by
-from hwmodels.energy import STATIC, Action, Ledger
+from hwmodels.energy import STATIC, Action, Ledger, extrapolations
 from hwmodels.machine import Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.memory_totals import Use, shared_actions
 from hwmodels.plan import Group, Plan, Tally
-from hwmodels.planner import array_operands
+from hwmodels.products import array_operands
 from hwmodels.rtl_checked import UNCHECKED, Combination, cycles_note
 from hwmodels.skipping import sparse_actions
 from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
+from hwmodels.upkeep import upkeep_actions
 from hwmodels.workload import Gemm, WorkItem
 
 
@@ -41,6 +42,9 @@ def collect(
         traffic = _traffic(tally)
         is_on_array = unit == "array"
         actions = _actions(tally, cycles, sparse) | _core(array, cycles)
+        actions |= upkeep_actions(
+            item, tally, architecture, array_cycles=cycles.array, is_head=is_head
+        )
         if array.gating == "activations" and isinstance(item, Gemm) and tally.array_macs:
             actions |= _gated(item, tally)
         if shares:
@@ -81,7 +85,7 @@ def collect(
         memory=timeline.memory,
         controller=timeline.totals,
         convention=array.convention or "",
-        warnings=plan.warnings,
+        warnings=(*plan.warnings, *extrapolations(ledger.prices)),
         notes=plan.notes,
     )
 

@@ -33,6 +33,7 @@ def block(language):
 def products(tmp_path_factory):
     path = tmp_path_factory.mktemp("list") / "products.csv"
     path.write_text(block("csv"))
+    path.with_suffix(".yaml").write_text(block("yaml"))
     return path
 
 
@@ -40,12 +41,15 @@ def commands(products):
     """Return the arguments of every cosim command of the page."""
     lines = [line.removeprefix("$ cosim ") for line in block("console").splitlines()]
     words = [shlex.split(line) for line in lines]
-    return [[str(products) if word == products.name else word for word in call] for call in words]
+    return [
+        [str(products.with_name(word)) if word.startswith("products.") else word for word in call]
+        for call in words
+    ]
 
 
 def test_its_commands_run_without_torch_and_speech_packages(products):
     calls = commands(products)
-    assert [call[0] for call in calls] == ["simulate", "simulate"]
+    assert [call[0] for call in calls] == ["simulate"] * 3
     done = subprocess.run(
         [sys.executable, "-c", ALONE, json.dumps([EXTRAS, *calls])],
         cwd=ROOT,

@@ -16,6 +16,7 @@ from cosim.artefact import build, captured, facts_of
 from cosim.bench.cases import AbsentError
 from cosim.bench.measure import Row
 from cosim.bench.peers import load as load_peer
+from cosim.bench.simulators import VARIANTS, simulator_rows
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import load_recipe
 from cosim.config import configs_root, load
@@ -211,5 +212,9 @@ def _encoder(text: str, rounds: int, _progress: Progress) -> Iterator[Row]:
 
 
 _WHISPER = Network("whisper", WHISPER, _prompts)
-NETWORKS: tuple[Network, ...] = (_WHISPER, Network("encoder", ENCODER, _encoder))
-"""Whole networks by name."""
+NETWORKS: tuple[Network, ...] = (
+    _WHISPER,
+    Network("encoder", ENCODER, _encoder),
+    Network("simulate", VARIANTS, simulator_rows),
+)
+"""Whole networks, and simulations of them, by name."""

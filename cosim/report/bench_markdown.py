@@ -14,6 +14,7 @@ from cosim.bench.targets import (
     TARGETS,
     target_of,
 )
+from cosim.report.simulators_table import is_simulated, simulators_markdown
 from cosim.report.terminal import interval, notes_of, scaled, shown
 
 Row = Mapping[str, Any]
@@ -53,7 +54,8 @@ def markdown_of(rows: Sequence[Row], total: Mapping[str, Any]) -> str:
         _peers(rows),
         _break_even(rows),
         _others(rows),
-        _networks(rows),
+        _networks([row for row in rows if not is_simulated(row)]),
+        simulators_markdown(rows),
         _absent(rows, total),
         _AGAIN,
     ]

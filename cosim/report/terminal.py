@@ -366,28 +366,30 @@ def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> 
             soft_wrap=True,
         )
     clock = "CPU time" if total["threads"] == 1 else "wall time"
-    print_table(
-        console,
-        f"{total['threads']} thread(s), {clock}, sides alternating; above 1 ours is faster",
-        (
-            *("case", "vs torch", "95 %", "vs numpy", "quantising too", "of limit", "limit"),
-            *("GOP/s", "error"),
-        ),
-        (
+    timed = [row for row in rows if "cycles_per_second" not in row]  # simulators have their own
+    if timed:
+        print_table(
+            console,
+            f"{total['threads']} thread(s), {clock}, sides alternating; above 1 ours is faster",
             (
-                row.get("case") or f"{row['kernel']}/{row['shape']}",
-                shown(row["ratio_torch"]),
-                interval(row.get("ratio_torch_interval")),
-                shown(row["ratio_numpy"]),
-                shown(row.get("ratio_torch_quantizing")),
-                shown(row["share_of_limit"], ".0%"),
-                row.get("limit") or "-",
-                shown(row["gops"], ".0f"),
-                shown(row.get("error"), ".2g"),
-            )
-            for row in rows
-        ),
-    )
+                *("case", "vs torch", "95 %", "vs numpy", "quantising too", "of limit", "limit"),
+                *("GOP/s", "error"),
+            ),
+            (
+                (
+                    row.get("case") or f"{row['kernel']}/{row['shape']}",
+                    shown(row["ratio_torch"]),
+                    interval(row.get("ratio_torch_interval")),
+                    shown(row["ratio_numpy"]),
+                    shown(row.get("ratio_torch_quantizing")),
+                    shown(row["share_of_limit"], ".0%"),
+                    row.get("limit") or "-",
+                    shown(row["gops"], ".0f"),
+                    shown(row.get("error"), ".2g"),
+                )
+                for row in timed
+            ),
+        )
     peers = [
         (
             row.get("case") or f"{row['kernel']}/{row['shape']}",
@@ -396,7 +398,7 @@ def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> 
             shown(peer["ratio_ours"]),
             shown(peer.get("error"), ".2g"),
         )
-        for row in rows
+        for row in timed
         for name, peer in row.get("peers", {}).items()
         if name not in {"torch", "numpy"} and not name.startswith("ours")
     ]

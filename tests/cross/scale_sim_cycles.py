@@ -7,17 +7,12 @@ the exit status is 1 when any other difference shows up.
 
 # ruff: noqa: T201  (a script prints)
 
-import contextlib
-import io
 import sys
-import tempfile
-import time
 from itertools import product
-from pathlib import Path
 
-from scalesim.scale_sim import scalesim
 from wav2vec2_gemms import LAYERS
 
+from cosim.bench.simulator_peers import SIMULATORS, started
 from hwmodels.array import closed_form
 from hwmodels.conventions import cycles_by
 
@@ -35,75 +30,27 @@ CASES = [
     ("primes", "row", 8, 8, "ws"),
     ("primes", "row", 13, 4, "is"),
 ]
-CONFIG = """\
-[general]
-run_name = run
-[architecture_presets]
-ArrayHeight = {rows}
-ArrayWidth = {columns}
-IfmapSramSzkB = 4096
-FilterSramSzkB = 4096
-OfmapSramSzkB = 4096
-IfmapOffset = 0
-FilterOffset = 100000000
-OfmapOffset = 200000000
-Bandwidth = 32
-Dataflow = {flow}
-ReadRequestBuffer = 512
-WriteRequestBuffer = 512
-[layout]
-IfmapCustomLayout = False
-IfmapSRAMBankBandwidth = 10
-IfmapSRAMBankNum = 10
-IfmapSRAMBankPort = 2
-FilterCustomLayout = False
-FilterSRAMBankBandwidth = 10
-FilterSRAMBankNum = 10
-FilterSRAMBankPort = 2
-[sparsity]
-SparsitySupport = false
-SparseRep = ellpack_block
-OptimizedMapping = false
-BlockSize = 8
-RandomNumberGeneratorSeed = 40
-[run_presets]
-InterfaceBandwidth = CALC
-UseRamulatorTrace = False
-"""
 
 
-def scale_sim(shape, rows, columns, flow):
-    """Return compute cycles (total less stall) of one GEMM in SCALE-Sim."""
-    m, n, k = shape
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        config, topology, layout = (folder / part for part in ("c.cfg", "t.csv", "l.csv"))
-        config.write_text(CONFIG.format(rows=rows, columns=columns, flow=flow))
-        topology.write_text(f"Layer,M,N,K,Sparsity,\ngemm,{m},{n},{k},1:1,\n")
-        layout.write_text("Layer,\ngemm," + "1," * 20 + "\n")
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            run = scalesim(
-                save_disk_space=True,
-                verbose=False,
-                config=str(config),
-                topology=str(topology),
-                layout=str(layout),
-                input_type_gemm=True,
-            )
-            run.run_scale(top_path=str(folder))
-        layer = run.runner.single_layer_sim_object_list[0]
-        _, total, stall, *_ = layer.get_compute_report_items()
-    return int(total) - int(stall)
+def scale_sim(worker, shape, rows, columns, flow):
+    """Return compute cycles (total less stall) of one GEMM in SCALE-Sim, and its CPU seconds."""
+    sizes = dict(zip("mnk", shape, strict=True))
+    found = worker.ask({**sizes, "rows": rows, "columns": columns, "dataflow": FLOWS[flow]})
+    return found["cycles"] - found["stall_cycles"], found["cpu_seconds"]
 
 
 def main():
+    (simulator,) = (one for one in SIMULATORS if one.name == "scale_sim")
+    with started(simulator) as (worker, version):
+        return compare(worker, version)
+
+
+def compare(worker, version):
     different = 0
-    print("gemm m n k | array | flow | SCALE-Sim | scale_sim here | serial | CPU s")
+    print(f"gemm m n k | array | flow | SCALE-Sim {version} | scale_sim here | serial | CPU s")
     for group, name, rows, columns, flow in CASES:
         shape = LAYERS[name][0] if group == "wav2vec2" else PRIMES[name]
-        start = time.process_time()
-        theirs = scale_sim(shape, rows, columns, flow)
-        spent = time.process_time() - start
+        theirs, spent = scale_sim(worker, shape, rows, columns, flow)
         sizes = {**dict(zip("mnk", shape, strict=True)), "rows": rows, "columns": columns}
         named = cycles_by("scale_sim", FLOWS[flow], **sizes)
         serial = closed_form("serial", **sizes, dataflow=FLOWS[flow], drain="none")

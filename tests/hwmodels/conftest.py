@@ -7,6 +7,7 @@ import pytest
 from hw_samples import figure
 
 from cosim import config
+from cosim.energy_tables import load_table
 from hwmodels.architecture import (
     Architecture,
     Buffer,
@@ -95,10 +96,15 @@ def table():
             "mac_i8xi8": figure(1e-12, 5e-13, 2e-12),
             "vector_mac": figure(4e-12),
             "vector_op": figure(2e-12),
+            "quantize_op": figure(2e-12),
+            **{name: figure(0.0) for name in ("register_bit", "clock_bit", "accumulate")},
+            "host_op": figure(0.0),
         },
         (
+            SramPoint(64, figure(0.25e-12), figure(0.5e-12)),
             SramPoint(1024, figure(1e-12), figure(2e-12)),
             SramPoint(16384, figure(4e-12), figure(8e-12)),
+            SramPoint(1 << 26, figure(256e-12), figure(512e-12)),
         ),
         figure(1e-9),
         figure(1e-6),
@@ -114,11 +120,7 @@ def shipped():
         architecture = config.load(CONFIGS / "hardware" / f"{name}.yaml", Architecture)
         memory = CONFIGS.parent / architecture.memory.technology
         energy = CONFIGS / "energy" / "aladdin_cacti_28nm.yaml"
-        return (
-            architecture,
-            config.load(memory, MemoryTechnology),
-            config.load(energy, EnergyTable),
-        )
+        return architecture, config.load(memory, MemoryTechnology), load_table(energy)
 
     return load
 

@@ -2,12 +2,12 @@
 
 from math import prod
 
-from hwmodels.architecture import Figure
+from hwmodels.energy_table import EnergyFigure
 from hwmodels.workload import Gemm, TensorRef, Transfer, VectorOp, Workload
 
 
 def figure(value, low=None, high=None):
-    return Figure(value, "assumed for a test", low, high)
+    return EnergyFigure(value, "assumed for a test", low, high)
 
 
 def tensor(name, kind, shape, bits=8, **more):

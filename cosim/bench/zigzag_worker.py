@@ -1,23 +1,27 @@
 """Map one GEMM after the other with ZigZag 3.9.1; shapes come in and results go out as JSON lines.
 
-Runs in ZigZag's own environment, started by zigzag_latency.py. The chip it describes is the one
-that script simulates: registers for what stays in the cells, three buffers whose sides towards the
-array are as wide as it, and one port to memory that reads and writes share.
+Runs in ZigZag's own environment, started by `cosim.bench.simulator_peers`, and imports nothing of
+ours. The chip it describes is that of `cosim.bench.simulators`: registers for what stays in the
+cells, three buffers whose sides towards the array are as wide as it, and one port to memory that
+reads and writes share. The package does not say that it needs `six`.
 """
 
 import contextlib
+import importlib
 import io
 import json
 import logging
 import sys
 import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import yaml
-from zigzag.api import get_hardware_performance_zigzag
-from zigzag.datatypes import LayerOperand
-from zigzag.mapping.data_movement import DataMoveAttr
 
+Job = Mapping[str, Any]
 BITS = {"I1": 8, "I2": 8, "O": 32}
 STAYS = {"weight_stationary": "I2", "output_stationary": "O", "input_stationary": "I1"}
 # Dimensions of O[d0][d1] += I[d0][d2] * W[d2][d1] along the two sides of the array.
@@ -29,7 +33,15 @@ SPATIAL = {
 ENERGY = {"unit": 0.2, "sram": 0.6, "dram": 40.0}  # pJ, pJ/B, pJ/B: latency alone is asked for
 
 
-def memory(operand, size_bits, *, array_bits, outer_bits, serves, cost):
+def memory(
+    operand: str,
+    size_bits: int,
+    *,
+    array_bits: int,
+    outer_bits: int,
+    serves: Sequence[str],
+    cost: float,
+) -> dict[str, object]:
     """Return a memory of one operand with a port each way on each side."""
     if operand == "O":
         ways = [
@@ -65,7 +77,7 @@ def memory(operand, size_bits, *, array_bits, outer_bits, serves, cost):
     }
 
 
-def accelerator(job):
+def accelerator(job: Job) -> dict[str, object]:
     """Return the chip as ZigZag's YAML has it."""
     size, port = job["size"], 8 * job["port_bytes"]
     stays = STAYS[job["dataflow"]]
@@ -115,7 +127,7 @@ def accelerator(job):
     }
 
 
-def layer(job):
+def layer(job: Job) -> dict[str, object]:
     """Return one GEMM as ZigZag's YAML has it: sums of 32 bits, results of 8."""
     return {
         "id": 0,
@@ -130,7 +142,7 @@ def layer(job):
     }
 
 
-def mapping(job):
+def mapping(job: Job) -> dict[str, object]:
     """Return what is unrolled over the array."""
     first, second = SPATIAL[job["dataflow"]]
     return {
@@ -143,27 +155,31 @@ def mapping(job):
     }
 
 
-def dram_bytes(evaluation):
+def dram_bytes(evaluation: Any) -> float:
     """Return the bytes that pass between memory and the buffers."""
+    operand_type = importlib.import_module("zigzag.datatypes").LayerOperand
+    movement = importlib.import_module("zigzag.mapping.data_movement").DataMoveAttr
     bits = 0
     for name in ("I", "W", "O"):
-        level = evaluation.mapping.unit_mem_data_movement[LayerOperand(name)][-1]
-        amount = level.get_attribute(DataMoveAttr.DATA_TRANS_AMOUNT_PER_PERIOD)
-        times = level.get_attribute(DataMoveAttr.DATA_TRANS_PERIOD_COUNT)
-        width = level.get_attribute(DataMoveAttr.DATA_PRECISION)
+        level = evaluation.mapping.unit_mem_data_movement[operand_type(name)][-1]
+        amount = level.get_attribute(movement.DATA_TRANS_AMOUNT_PER_PERIOD)
+        times = level.get_attribute(movement.DATA_TRANS_PERIOD_COUNT)
+        width = level.get_attribute(movement.DATA_PRECISION)
         bits += sum(amount.get(way) * times.get(way) * width.get(way) for way in amount.data)
-    return bits / 8
+    return float(bits / 8)
 
 
-def evaluate(job):
-    """Return the latency that ZigZag finds least, in cycles, and its bytes."""
+def evaluate(job: Job) -> dict[str, object]:
+    """Return the latency that ZigZag finds least, in cycles, its bytes, and the CPU seconds."""
+    search = importlib.import_module("zigzag.api").get_hardware_performance_zigzag
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         texts = {"chip": accelerator(job), "mapping": [mapping(job)], "work": [layer(job)]}
         for part, data in texts.items():
             (folder / f"{part}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
+        started = time.process_time()
         with contextlib.redirect_stdout(io.StringIO()):
-            _, latency, found = get_hardware_performance_zigzag(
+            _, latency, found = search(
                 workload=str(folder / "work.yaml"),
                 accelerator=str(folder / "chip.yaml"),
                 mapping=str(folder / "mapping.yaml"),
@@ -172,17 +188,22 @@ def evaluate(job):
                 lpf_limit=job["lpf_limit"],
                 loma_show_progress_bar=False,
             )
+        spent = time.process_time() - started
     evaluation = found[0][1][0][0]
     return {
         "name": job["name"],
         "cycles": latency,
         "without_loading": evaluation.latency_total0,
         "dram_bytes": dram_bytes(evaluation),
+        "cpu_seconds": spent,
     }
 
 
-def main():
+def main() -> None:
+    """Answer every job on stdin by a line, after one line that tells the version."""
     logging.disable(logging.CRITICAL)
+    sys.stdout.write(json.dumps({"version": metadata.version("zigzag-dse")}) + "\n")
+    sys.stdout.flush()
     for line in sys.stdin:
         sys.stdout.write(json.dumps(evaluate(json.loads(line))) + "\n")
         sys.stdout.flush()
