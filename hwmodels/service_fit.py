@@ -111,7 +111,8 @@ def _rate_error(
     """
     model, found = (_served(arrival, end, starts) for end in (ends, true))
     own = np.unique(block, return_inverse=True)[1]
-    return ratio_error(np.bincount(own, found), np.bincount(own, model))
+    blocks = [np.bincount(own, times).astype(np.float64) for times in (found, model)]
+    return ratio_error(blocks[0], blocks[1])
 
 
 def _served(arrival: Floats, ends: Floats, starts: Floats) -> Floats:

@@ -98,15 +98,15 @@ def chip(
     the energy table lacks.
     """
     fidelity = architecture.memory.fidelity
-    is_exact = fidelity != "roofline"
+    has_controller = fidelity != "roofline"
     array = architecture.array
     problems = [f"{architecture.name}: {line}" for line in sparsity_problems(array)]
-    if is_exact and dram is None:
+    if has_controller and dram is None:
         problems.append(
             f'{architecture.name}: memory.fidelity: found "{fidelity}" without memory.timing, '
             "expected the path of a timing table"
         )
-    elif is_exact and dram is not None:
+    elif has_controller and dram is not None:
         lines = dram.problems(architecture, technology)
         problems += [f"{architecture.name}: {line}" for line in lines]
     try:
@@ -119,7 +119,7 @@ def chip(
         problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-    if dram is None or not is_exact:
+    if dram is None or not has_controller:
         return Chip(architecture, technology, priced)
     return Chip(architecture, technology, priced | dram.prices(), dram)
 
