@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide
@@ -53,11 +54,13 @@ class Chip:
         """Return what makes the server of the memory's fidelity, None for the roofline."""
         if self.dram is None:
             return None
-        if self.architecture.memory.fidelity == "exact":
-            return self.dram.serve
         from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
 
-        return partial(SampledServer, memory=self.dram, channels=channels)
+        memory = self.architecture.memory
+        make: Serve = self.dram.serve
+        if memory.fidelity == "sampled":
+            make = partial(SampledServer, memory=self.dram, channels=channels)
+        return make if memory.arbitration == "fifo" else partial(arbitrated, make)
 
 
 @dataclass(frozen=True)
