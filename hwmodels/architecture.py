@@ -25,6 +25,7 @@ Fidelity = Literal["sampled", "exact", "roofline"]
 Arbitration = Literal["fifo", "priority"]
 Gating = Literal["none", "activations"]
 Objective = Literal["latency", "energy", "product"]
+Fusion = Literal["chunks", "marked"]
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,15 @@ class MemoryStack:
 
 @dataclass(frozen=True)
 class MappingChoice:
-    """What tilings of GEMMs are chosen for, see `hwmodels.costs`: time, energy or their product."""
+    """How work is laid on the chip.
+
+    `objective` is what tilings and units of products are chosen for, see `hwmodels.costs`: time,
+    energy or their product. `fusion: chunks` lets vector ops follow, chunk by chunk, whatever makes
+    their operands, see `hwmodels.fusion`; `marked` only those that the program ties to a product.
+    """
 
     objective: Objective = "latency"
+    fusion: Fusion = "chunks"
 
 
 @dataclass(frozen=True)

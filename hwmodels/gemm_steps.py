@@ -20,9 +20,9 @@ from hwmodels.mapping import Mapping, Room, Shape, smallest_tile_bytes
 from hwmodels.memory import Descriptor
 from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step
-from hwmodels.planner import Extra, Planner, array_operands
+from hwmodels.planner import Extra, Planner
 from hwmodels.precision import Engine, engine_of, group_ends
-from hwmodels.products import block_diagonal, shape_of
+from hwmodels.products import array_operands, block_diagonal, shape_of
 from hwmodels.sparse_chip import pattern_of
 from hwmodels.sparse_steps import Spot, block_splits, cut_of, totals
 from hwmodels.vector import function_cycles
@@ -151,10 +151,12 @@ def _fit(
         array = engine.array
     is_rescaling = bool(engine and engine.rescales) and array.rescale == "vector_unit"
     problems: list[str] = []
-    is_holding = True
+    is_holding, row = True, planner.longest_row()
     while True:
         try:
-            mapping = map_product(shape, array, limits, setting.costs, is_holding=is_holding)
+            mapping = map_product(
+                shape, array, limits, setting.costs, is_holding=is_holding, row=row
+            )
         except ValueError:
             if not problems:
                 raise

@@ -16,9 +16,9 @@ from hwmodels.gemm_steps import plan_gemm
 from hwmodels.lane_steps import fits_lanes, lane_cycles, plan_lanes
 from hwmodels.mapper import array_cycles, map_product, work
 from hwmodels.mapping import resident_bytes
-from hwmodels.planner import Planner, array_operands
+from hwmodels.planner import Planner
 from hwmodels.precision import Engine, engine_of
-from hwmodels.products import activation_bits, block_diagonal, shape_of
+from hwmodels.products import activation_bits, array_operands, block_diagonal, shape_of
 from hwmodels.sparse_chip import pattern_of
 from hwmodels.workload import NUMBER_BITS, Gemm
 

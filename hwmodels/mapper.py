@@ -28,7 +28,13 @@ MOST_PARTS = 8
 
 @lru_cache(maxsize=65536)
 def map_product(
-    shape: Shape, array: ProcessingArray, limits: Room, costs: Costs, *, is_holding: bool = False
+    shape: Shape,
+    array: ProcessingArray,
+    limits: Room,
+    costs: Costs,
+    *,
+    is_holding: bool = False,
+    row: int = 0,
 ) -> Mapping:
     """Return the mapping of lowest cost, then fewest array cycles, then fewest DRAM bytes.
 
@@ -44,11 +50,15 @@ def map_product(
     array cycles nor any bytes get fewer: no mapping of all beats the best of these, whatever the
     objective. Smaller tiles are tried where they cost no cycles, as they begin and end sooner.
 
+    With a `row`, tiles hold whole rows of so many results, for what follows tile by tile.
+
     Raises ValueError naming each buffer that cannot hold one fold and the bytes it lacks.
     """
     _require_one_fold(shape, array, limits)
     best: tuple[tuple[float, int, int, int, int], Mapping] | None = None
     for cut in _cuts(shape, array, limits, is_holding=is_holding):
+        if row and cut.tile_n < shape.n and cut.tile_n % row:
+            continue
         cycles = array_cycles(shape, array, cut)
         for order in ORDERS:
             holds = _holding(limits, order) if is_holding else limits

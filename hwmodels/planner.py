@@ -12,17 +12,21 @@ The rules, all decided here and charged where they cost:
 - Only constants survive the end of a call.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwmodels.architecture import Architecture
 from hwmodels.descriptors import run
+from hwmodels.fusion import Groups, fused_groups, longest_row, marked_groups
+from hwmodels.fusion_cost import rows_pay
 from hwmodels.layout import Layout
 from hwmodels.mapping import resident_bytes
 from hwmodels.pattern import Patterns, Read, Tensors, Write
 from hwmodels.plan import Group, Pattern, Port, Source, Tally, Target, UnitName, Written
+from hwmodels.products import array_operands
 from hwmodels.residency import Entry, Kept, Pool
-from hwmodels.vector import FUNCTIONS, operation_count, require_functions
+from hwmodels.vector import operation_count, require_functions
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
 
 
@@ -83,8 +87,24 @@ class Planner:
         self._constants = Pool(resident_bytes(buffers.weight.size_bytes), kept)
         self._tensors = Pool(resident_bytes(buffers.input.size_bytes))
         self._written: dict[str, Written] = {}
-        self._members = group_items(workload.items)
+        self._members = self._groups()
         self._readers = _reader_groups(workload.items, self._members)
+
+    def _groups(self) -> Groups:
+        """Return which ops run together."""
+        if self.architecture.mapping.fusion == "marked":
+            return marked_groups(self.items)
+        setting = self.patterns.setting
+        uses = Counter(ref.id for item in self.items for ref in item.reads)
+
+        def pays(gemm: Gemm, fused: Sequence[VectorOp], op: VectorOp) -> bool:
+            return rows_pay(self.architecture, setting, gemm, fused=fused, op=op, uses=uses)
+
+        return fused_groups(self.items, setting.functions, setting.limits, pays)
+
+    def longest_row(self) -> int:
+        """Return the longest row that an op fused behind the current head reduces, 0 for none."""
+        return longest_row([self.items[index] for index in self.groups[-1].items])
 
     def begin(self, unit: UnitName) -> Group:
         """Return the next group, without steps."""
@@ -143,7 +163,7 @@ class Planner:
             if isinstance(item, VectorOp):
                 function = self.patterns.setting.functions[item.function]
                 tally.vector_operations = operation_count(function.operations, item.elements)
-                tally.output_buffer_read += item.elements * element_bytes
+                tally.output_buffer_read += function.passes * item.elements * element_bytes
                 tally.output_buffer_write += item.elements * element_bytes
 
     def reads(
@@ -302,27 +322,6 @@ def _write(result: Result) -> Write:
     return Write(result.ref.size_bytes, result.ref.elements, result.written is not None)
 
 
-def is_epilogue(item: WorkItem) -> bool:
-    """Whether an op can follow the one before it tile by tile."""
-    if not isinstance(item, VectorOp) or not item.is_fused:
-        return False
-    return FUNCTIONS[item.function].scope == "element"
-
-
-def group_items(items: Sequence[WorkItem]) -> tuple[tuple[int, ...], ...]:
-    """Return item numbers of each op with the element-wise ops fused behind it.
-
-    A fused op that reduces over rows or the tensor cannot follow tile by tile: it stands alone.
-    """
-    groups: list[list[int]] = []
-    for index, item in enumerate(items):
-        if groups and is_epilogue(item):
-            groups[-1].append(index)
-        else:
-            groups.append([index])
-    return tuple(tuple(group) for group in groups)
-
-
 def _reader_groups(
     items: Sequence[WorkItem], members: Sequence[Sequence[int]]
 ) -> dict[str, list[int]]:
@@ -339,11 +338,6 @@ def _reader_groups(
                     readers.setdefault(ref.id, []).append(number)
             own.update(ref.id for ref in items[index].writes)
     return readers
-
-
-def array_operands(gemm: Gemm) -> str:
-    """Return the operand types as chips list them: activation x weight."""
-    return f"{gemm.a_number}x{gemm.w_number}"
 
 
 def require_supported(workload: Workload, architecture: Architecture) -> tuple[str, ...]:

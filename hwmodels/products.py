@@ -7,6 +7,11 @@ from hwmodels.precision import Engine
 from hwmodels.workload import NUMBER_BITS, Gemm
 
 
+def array_operands(gemm: Gemm) -> str:
+    """Return the operand types as chips list them: activation x weight."""
+    return f"{gemm.a_number}x{gemm.w_number}"
+
+
 def activation_bits(gemm: Gemm) -> int:
     """Return the bits of the activations as the array takes them, a convolution's after im2col."""
     return gemm.count * gemm.m * gemm.k * NUMBER_BITS[gemm.a_number]

@@ -9,7 +9,7 @@ from hwmodels.machine import Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.memory_totals import Use, shared_actions
 from hwmodels.plan import Group, Plan, Tally
-from hwmodels.planner import array_operands
+from hwmodels.products import array_operands
 from hwmodels.rtl_checked import UNCHECKED, Combination, cycles_note
 from hwmodels.skipping import sparse_actions
 from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic

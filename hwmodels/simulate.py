@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
@@ -232,7 +232,8 @@ def plan_workload(
 ) -> Plan:
     """Return the plan of a workload on a chip that starts with the constants `kept` on chip.
 
-    `patterns` are those of this chip; what is missing is added.
+    `patterns` are those of this chip; what is missing is added. Where chunks that hold all that
+    fused ops need have no room, nothing but what the program marks is fused, with a warning.
 
     Raises as `require_supported`, and ValueError naming each op that a buffer is too small for.
     """
@@ -251,6 +252,11 @@ def plan_workload(
         except ValueError as error:
             problems += [f"{head.name}: {line}" for line in str(error).splitlines()]
         planner.finish_group()
+    if problems and architecture.mapping.fusion != "marked":
+        apart = replace(architecture, mapping=replace(architecture.mapping, fusion="marked"))
+        plan = plan_workload(workload, apart, patterns=patterns, layout=layout, kept=kept)
+        told = tuple(f"mapping.fusion: marked in {workload.name}: {line}" for line in problems)
+        return replace(plan, warnings=(*plan.warnings, *told))
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
     notes = density_notes(workload.items, architecture.array)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split
 from hwmodels.mapping import Mapping, array_passes
-from hwmodels.planner import array_operands
 from hwmodels.precision import engine_of
+from hwmodels.products import array_operands
 from hwmodels.skipping import POLICIES, Cut, Executed, executed
 from hwmodels.sparse_chip import pattern_of, why_dense
 from hwmodels.sparse_timing import Place, block_cycles

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray, Sparsity
 from hwmodels.array import Split, fold, stream
-from hwmodels.planner import array_operands
 from hwmodels.precision import engine_of
+from hwmodels.products import array_operands
 from hwmodels.skipping import POLICIES, Cut, Executed, executed
 from hwmodels.sparse_chip import pattern_of, sparsity_problems, why_dense
 from hwmodels.workload import Gemm

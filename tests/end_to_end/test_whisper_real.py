@@ -142,7 +142,9 @@ def test_an_engine_hears_the_same_twice(prompts, loaded, artefacts, name):
 # chips with memory for whole layers and more of it than the array can use: nothing is cut up
 @pytest.mark.parametrize("name", ["stacked_edge_16", "stacked_edge_32", "stacked_server_128"])
 def test_array_cycles_of_every_product_are_the_closed_form(artefacts, name):
-    chip = load_chip(configs_root() / "hardware" / f"{name}.yaml")
+    # A softmax that follows its scores asks for whole rows, and so for tiles below the array.
+    path = configs_root() / "hardware" / f"{name}.yaml"
+    chip = load_chip(path, assignments=["mapping.fusion=marked"])
     array = chip.architecture.array
     calls = Caller(artefacts["w8a8"]).utterance(30.0, [1, 1, 1])
     found = simulate_calls(calls, chip.architecture, technology=chip.technology, energy=chip.energy)

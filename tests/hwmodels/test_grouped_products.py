@@ -93,8 +93,8 @@ def test_lanes_need_a_vector_unit_that_takes_products(make_chip, ideal, table):
 
 
 def test_weights_without_a_place_of_their_own_come_with_every_chunk(make_chip, ideal, table):
-    # The weight buffer keeps 16 bytes and streams 24: all weights. The input buffer streams 36 bytes
-    # or 6 positions of 6 channels, so that 20 positions fall into 4 chunks of 5.
+    # The weight buffer keeps 16 bytes and streams 24, all weights. The input buffer streams 36: 6
+    # positions of 6 channels, so that 20 positions fall into 4 chunks of 5.
     chip = make_chip(2, 2, lanes=4, fallback=True, size=96, weight_size=64, output_size=1024)
     (layer,) = run(grouped(6, 20, 1, 4), chip, ideal, table).layers
     assert layer.mapping == "lanes over groups, m5"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import product
 from math import isclose
 from pathlib import Path
@@ -11,9 +12,10 @@ from hw_samples import feed_forward, gemm, tensor, vector
 
 from cosim import config
 from cosim.energy_tables import load_table
-from hwmodels.architecture import Architecture, MemoryTechnology, check
+from hwmodels.architecture import Architecture, MappingChoice, MemoryTechnology, check
 from hwmodels.array import closed_form
 from hwmodels.energy import extrapolations, prices
+from hwmodels.mapping import array_grains
 from hwmodels.simulate import simulate, simulate_calls
 from hwmodels.tightly_coupled import tile_phases
 from hwmodels.workload import Workload
@@ -136,6 +138,7 @@ def attention(m, memory, heads, depth):
 @pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
 def test_attention_reads_and_writes_scores_once_where_they_do_not_fit(chip, shipped):
     architecture, technology, energy = shipped(chip.stem)
+    architecture = replace(architecture, mapping=MappingChoice(fusion="marked"))
     m, heads, depth = 900, 6, 64
     stats = simulate(
         attention(m, m, heads, depth), architecture, technology=technology, energy=energy
@@ -155,6 +158,33 @@ def test_attention_reads_and_writes_scores_once_where_they_do_not_fit(chip, ship
         assert weight_bytes <= traffic["softmax"].dram_write <= 1.02 * weight_bytes
     else:
         assert traffic["softmax"].dram_write == 0
+
+
+@pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
+def test_softmax_follows_scores_where_whole_rows_of_them_fit(chip, shipped):
+    architecture, technology, energy = shipped(chip.stem)
+    m, heads, depth = 900, 6, 64
+    found = {
+        fusion: simulate(
+            attention(m, m, heads, depth),
+            replace(architecture, mapping=MappingChoice(fusion=fusion)),
+            technology=technology,
+            energy=energy,
+        )
+        for fusion in ("marked", "chunks")
+    }
+    scores, softmax = found["chunks"].layers[:2]
+    fold_rows = min(m, array_grains(architecture.array)["m"])
+    is_room = architecture.buffers.output.size_bytes // 2 >= 4 * m * fold_rows
+    if is_room and architecture.array.coupling is None:
+        assert int(scores.mapping.split(" n")[1].split()[0]) >= m
+        assert softmax.traffic.dram_read == 0
+        probability_bytes = heads * m * m
+        kept = probability_bytes <= architecture.buffers.input.size_bytes // 2
+        moved = softmax.traffic.dram_write + scores.traffic.dram_write
+        assert moved == 0 if kept else probability_bytes <= moved <= 1.02 * probability_bytes
+    assert found["chunks"].traffic.dram <= found["marked"].traffic.dram
+    assert found["chunks"].cycles.total <= 1.01 * found["marked"].cycles.total
 
 
 def test_the_package_needs_neither_torch_nor_pydantic_nor_the_house_above():

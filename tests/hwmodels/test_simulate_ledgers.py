@@ -269,9 +269,8 @@ def test_a_result_that_must_go_before_its_reader_is_written_and_read_back(
         vector("out", "relu", (z,), (act("o1", "output"),)),
         vector("out2", "relu", (y,), (act("o2", "output"),)),
     )
-    stats = simulate(
-        Workload("w", items), make_chip(size=2048), technology=make_memory(), energy=table
-    )
+    apart = replace(make_chip(size=2048), mapping=MappingChoice(fusion="marked"))
+    stats = simulate(Workload("w", items), apart, technology=make_memory(), energy=table)
     traffic = {layer.name: layer.traffic for layer in stats.layers}
     assert traffic["z"].dram_write == 400
     assert (traffic["out"].dram_read, traffic["out2"].dram_read) == (0, 400)
