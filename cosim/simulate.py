@@ -11,6 +11,7 @@ from cosim.artefact import Artefact, build_from
 from cosim.artefact import load as load_artefact
 from cosim.chip import Chip, load_chip
 from cosim.config import read, resolve
+from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
@@ -124,6 +125,7 @@ class SpeechRun:
         speech_s = sum(self.durations_s)
         return {
             **totals_of(self.whole, self.thermal),
+            **energy_totals(self.whole, self.chip),
             "simpy_events": self.simpy_events,
             "simulated_calls": self.simulated_calls,
             "reused_calls": self.reused_calls,
@@ -388,7 +390,9 @@ def simulate_any(
         lambda own: simulate_workloads(calls, own, name, Reuse() if reuse else None),
         lambda result: result,
     )
-    total = totals_of(stats, thermal) | {
+    total = {
+        **totals_of(stats, thermal),
+        **energy_totals(stats, chip),
         "hardware": chip.name,
         "work": name,
         "warnings": [
