@@ -7,7 +7,7 @@ this package knowing the reader.
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from hwmodels.cells import Cell, Edge, FixedCell, Pace, Rescaling, XnorUnit, check_cell, widest_bits
 from hwmodels.conventions import CONVENTIONS
@@ -180,10 +180,13 @@ class MappingChoice:
     `objective` is what tilings and units of products are chosen for, see `hwmodels.costs`: time,
     energy or their product. `fusion: chunks` lets vector ops follow, chunk by chunk, whatever makes
     their operands, see `hwmodels.fusion`; `marked` only those that the program ties to a product.
+    `resident_share` of the input and of the weight buffer keeps tensors from op to op; the rest
+    streams, all of it where the share is 0.
     """
 
     objective: Objective = "latency"
     fusion: Fusion = "chunks"
+    resident_share: Annotated[float, Ge(0), Le(0.9)] = 0.25
 
 
 @dataclass(frozen=True)

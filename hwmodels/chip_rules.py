@@ -36,14 +36,14 @@ def fold_problems(architecture: Architecture) -> list[str]:
             problems.append(
                 f"buffers.{name}.size_bytes: found {found}, of which one step may hold "
                 f"{room_bytes}; one {array.dataflow} fold has {what}, {need} bytes; expected "
-                f"{_expected(name, need)}"
+                f"{_expected(name, need, architecture.mapping.resident_share)}"
             )
     return problems
 
 
-def _expected(name: str, need: int) -> str:
+def _expected(name: str, need: int, share: float) -> str:
     if name == "output":
         return f"at least {2 * need}"
     if need > LARGEST_UNIT_BYTES:
         return f"an array whose folds need at most {LARGEST_UNIT_BYTES}"
-    return f"at least {next(size for size in count(2 * need) if unit_bytes(size) >= need)}"
+    return f"at least {next(size for size in count(2 * need) if unit_bytes(size, share) >= need)}"

@@ -19,7 +19,8 @@ class Work(NamedTuple):
     `array_cycles` without any wait; bytes of activations and of weights from memory, bytes of both
     that enter the array, and bytes of results that go to memory. `held_*` are those bytes of each
     operand whose loads hide behind nothing, because a unit has no room until the one before goes;
-    `held_cycles` are those in which what stays in the cells shifts in after such a load.
+    `held_cycles` are those in which what stays in the cells shifts in after such a load. All but
+    `passing_cycles` of the loads is waited for: those in which the tiles of a unit go one by one.
     """
 
     array_cycles: int
@@ -31,6 +32,7 @@ class Work(NamedTuple):
     held_input_bytes: int = 0
     held_weight_bytes: int = 0
     held_cycles: int = 0
+    passing_cycles: int = 0
 
 
 class Ends(NamedTuple):
@@ -119,13 +121,14 @@ def latency(work: Work, rates: Rates) -> int:
 
     """
     moved = work.input_bytes + work.weight_bytes + work.stored_bytes
-    waits = work.held_cycles + sum(
+    loads = sum(
         max(_cycles(held, rates.memory), _cycles(held, port))
         for held, port in (
             (work.held_input_bytes, rates.input_port),
             (work.held_weight_bytes, rates.weight_port),
         )
     )
+    waits = work.held_cycles + max(0, loads - work.passing_cycles)
     return max(
         work.array_cycles + waits,
         _cycles(moved, rates.memory),

@@ -35,7 +35,8 @@ def rows_pay(
     array = setting.array
     if array_operands(gemm) not in array.supports or array.coupling is not None:
         return False
-    kept_bytes = resident_bytes(architecture.buffers.input.size_bytes)
+    share = architecture.mapping.resident_share
+    kept_bytes = resident_bytes(architecture.buffers.input.size_bytes, share)
     made = (fused[-1] if fused else gemm).writes
 
     def moved(refs: Sequence[TensorRef]) -> int:

@@ -6,19 +6,19 @@ cycle, with its partial sum in a register; every multiply-accumulate reads its w
 buffer, one activation serves all lanes.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.descriptors import rows, run
+from hwmodels.gemm_blocks import Block, blocks_of, stays
 from hwmodels.gemm_tally import tally_gemm
 from hwmodels.mapper import map_product
 from hwmodels.mapping import Mapping, Room, Shape, smallest_tile_bytes
 from hwmodels.memory import Descriptor
-from hwmodels.pattern import Builder, Read, Setting, Share, Tensors, Write, overfull
+from hwmodels.pattern import Builder, Setting, Share, Tensors, Write, overfull
 from hwmodels.plan import Load, Pattern, Step
 from hwmodels.planner import Extra, Planner
 from hwmodels.precision import Engine, engine_of, group_ends
@@ -51,54 +51,6 @@ class GemmKind(NamedTuple):
     mapping: Mapping
     tensors: Tensors
     nonzero: Nonzero | None
-
-
-class Block(NamedTuple):
-    """What one step computes in product number `product`.
-
-    Result rows `m`, columns `n` and part `k` of the sum, each as (start, stop).
-    """
-
-    product: int
-    m: tuple[int, int]
-    n: tuple[int, int]
-    k: tuple[int, int]
-
-    @property
-    def rows(self) -> int:
-        """Activation rows."""
-        return self.m[1] - self.m[0]
-
-    @property
-    def columns(self) -> int:
-        """Result columns."""
-        return self.n[1] - self.n[0]
-
-    @property
-    def depth(self) -> int:
-        """Products summed into each result."""
-        return self.k[1] - self.k[0]
-
-
-@dataclass
-class Units:
-    """The loads of one operand along the steps: a new unit replaces the one before."""
-
-    read: Read
-    seen: set[tuple[int, ...]] = field(default_factory=set)
-    key: tuple[int, ...] | None = None
-    current: Load | None = None
-
-    def needs(self, key: tuple[int, ...]) -> bool:
-        """Whether the unit `key` has to be loaded now."""
-        if self.read.is_here or key == self.key:
-            return False
-        self.key = key
-        if self.read.is_kept:
-            is_new = key not in self.seen
-            self.seen.add(key)
-            return is_new
-        return True
 
 
 def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
@@ -193,27 +145,30 @@ def _fit(
 def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
     """Return the steps of a GEMM and the ops fused behind it."""
     builder, array = Builder(setting, kind.tensors), kind.array
-    units = tuple(Units(read) for read in kind.tensors.reads[:2])
     extras = range(2, len(kind.tensors.reads))
-    blocks = list(_blocks(kind))
+    blocks = list(blocks_of(kind.mapping, kind.products, kind.m, kind.n, kind.k))
     work = _array_work(array, kind, blocks)
+    operands = [
+        stays(kind.mapping, source, blocks, is_here=read.is_here, is_kept=read.is_kept)
+        for source, read in enumerate(kind.tensors.reads[:2])
+    ]
+    current: dict[tuple[int, ...], Load] = {}
     product = -1  # the last one with work for the array
     for number, block in enumerate(blocks):
         share = _share(kind, block)
         step = Step(loads=builder.share_loads(extras, share, is_start=number == 0))
         step.releases = [load for load in step.loads if load.credit_bytes]
-        keys = _input_key(kind.mapping, block), _weight_key(kind.mapping, block)
         is_busy = work[number].total > 0
-        for source, part in enumerate((_input_part, _weight_part)):
-            operand = units[source]
-            if operand.needs(keys[source]):
-                if operand.current is not None:
-                    builder.steps[-1].releases.append(operand.current)
+        for source, part in enumerate(PARTS):
+            stay = operands[source][number]
+            if stay.comes:
                 load = builder.load(source, part(kind, block))
                 if source == HELD.get(array.dataflow) and is_busy and product == block.product:
                     load.shift_cycles = _hidden_shift(array)
                 step.loads.append(load)
-                operand.current = load if load.credit_bytes else None
+                current[source, *stay.key] = load
+            if stay.goes:
+                step.releases.append(current.pop((source, *stay.key)))
         if kind.is_on_array:
             step.array = work[number]
             product = block.product if is_busy else product
@@ -224,8 +179,6 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
             step.vector = ((0, cycles),)
         _finish_tile(builder, kind, step, block, share)
         builder.steps.append(step)
-    held = [operand.current for operand in units if operand.current is not None]
-    builder.steps[-1].releases += held
     return builder.finish()
 
 
@@ -300,31 +253,6 @@ def _rescaling(setting: Setting, kind: GemmKind, block: Block) -> tuple[tuple[in
     return ((0, function_cycles(operations, results, setting.lanes)),) if results else ()
 
 
-def _blocks(kind: GemmKind) -> Iterator[Block]:
-    """Yield the steps in order: products, then the loops of the mapping, chunks innermost."""
-    mapping = kind.mapping
-    rows, columns = mapping.row_tiles(kind.m), mapping.column_panels(kind.n)
-    chunks = mapping.chunks(kind.k)
-    for index in range(kind.products):
-        if mapping.order == "weights_outer":
-            outer = [(m, n) for n in columns for m in rows]
-        else:
-            outer = [(m, n) for m in rows for n in columns]
-        for m, n in outer:
-            for k in chunks:
-                yield Block(index, m, n, k)
-
-
-def _input_key(mapping: Mapping, block: Block) -> tuple[int, ...]:
-    key = (block.product, block.m[0])
-    return key if mapping.input_unit == "whole_k" else (*key, block.k[0])
-
-
-def _weight_key(mapping: Mapping, block: Block) -> tuple[int, ...]:
-    key = (block.product, block.n[0])
-    return key if mapping.weight_unit == "whole_k" else (*key, block.k[0])
-
-
 def _input_part(kind: GemmKind, block: Block) -> Descriptor:
     """Return the bytes of the activations of a block.
 
@@ -389,3 +317,6 @@ def _result_part(kind: GemmKind, write: Write, block: Block) -> Descriptor:
     first += block.rows * block.n[0]
     stop = first + block.rows * block.columns
     return run(write.size_bytes, first=first, stop=stop, total=total, requester="output")
+
+
+PARTS = (_input_part, _weight_part)

@@ -139,5 +139,6 @@ def _cost(costs: Costs, one: Work, times: int, mac_j: float) -> float:
 
 
 def _is_weight_kept(planner: Planner, gemm: Gemm) -> bool:
-    room_bytes = resident_bytes(planner.architecture.buffers.weight.size_bytes)
+    chip = planner.architecture
+    room_bytes = resident_bytes(chip.buffers.weight.size_bytes, chip.mapping.resident_share)
     return planner.port_of(gemm.w) is not None or gemm.w.size_bytes <= room_bytes

@@ -18,7 +18,7 @@ import simpy
 
 from hwmodels.architecture import Architecture, Buffer
 from hwmodels.dma import Clock, Credits, Engine, Flag, Order, Stream
-from hwmodels.mapping import unit_bytes
+from hwmodels.mapping import room
 from hwmodels.memory import FOREVER_FS, Channels, Descriptor, MemoryServer, Process, Server
 from hwmodels.memory_totals import MemoryTotals
 from hwmodels.plan import Group, Plan, Port, Source, Step, Target, Written
@@ -66,7 +66,7 @@ class Machine:
         self.period_fs = architecture.array.period_fs
         self.vector_period_fs = architecture.vector_unit.period_fs
         self.server = MemoryServer(clock, channels) if serve is None else serve(clock)
-        buffers = architecture.buffers
+        buffers, limits = architecture.buffers, room(architecture)
         self.writer = Engine(clock, self.server, buffers.output, self.period_fs)
         self.output = Credits(clock, buffers.output.size_bytes)
         self.finished = [Flag(clock) for _ in plan.groups]
@@ -80,14 +80,13 @@ class Machine:
         )
         self.stores_done = Flag(clock)
         self.streams: dict[Port, Stream] = {
-            "input": self._stream("input", buffers.input),
-            "weight": self._stream("weight", buffers.weight),
+            "input": self._stream("input", buffers.input, limits.input_bytes),
+            "weight": self._stream("weight", buffers.weight, limits.weight_bytes),
         }
 
-    def _stream(self, port: Port, buffer: Buffer) -> Stream:
+    def _stream(self, port: Port, buffer: Buffer, unit_bytes: int) -> Stream:
         engine = Engine(self.clock, self.server, buffer, self.period_fs)
-        room = 2 * unit_bytes(buffer.size_bytes)
-        return Stream(self.clock, engine, room, self._orders(port))
+        return Stream(self.clock, engine, 2 * unit_bytes, self._orders(port))
 
     def run(self) -> Timeline:
         """Return the time line of the plan.

@@ -22,6 +22,9 @@ from hwmodels.mapping import (
     sum_bytes,
 )
 
+# Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
+FINE_BITS = 8
+
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
 MOST_PARTS = 8
 
@@ -42,13 +45,17 @@ def map_product(
     stores, then the one of fewest steps.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
-    its tile over all of k: it is replaced seldom, and then the array waits for it.
+    its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
+    time in which one tile after the other goes.
 
     The search covers all numbers of panels along one dimension that lies on the array, both orders,
-    and for the other dimension the largest tile with which results, a whole operand or a chunk of
-    it fit. Smaller tiles leave everything as it is but their number, and with more of them neither
-    array cycles nor any bytes get fewer: no mapping of all beats the best of these, whatever the
-    objective. Smaller tiles are tried where they cost no cycles, as they begin and end sooner.
+    and for the other dimension the largest tile with which results, a whole operand, some number
+    of whole tiles or a chunk fit. Smaller tiles leave everything as it is but their number, and
+    with more of them neither array cycles nor any bytes get fewer. Of the outer loop's operand as
+    many tiles are held as fit: with fewer, the inner loop's is loaded more often, and nothing is
+    waited for less unless one unit is room enough. So no mapping of all beats the best of these,
+    whatever the objective. Smaller tiles are tried where they cost no cycles, as they begin and end
+    sooner.
 
     With a `row`, tiles hold whole rows of so many results, for what follows tile by tile.
 
@@ -65,12 +72,14 @@ def map_product(
             candidate = _complete(shape, array, limits, cut, holds=holds)
             if candidate is None:
                 continue
-            ordered = _with_traffic(shape, candidate, order)
-            cost = costs.of(work(shape, array, ordered, cycles, limits))
-            shown = exposed(ends(shape, ordered), costs.rates)
-            rank = (cost, cycles, ordered.dram_bytes, shown, _steps(shape, ordered))
-            if best is None or rank < best[0]:
-                best = rank, ordered
+            candidate = replace(candidate, order=order)
+            for held in _held_tiles(shape, candidate, limits, holds):
+                ordered = _with_traffic(shape, candidate, held)
+                cost = costs.of(work(shape, array, ordered, cycles, limits))
+                shown = exposed(ends(shape, ordered), costs.rates) // max(1, cycles >> FINE_BITS)
+                rank = (cost, cycles, ordered.dram_bytes, shown, _steps(shape, ordered))
+                if best is None or rank < best[0]:
+                    best = rank, ordered
     if best is None:
         raise ValueError(f"product m={shape.m} n={shape.n} k={shape.k}: no tiling fits {limits}")
     return best[1]
@@ -140,13 +149,11 @@ def _tile_heights(
     if tallest < 1:
         return []
     heights = {tallest}
-    rooms = [(shape.k, room_bytes), (min(shape.k, grain["k"]), room_bytes)]
-    if is_holding:
-        rooms.append((shape.k, 2 * room_bytes))
-    for depth, have in rooms:
-        fits = blocks(have // max(1, _row_bytes(operand, size * shape.k, depth)))
-        if 1 <= fits < tallest:
-            heights.add(fits)
+    chunk = blocks(room_bytes // max(1, _row_bytes(operand, size * shape.k, grain["k"])))
+    if 1 <= chunk < tallest:
+        heights.add(chunk)
+    for have in (room_bytes, 2 * room_bytes) if is_holding else (room_bytes,):
+        heights |= _sharing(whole, blocks(have * size // max(1, operand)), tallest)
     if DATAFLOWS[array.dataflow].time == "k":
         heights.add(1)  # the only one whose sums may come in chunks
     else:
@@ -154,6 +161,47 @@ def _tile_heights(
         heights |= {min(tallest, -(-whole // max(1, few))) for few in (parts // 2, parts)}
     even = {-(-whole // -(-whole // height)) for height in heights}
     return [grain[tall] * height for height in sorted(even, reverse=True)]
+
+
+def _sharing(whole: int, fits: int, tallest: int) -> set[int]:
+    """Return the tallest tiles of which some number fits, in ever fewer groups of `whole` blocks.
+
+    `fits` blocks have room at once, and a tile is at most `tallest` blocks.
+    """
+    heights: set[int] = set()
+    least = whole + 1
+    for held in range(1, fits + 1):
+        height = min(tallest, fits // held)
+        tiles = -(-whole // height)
+        groups = -(-tiles // held)
+        if groups < least:
+            heights.add(height)
+            least = groups
+        if groups <= -(-whole // fits):
+            break
+    return heights
+
+
+def _held_tiles(shape: Shape, mapping: Mapping, limits: Room, holds: Room) -> set[int]:
+    """Return of how many tiles of the outer loop's operand a unit may consist.
+
+    As many as fit in one room, or in what may be held; fewer if that makes no more units.
+    """
+    tiles, parts, _ = counts(shape, mapping)
+    units = mapping.input_unit, mapping.weight_unit
+    is_kept = shape.is_input_kept or shape.is_weight_kept
+    if is_kept or units != ("whole_k", "whole_k") or min(tiles, parts) == 1:
+        return {1}
+    if mapping.order == "weights_outer":
+        number, rooms = parts, (limits.weight_bytes, holds.weight_bytes)
+        whole = shape.weight_bytes
+        tile = -(-whole * min(mapping.tile_n, shape.n) // shape.n)
+    else:
+        number, rooms = tiles, (limits.input_bytes, holds.input_bytes)
+        whole = shape.input_bytes
+        tile = -(-whole * min(mapping.tile_m, shape.m) // shape.m)
+    fitting = {number if whole <= have else min(number, have // tile) for have in rooms}
+    return {-(-number // -(-number // held)) for held in fitting if held}
 
 
 def _complete(
@@ -202,34 +250,45 @@ def _even_chunk(size: int, largest: int, grain: int) -> int:
     return grain * -(-folds // -(-folds // most))
 
 
-def _with_traffic(shape: Shape, mapping: Mapping, order: Order) -> Mapping:
-    ordered = replace(mapping, order=order)
-    return replace(ordered, dram_bytes=sum(operand_traffic(shape, ordered)))
+def _with_traffic(shape: Shape, mapping: Mapping, held: int) -> Mapping:
+    found = mapping if held == 1 else replace(mapping, held_tiles=held)
+    return replace(found, dram_bytes=sum(operand_traffic(shape, found)))
 
 
 def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, limits: Room) -> Work:
     """Return what one product does under a mapping that takes `cycles` of the array.
 
-    A unit larger than its room in `limits` is waited for whenever it is replaced.
+    A unit larger than its room in `limits` is waited for whenever it is replaced. Where it is made
+    of several tiles, these go during its last pass, when its successor's tiles take their place.
     """
     input_passes, weight_passes = array_passes(shape.m, shape.n, array, mapping)
     moved = operand_traffic(shape, mapping)
     tiles, parts, _ = counts(shape, mapping)
-    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
+    is_outer = mapping.order == "activations_outer", mapping.order == "weights_outer"
+    input_rows, weight_rows = (
+        min(tile * (mapping.held_tiles if outer else 1), size)
+        for outer, tile, size in zip(
+            is_outer, (mapping.tile_m, mapping.tile_n), (shape.m, shape.n), strict=True
+        )
+    )
     is_input_held = (
         mapping.input_unit == "whole_k"
         and not shape.is_input_kept
-        and -(-shape.input_bytes * height // shape.m) > limits.input_bytes
+        and -(-shape.input_bytes * input_rows // shape.m) > limits.input_bytes
     )
     is_weight_held = (
         mapping.weight_unit == "whole_k"
         and not shape.is_weight_kept
-        and -(-shape.weight_bytes * width // shape.n) > limits.weight_bytes
+        and -(-shape.weight_bytes * weight_rows // shape.n) > limits.weight_bytes
     )
-    shifts = {
-        "weight_stationary": is_weight_held * (parts - 1),
-        "input_stationary": is_input_held * (tiles - 1),
-    }.get(array.dataflow, 0)
+    shifts, passing = 0, 0
+    if mapping.held_tiles > 1:
+        passing = cycles // (tiles if is_outer[1] else parts)
+    elif array.schedule == "double_buffered":
+        shifts = {
+            "weight_stationary": is_weight_held * (parts - 1),
+            "input_stationary": is_input_held * (tiles - 1),
+        }.get(array.dataflow, 0)
     return Work(
         cycles,
         *moved,
@@ -238,7 +297,8 @@ def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, li
         shape.stored_bytes,
         is_input_held * moved[0],
         is_weight_held * moved[1],
-        shifts * shift_in_cycles(array) if array.schedule == "double_buffered" else 0,
+        shifts * shift_in_cycles(array),
+        passing,
     )
 
 

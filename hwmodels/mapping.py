@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from hwmodels.architecture import Architecture, ProcessingArray
+from hwmodels.architecture import Architecture, MappingChoice, ProcessingArray
 from hwmodels.dataflow import DATAFLOWS, Axis, grains
 
 # Moving 1 MiB takes 4 us at 256 GB/s, a hundred memory latencies: longer units gain nothing.
@@ -39,28 +39,28 @@ class Room:
 
 def room(architecture: Architecture) -> Room:
     """Return the bytes that one step may hold on this chip."""
-    buffers = architecture.buffers
+    buffers, share = architecture.buffers, architecture.mapping.resident_share
     return Room(
-        unit_bytes(buffers.input.size_bytes),
-        unit_bytes(buffers.weight.size_bytes),
+        unit_bytes(buffers.input.size_bytes, share),
+        unit_bytes(buffers.weight.size_bytes, share),
         buffers.output.size_bytes // 2,
     )
 
 
-def unit_bytes(size_bytes: int) -> int:
+def unit_bytes(size_bytes: int, share: float = MappingChoice.resident_share) -> int:
     """Return the largest unit that streams through an operand buffer.
 
-    Three eighths of the buffer, but not more than LARGEST_UNIT_BYTES.
+    Half of what the resident share leaves, but not more than LARGEST_UNIT_BYTES.
     """
-    return min((size_bytes - size_bytes // 4) // 2, LARGEST_UNIT_BYTES)
+    return min((size_bytes - int(size_bytes * share)) // 2, LARGEST_UNIT_BYTES)
 
 
-def resident_bytes(size_bytes: int) -> int:
+def resident_bytes(size_bytes: int, share: float = MappingChoice.resident_share) -> int:
     """Return how much of an operand buffer keeps resident tensors: what two units leave.
 
     Both this and a unit grow with the buffer, byte by byte.
     """
-    return max(size_bytes // 4, size_bytes - 2 * LARGEST_UNIT_BYTES)
+    return max(int(size_bytes * share), size_bytes - 2 * LARGEST_UNIT_BYTES)
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,9 @@ class Mapping:
     """How one product is cut and in which order its steps run.
 
     `input_unit` and `weight_unit` say what is loaded at a time: the operand of a tile or panel over
-    all of k, or one chunk of it, which is a multiple of `fold_k`. `dram_bytes` counts operands as
-    loaded once per use that finds them gone.
+    all of k, or one chunk of it, which is a multiple of `fold_k`. Of the outer loop's operand
+    `held_tiles` such tiles or panels stay while the inner loop passes once; more than one only over
+    all of k. `dram_bytes` counts operands as loaded once per use that finds them gone.
     """
 
     dataflow: str
@@ -107,10 +108,13 @@ class Mapping:
     weight_unit: Unit
     dram_bytes: int
     fold_k: int = 1
+    held_tiles: int = 1
 
     def describe(self) -> str:
-        """Return the mapping as a short text."""
-        return f"{self.order} m{self.tile_m} n{self.tile_n} k{self.tile_k}"
+        """Return the mapping as a short text, `4 x n32` where four panels of 32 stay."""
+        held = f"{self.held_tiles} x " if self.held_tiles > 1 else ""
+        in_m, in_n = (held, "") if self.order == "activations_outer" else ("", held)
+        return f"{self.order} {in_m}m{self.tile_m} {in_n}n{self.tile_n} k{self.tile_k}"
 
     def row_tiles(self, m: int) -> list[tuple[int, int]]:
         """Return (start, stop) of the tiles of m rows."""
@@ -205,24 +209,21 @@ def operand_traffic(shape: Shape, mapping: Mapping) -> tuple[int, int]:
 
     An operand unit is loaded again whenever the step before used another unit of that operand:
     inner-loop operands once per outer iteration, outer-loop operands once, or once per inner
-    iteration when they come in chunks. Kept operands are loaded once.
+    iteration when they come in chunks. All held tiles share one outer iteration, but for chunks,
+    which each of them needs anew. Kept operands are loaded once.
     """
     tiles, parts, chunks = counts(shape, mapping)
-    input_units = tiles * (chunks if mapping.input_unit == "chunk" else 1)
-    weight_units = parts * (chunks if mapping.weight_unit == "chunk" else 1)
-    input_is_inner = mapping.order == "weights_outer"
-    input_times = _times(input_units, tiles, parts, is_inner=input_is_inner)
-    weight_times = _times(weight_units, parts, tiles, is_inner=not input_is_inner)
+    input_chunks = chunks if mapping.input_unit == "chunk" else 1
+    weight_chunks = chunks if mapping.weight_unit == "chunk" else 1
+    if mapping.order == "weights_outer":
+        passes = parts if input_chunks > 1 else -(-parts // mapping.held_tiles)
+        input_times = passes if tiles * input_chunks > 1 else 1
+        weight_times = tiles if weight_chunks > 1 else 1
+    else:
+        passes = tiles if weight_chunks > 1 else -(-tiles // mapping.held_tiles)
+        weight_times = passes if parts * weight_chunks > 1 else 1
+        input_times = parts if input_chunks > 1 else 1
     return (
         shape.input_bytes * (1 if shape.is_input_kept else input_times),
         shape.weight_bytes * (1 if shape.is_weight_kept else weight_times),
     )
-
-
-def _times(units: int, own: int, other: int, *, is_inner: bool) -> int:
-    """Return how often an operand of `units` units (`own` tiles) is loaded."""
-    if units == 1:
-        return 1
-    if is_inner:
-        return other
-    return 1 if units == own else other

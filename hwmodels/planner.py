@@ -84,8 +84,9 @@ class Planner:
         self.patterns = patterns
         self.tallies = [Tally() for _ in workload.items]
         self.groups: list[Group] = []
-        self._constants = Pool(resident_bytes(buffers.weight.size_bytes), kept)
-        self._tensors = Pool(resident_bytes(buffers.input.size_bytes))
+        share = architecture.mapping.resident_share
+        self._constants = Pool(resident_bytes(buffers.weight.size_bytes, share), kept)
+        self._tensors = Pool(resident_bytes(buffers.input.size_bytes, share))
         self._written: dict[str, Written] = {}
         self._members = self._groups()
         self._readers = _reader_groups(workload.items, self._members)

@@ -20,7 +20,10 @@ class Combination(NamedTuple):
     sparsity: str
 
 
-_INTEGERS = ("i8xi8", "u8xi8", "i8xi4", "u8xi4", "i4xi4")
+_INTEGERS = (
+    *("i8xi8", "u8xi8", "i8xi4", "u8xi4", "i4xi4"),
+    *("i8xi2", "u8xi2", "i4xi2", "i2xi2"),
+)
 _ORDERS = (
     ("weight_stationary", "shift_out"),
     ("input_stationary", "shift_out"),

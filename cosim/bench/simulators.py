@@ -26,6 +26,7 @@ from hwmodels.architecture import (
     Buffers,
     Dataflow,
     Figure,
+    MappingChoice,
     MemoryStack,
     MemoryTechnology,
     ProcessingArray,
@@ -93,10 +94,20 @@ def simulator_rows(text: str, rounds: int, progress: Progress) -> Iterator[Row]:
 
 
 def compared_chip(size: int, dataflow: Dataflow) -> Architecture:
-    """Return an array of `size` x `size` cells at 1 GHz with the buffers and ports compared."""
+    """Return an array of `size` x `size` cells at 1 GHz with the buffers and ports compared.
+
+    Operand buffers stream as a whole: nothing stays from layer to layer, here or there.
+    """
     buffers = Buffers(**{name: Buffer(have, PORT_BYTES) for name, have in SIZES_BYTES.items()})
     array = ProcessingArray(size, size, 1e9, dataflow=dataflow, schedule="double_buffered")
-    return Architecture("compared", array, VectorUnit(size, 1e9), buffers, MemoryStack("port", 1))
+    return Architecture(
+        "compared",
+        array,
+        VectorUnit(size, 1e9),
+        buffers,
+        MemoryStack("port", 1),
+        MappingChoice(resident_share=0.0),
+    )
 
 
 def port_memory() -> MemoryTechnology:

@@ -6,35 +6,55 @@ import pytest
 from hw_samples import gemm
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_mapping_products import COSTS, FLOWS, ROOMS, SHAPES, all_mappings, array_of, cycles, walk
+from test_mapping_products import (
+    COSTS,
+    FLOWS,
+    ROOMS,
+    SHAPES,
+    all_mappings,
+    array_of,
+    cycles,
+    units_of,
+    walk,
+)
+from test_mapping_products import fits as fits_room
 
 from hwmodels.costs import Costs, Rates, Work
 from hwmodels.mapper import map_product
-from hwmodels.mapping import Room, Shape, lengths
+from hwmodels.mapping import Room, Shape
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
 
 
-def units(shape, mapping):
-    """Return the largest unit of activations and of weights, what of it, and if it stays."""
-    height = max(lengths(mapping.row_tiles(shape.m)))
-    width = max(lengths(mapping.column_panels(shape.n)))
-    depth = {"whole_k": shape.k, "chunk": mapping.tile_k}
-    return (
-        (height * depth[mapping.input_unit], mapping.input_unit, shape.is_input_kept),
-        (width * depth[mapping.weight_unit], mapping.weight_unit, shape.is_weight_kept),
-    )
+def held_of(shape, mapping, limits):
+    """Return for activations and weights whether a unit over all of k is larger than one room."""
+    return [
+        unit == "whole_k" and not is_kept and size > have
+        for size, unit, is_kept, have in zip(
+            units_of(shape, mapping),
+            (mapping.input_unit, mapping.weight_unit),
+            (shape.is_input_kept, shape.is_weight_kept),
+            (limits.input_bytes, limits.weight_bytes),
+            strict=True,
+        )
+    ]
 
 
 def fits(shape, mapping, limits):
     """Whether every unit fits: one room, two for whole operands of the outer loop."""
+    double = replace(
+        limits, input_bytes=2 * limits.input_bytes, weight_bytes=2 * limits.weight_bytes
+    )
     outer = ("activations_outer", "weights_outer").index(mapping.order)
-    for number, (size, unit, is_kept) in enumerate(units(shape, mapping)):
-        room = (limits.input_bytes, limits.weight_bytes)[number]
-        rooms = 2 if number == outer and unit == "whole_k" else 1
-        if not is_kept and size > rooms * room:
-            return False
-    return True
+    kept = (shape.is_input_kept, shape.is_weight_kept)
+    chunks = (mapping.input_unit == "chunk", mapping.weight_unit == "chunk")
+    rooms = (limits.input_bytes, limits.weight_bytes)
+    return fits_room(shape, mapping, double) and all(
+        is_kept or size <= room or (number == outer and not is_chunk)
+        for number, (size, is_kept, is_chunk, room) in enumerate(
+            zip(units_of(shape, mapping), kept, chunks, rooms, strict=True)
+        )
+    )
 
 
 def work_of(shape, array, mapping, limits):
@@ -45,17 +65,14 @@ def work_of(shape, array, mapping, limits):
         "input_stationary": (columns, -(-shape.m // 3)),
         "output_stationary": (-(-shape.n // 3), -(-shape.m // 2)),
     }[array.dataflow]
-    moved = walk(shape, mapping)
-    room = (limits.input_bytes, limits.weight_bytes)
-    held = [
-        not is_kept and unit == "whole_k" and size > room[number]
-        for number, (size, unit, is_kept) in enumerate(units(shape, mapping))
-    ]
+    moved, spent = walk(shape, mapping), cycles(shape, array, mapping)
+    held = held_of(shape, mapping, limits)
     shifts = {"weight_stationary": held[1] * (columns - 1)}
     shifts["input_stationary"] = held[0] * (rows - 1)
-    is_hidden = array.schedule == "double_buffered"
+    is_hidden = array.schedule == "double_buffered" and mapping.held_tiles == 1
+    inner = rows if mapping.order == "weights_outer" else columns
     return Work(
-        cycles(shape, array, mapping),
+        spent,
         *moved,
         passes[0] * shape.array_input_bytes,
         passes[1] * shape.weight_bytes,
@@ -63,6 +80,7 @@ def work_of(shape, array, mapping, limits):
         moved[0] * held[0],
         moved[1] * held[1],
         array.rows * is_hidden * shifts.get(array.dataflow, 0),
+        spent // inner if mapping.held_tiles > 1 else 0,
     )
 
 
@@ -126,3 +144,23 @@ def test_the_machine_waits_for_a_panel_that_takes_two_rooms(make_chip, make_memo
     )
     assert stats.traffic.dram_read == 2 * 384 + 96
     assert stats.cycles.total == sum(vars(stats.cycles).values()) >= 2 * 384 + 96 + 24 * 6 * 4
+
+
+def test_several_tiles_stay_while_the_other_operand_passes(make_chip, make_memory, table):
+    # 12 x 8 activations, 8 x 6 weights, 2 x 2 cells whose results stay. Results of one fold are 16
+    # bytes, and half of the output buffer holds no more. 64 bytes hold all 48 of the weights: their
+    # 3 panels of 2 columns stay, and 96 + 48 bytes are loaded. 32 bytes hold 2 panels, so that half
+    # of the activations stays instead: 3 tiles of 2 rows, and the weights come twice.
+    for size, times, tiling in ((64, 1, "3 x n2"), (32, 2, "3 x m2")):
+        chip = make_chip(2, 2, size=64, weight_size=size, output_size=64)
+        chip = replace(
+            chip,
+            array=replace(chip.array, dataflow="output_stationary"),
+            mapping=replace(chip.mapping, resident_share=0.0),
+        )
+        work = Workload("w", (gemm("g", 12, 6, 8),))
+        parts = {"technology": make_memory(bandwidth=1e9, latency=0.0), "energy": table}
+        stats = simulate(work, chip, **parts)
+        assert tiling in stats.layers[0].mapping
+        assert stats.traffic.dram_read == 96 + times * 48
+        assert stats.cycles.total == sum(vars(stats.cycles).values()) >= stats.traffic.dram

@@ -31,29 +31,45 @@ def array_of(dataflow, schedule="double_buffered"):
     return ProcessingArray(2, 3, 1e9, dataflow=dataflow, schedule=schedule)
 
 
+def nest_of(rows, columns, mapping):
+    """Return (number of the outer loop's group, row, column) of all tiles in order."""
+    is_weight_outer = mapping.order == "weights_outer"
+    outer, inner = (columns, rows) if is_weight_outer else (rows, columns)
+    groups = [
+        outer[at : at + mapping.held_tiles] for at in range(0, len(outer), mapping.held_tiles)
+    ]
+    return [
+        (number, *((other, one) if is_weight_outer else (one, other)))
+        for number, group in enumerate(groups)
+        for other in inner
+        for one in group
+    ]
+
+
 def walk(shape, mapping):
-    """Return the traffic of a walk that loads a unit whenever it is not the one held."""
-    rows = lengths(mapping.row_tiles(shape.m))
-    columns = lengths(mapping.column_panels(shape.n))
+    """Return the traffic of a walk that loads a unit whenever it is not the one held.
+
+    Of the outer loop's operand, all units of the tiles of one group are held.
+    """
+    rows = list(enumerate(lengths(mapping.row_tiles(shape.m))))
+    columns = list(enumerate(lengths(mapping.column_panels(shape.n))))
     chunks = lengths(mapping.chunks(shape.k))
-    nest = list(cartesian(enumerate(columns), enumerate(rows)))
-    if mapping.order == "activations_outer":
-        nest = [(n, m) for m, n in cartesian(enumerate(rows), enumerate(columns))]
-    held = {"input": None, "weight": None}
-    seen = {"input": set(), "weight": set()}
+    outer = "weight" if mapping.order == "weights_outer" else "input"
+    held = {"input": set(), "weight": set()}
     moved = {"input": 0, "weight": 0}
-    for (n, width), (m, height) in nest:
+    seen = -1
+    for group, (m, height), (n, width) in nest_of(rows, columns, mapping):
         for k, depth in enumerate(chunks):
             for name, index, size, unit, is_kept in (
                 ("input", m, height, mapping.input_unit, shape.is_input_kept),
                 ("weight", n, width, mapping.weight_unit, shape.is_weight_kept),
             ):
                 key = (index, k if unit == "chunk" else -1)
-                known = key in seen[name] if is_kept else key == held[name]
-                if not known:
+                if key not in held[name]:
                     moved[name] += size * (depth if unit == "chunk" else shape.k)
-                held[name] = key
-                seen[name].add(key)
+                    stays = is_kept or (name == outer and unit == "whole_k" and group == seen)
+                    held[name] = held[name] | {key} if stays else {key}
+            seen = group
     return moved["input"], moved["weight"]
 
 
@@ -69,9 +85,10 @@ def walk(shape, mapping):
     order=st.sampled_from(["weights_outer", "activations_outer"]),
     units=st.sampled_from([("whole_k", "whole_k"), ("chunk", "whole_k"), ("chunk", "chunk")]),
     kept=st.tuples(st.booleans(), st.booleans()),
+    held=st.integers(1, 4),
 )
 def test_traffic_equals_a_walk_over_the_loop_nest(
-    dataflow, m, n, k, tile_m, tile_n, tile_k, order, units, kept
+    dataflow, m, n, k, tile_m, tile_n, tile_k, order, units, kept, held
 ):
     grain = grains(dataflow, rows=2, columns=3)
     tile_k = min(tile_k * grain["k"], k)
@@ -79,22 +96,39 @@ def test_traffic_equals_a_walk_over_the_loop_nest(
         units = ("whole_k", "whole_k")
     shape = Shape(m, n, k, m * k, n * k, *kept)
     tile_m, tile_n = tile_m * grain["m"], tile_n * grain["n"]
-    mapping = Mapping(dataflow, order, tile_m, tile_n, tile_k, *units, 0, grain["k"])
+    if units[order == "weights_outer"] == "chunk":
+        held = 1  # chunks of one tile alone stay
+    mapping = Mapping(dataflow, order, tile_m, tile_n, tile_k, *units, 0, grain["k"], held)
     assert operand_traffic(shape, mapping) == walk(shape, mapping)
+
+
+def units_of(shape, mapping):
+    """Return the most activations and weights that one step holds."""
+    found = []
+    for name, unit, parts in (
+        ("activations_outer", mapping.input_unit, lengths(mapping.row_tiles(shape.m))),
+        ("weights_outer", mapping.weight_unit, lengths(mapping.column_panels(shape.n))),
+    ):
+        held = mapping.held_tiles if mapping.order == name else 1
+        most = max(sum(parts[at : at + held]) for at in range(0, len(parts), held))
+        found.append(most * (shape.k if unit == "whole_k" else mapping.tile_k))
+    return found
+
+
+def result_bytes(shape, mapping):
+    """Return the bytes of the sums of the largest tile."""
+    height = max(lengths(mapping.row_tiles(shape.m)))
+    return 4 * height * max(lengths(mapping.column_panels(shape.n)))
 
 
 def fits(shape, mapping, limits):
     """Whether every step of a mapping stays within its room."""
-    height = max(lengths(mapping.row_tiles(shape.m)))
-    width = max(lengths(mapping.column_panels(shape.n)))
-    depth = {"whole_k": shape.k, "chunk": mapping.tile_k}
-    needs = (
-        0 if shape.is_input_kept else height * depth[mapping.input_unit],
-        0 if shape.is_weight_kept else width * depth[mapping.weight_unit],
-        4 * height * width,
+    activations, weights = units_of(shape, mapping)
+    return (
+        (shape.is_input_kept or activations <= limits.input_bytes)
+        and (shape.is_weight_kept or weights <= limits.weight_bytes)
+        and result_bytes(shape, mapping) <= limits.output_bytes
     )
-    have = (limits.input_bytes, limits.weight_bytes, limits.output_bytes)
-    return all(need <= room for need, room in zip(needs, have, strict=True))
 
 
 def all_mappings(shape, array, limits):
@@ -108,13 +142,16 @@ def all_mappings(shape, array, limits):
         if array.dataflow == "output_stationary" and tile_k < shape.k and not is_one_fold:
             continue  # sums would leave their cells before they are complete
         for order in ("weights_outer", "activations_outer"):
+            number = -(-shape.n // tile_n) if order == "weights_outer" else -(-shape.m // tile_m)
             for units in cartesian(("whole_k", "chunk"), repeat=2):
                 depth = min(tile_k, shape.k)
-                mapping = Mapping(
-                    array.dataflow, order, tile_m, tile_n, depth, *units, 0, grain["k"]
-                )
-                if fits(shape, mapping, limits):
-                    yield mapping
+                is_whole = units[order == "weights_outer"] == "whole_k"
+                for held in range(1, number + 1 if is_whole else 2):
+                    mapping = Mapping(
+                        array.dataflow, order, tile_m, tile_n, depth, *units, 0, grain["k"], held
+                    )
+                    if fits(shape, mapping, limits):
+                        yield mapping
 
 
 def cycles(shape, array, mapping):

@@ -16,7 +16,7 @@ SOURCES = sorted(Path(__file__).parent.glob("*.v"))
 SIMULATORS = [name for name in ("iverilog", "verilator") if shutil.which(name)]
 
 # How an operand enters the array: bits, in two's complement. An unsigned byte gets a sign of 0.
-OPERAND_BITS = {"i8": 8, "u8": 9, "i4": 4, "i1": 1}
+OPERAND_BITS = {"i8": 8, "u8": 9, "i4": 4, "i2": 2, "i1": 1}
 
 
 @dataclass(frozen=True)

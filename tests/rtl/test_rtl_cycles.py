@@ -35,15 +35,16 @@ ORDERS = [
 ]
 SIZES = [(4, 4), (3, 5), (5, 3), (8, 8), (2, 7), (1, 4), (4, 1)]
 OPERANDS = ["i8xi8", "u8xi8", "i8xi4", "u8xi4", "i4xi4", "i1xi1"]
+NARROW = ["i8xi2", "u8xi2", "i4xi2", "i2xi2"]
 PRIMES = [2, 3, 5, 7, 11, 13, 17, 19]
-VALUES = {"i8": (-128, 128), "u8": (0, 256), "i4": (-8, 8)}
+VALUES = {"i8": (-128, 128), "u8": (0, 256), "i4": (-8, 8), "i2": (-2, 2)}
 DENSE_CASES, SKIPPING_CASES = 4, 4
 
 
-def engines(order, *, sizes):
+def engines(order, *, sizes, operands=OPERANDS):
     """Return one engine per operand type on an array size of its own."""
     made = []
-    for number, name in enumerate(OPERANDS):
+    for number, name in enumerate(operands):
         a, w = name.split("x")
         bits = [int(operand[1:]) for operand in (a, w)]
         per_cell = 8 if name == "i1xi1" else macs_per_cell(*bits)
@@ -154,6 +155,20 @@ def test_cycles_equal_the_formula_and_results_are_exact(order, tmp_path):
 @needs_icarus
 @pytest.mark.rtl
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
+def test_two_bit_operands_side_by_side_take_the_cycles_of_their_words(order, tmp_path):
+    turn = ORDERS.index(order)
+    sizes = SIZES[turn % len(SIZES) :] + SIZES
+    runs = [
+        (engine, draw(engine, dense=DENSE_CASES, skipping=SKIPPING_CASES))
+        for engine in engines(order, sizes=sizes, operands=NARROW)
+    ]
+    assert {engine.per_cell for engine, _ in runs} == {4, 8, 16}
+    assert compare(runs, tmp_path, "iverilog") == len(NARROW) * (DENSE_CASES + SKIPPING_CASES)
+
+
+@needs_icarus
+@pytest.mark.rtl
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_cycles_equal_the_formula_on_every_array_size(order, tmp_path):
     runs = [
         (engine, draw(engine, dense=6, skipping=6))
@@ -194,7 +209,7 @@ def test_what_is_called_checked_is_what_these_tests_run():
     run = {
         Combination(*order, name, sparsity)
         for order in ORDERS
-        for name in OPERANDS
+        for name in OPERANDS + NARROW
         for sparsity in ("dense", "skip_zero_fold")
         if (name, sparsity) != ("i1xi1", "skip_zero_fold")
     }
@@ -214,7 +229,7 @@ def test_what_has_no_rtl_says_so():
 
 
 def test_operands_fill_the_words_of_a_cell():
-    for engine in engines(ORDERS[0], sizes=SIZES):
+    for engine in engines(ORDERS[0], sizes=SIZES, operands=OPERANDS + NARROW):
         assert engine.per_cell == (
             8
             if engine.operands == ("i1", "i1")
