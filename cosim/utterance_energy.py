@@ -75,16 +75,16 @@ def energy_per_utterance(
 
     Raises CosimError listing every op, field or action concerned, before anything is simulated.
 
-    Example: a product of 70 x 96 activations and 64 x 96 weights of 8 bits.
+    Example: a product of 70 x 96 activations and 9 x 96 weights of 8 bits.
         >>> from pathlib import Path
         >>> from cosim.chip import load_chip
         >>> from cosim.ir import from_text
         >>> program = from_text('''program "p"
-        ... constant @w : f32<64, 96> bitpacked {"bits": 8, "group": 96} bits 51200 index 0 sha256 0a
+        ... constant @w : f32<9, 96> bitpacked {"bits": 8, "group": 96} bits 7200 index 0 sha256 0a
         ... graph g(t) {
         ...   input %x : f32<t, 96>
         ...   %q, %s = dynamic_quantize(%x) {per="row"} : i8<t, 96>, f32<t>
-        ...   %y = quantized_linear(%q, %s, @w) : f32<t, 64>
+        ...   %y = quantized_linear(%q, %s, @w) : f32<t, 9>
         ...   return y = %y
         ... }
         ... ''')

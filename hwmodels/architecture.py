@@ -26,6 +26,8 @@ Arbitration = Literal["fifo", "priority"]
 Gating = Literal["none", "activations"]
 Objective = Literal["latency", "energy", "product"]
 Fusion = Literal["chunks", "marked"]
+Im2col = Literal["buffer", "dma", "materialised"]
+Split = Literal["columns", "heads", "utterances"]
 
 
 @dataclass(frozen=True)
@@ -180,18 +182,33 @@ class MappingChoice:
     `objective` is what tilings and units of products are chosen for, see `hwmodels.costs`: time,
     energy or their product. `fusion: chunks` lets vector ops follow, chunk by chunk, whatever makes
     their operands, see `hwmodels.fusion`; `marked` only those that the program ties to a product.
+    `im2col` says where windows of convolutions are unfolded, see `hwmodels.windows`.
     `resident_share` of the input and of the weight buffer keeps tensors from op to op; the rest
     streams, all of it where the share is 0.
     """
 
     objective: Objective = "latency"
     fusion: Fusion = "chunks"
+    im2col: Im2col = "buffer"
     resident_share: Annotated[float, Ge(0), Le(0.9)] = 0.25
 
 
 @dataclass(frozen=True)
+class Cores:
+    """How many cores the chip has, and what they divide, see `hwmodels.division`.
+
+    Each has an array, a vector unit, buffers and DMA engines of its own; all share the memory.
+    `columns` divides every GEMM over its result columns, `heads` those of several products over the
+    products, `utterances` gives each core whole calls.
+    """
+
+    count: Annotated[int, Ge(1)] = 1
+    split: Split = "columns"
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """A chip with its memory stack."""
+    """A chip with its memory stack; array, vector unit and buffers are those of each core."""
 
     name: Annotated[str, MinLen(1)]
     array: ProcessingArray
@@ -199,6 +216,7 @@ class Architecture:
     buffers: Buffers
     memory: MemoryStack
     mapping: MappingChoice = MappingChoice()
+    cores: Cores = Cores()
 
 
 @dataclass(frozen=True)

@@ -67,21 +67,21 @@ def via_share(rows: tuple[AreaRow, ...]) -> float:
 def _rows(
     architecture: Architecture, technology: MemoryTechnology, table: EnergyTable, area: AreaFigures
 ) -> Iterator[AreaRow]:
-    array, lanes = architecture.array, architecture.vector_unit.lanes
-    cells = leaking_cells(array)
+    array, cores = architecture.array, architecture.cores.count
+    cells = cores * leaking_cells(array)
     sums = array.accumulator_bits
     yield _row("array", "multiplier_bit2", cells * _products(architecture), area.multiply_bit2_m2)
     adders = 1 + FLOAT_ADDERS * _has_floats(architecture)
     yield _row("array", "adder_bit", cells * sums * adders, area.add_bit_m2)
     yield _row("array", "register_bit", cells * cell_bits(array), area.register_bit_m2)
-    yield _row("vector_unit", "lane", lanes, area.lane_m2)
+    yield _row("vector_unit", "lane", cores * architecture.vector_unit.lanes, area.lane_m2)
     if array.coupling is not None:
-        yield _row("core", "core", 1, area.core_m2)
+        yield _row("core", "core", cores, area.core_m2)
     for name, buffer in vars(architecture.buffers).items():
         width = None if buffer.port_bytes is None else 8 * buffer.port_bytes
         figure = sram_area(table, buffer.size_bytes, width_bits=width)
         if figure is not None:
-            yield _row(f"{name}_buffer", "buffer", 1, figure)
+            yield _row(f"{name}_buffer", "buffer", cores, figure)
     if technology.vias is not None:
         pitch = technology.vias.pitch_m
         low, high = pitch.bounds

@@ -14,6 +14,7 @@ from hwmodels.pattern import Setting
 from hwmodels.precision import engine_of
 from hwmodels.products import array_operands, shape_of
 from hwmodels.vector import function_cycles
+from hwmodels.windows import loaded_bytes
 from hwmodels.workload import Gemm, TensorRef, VectorOp
 
 
@@ -45,8 +46,10 @@ def rows_pay(
     again = [ref for ref in made if uses.get(ref.id, 0) > 1 or ref.kind == "output"]
     beside = _cycles(architecture, setting, [*fused, op])
     try:
-        apart = _product(setting, gemm, stored_bytes=moved(made))
-        whole = _product(setting, gemm, stored_bytes=moved([*again, *op.writes]), row=op.row_length)
+        apart = _product(architecture, setting, gemm, stored_bytes=moved(made))
+        whole = _product(
+            architecture, setting, gemm, stored_bytes=moved([*again, *op.writes]), row=op.row_length
+        )
     except ValueError:  # no tiling of whole rows fits the buffers
         return False
     alone = Work(_cycles(architecture, setting, [op]), moved(op.reads), 0, 0, 0, moved(op.writes))
@@ -58,11 +61,18 @@ def rows_pay(
     return (first[0], second[0]) <= (first[1], second[1])
 
 
-def _product(setting: Setting, gemm: Gemm, *, stored_bytes: int, row: int = 0) -> tuple[int, int]:
+def _product(
+    architecture: Architecture, setting: Setting, gemm: Gemm, *, stored_bytes: int, row: int = 0
+) -> tuple[int, int]:
     """Return array cycles and bytes from and to memory of all products of a GEMM."""
     engine = engine_of(setting.array, gemm)
     shape = shape_of(
-        gemm, engine, stored_bytes=stored_bytes, is_input_kept=False, is_weight_kept=False
+        gemm,
+        engine,
+        loaded_bytes=loaded_bytes(gemm, architecture.mapping.im2col),
+        stored_bytes=stored_bytes,
+        is_input_kept=False,
+        is_weight_kept=False,
     )
     limits, costs = setting.limits, setting.costs
     mapping = map_product(shape, engine.array, limits, costs, is_holding=True, row=row)

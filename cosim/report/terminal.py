@@ -245,6 +245,8 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         )
     for line in (cost, time, energy, *energy_lines(totals), moved):
         console.print(line, soft_wrap=True)
+    if cores := totals.get("cores"):
+        console.print(_cores_line(cores, totals), soft_wrap=True)
     if found := totals.get("memory"):
         console.print(_memory_line(found), soft_wrap=True)
     if hot := totals.get("thermal"):
@@ -259,6 +261,18 @@ def _thermal_line(found: Mapping[str, Any]) -> str:
         f"working without a pause: DRAM {found['dram_c']:.1f} C, logic {nodes['logic']:.1f} C "
         f"(ambient {found['ambient_c']:.0f} C), refresh x{found['refresh_multiplier']}{swing}"
     )
+
+
+def _cores_line(cores: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -> str:
+    """Return how much of the time the cores work, and how much faster than one they are."""
+    busy = ", ".join(percent(core["busy_cycles"] / totals["cycles"]) for core in cores)
+    line = f"{len(cores)} cores on one memory, busy {busy}"
+    if "speed_up" in totals:
+        line += (
+            f"; {totals['speed_up']:.2f} times as fast as one of them, "
+            f"efficiency {percent(totals['core_efficiency'])}"
+        )
+    return line
 
 
 def _memory_line(found: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from hw_samples import figure
 
-from hwmodels.architecture import Vias
+from hwmodels.architecture import Cores, Vias
 from hwmodels.area import chip_area, via_share
 from hwmodels.energy_files import Extension, extend
 from hwmodels.energy_table import AreaFigures, SramPoint
@@ -61,6 +61,15 @@ def test_a_memory_beside_the_chip_takes_no_vias_and_a_table_without_areas_says_n
     assert via_share(chip_area(make_chip(), make_memory(), priced)) == 0.0
     assert chip_area(make_chip(), make_memory(), replace(priced, area=None)) == ()
     assert via_share(()) == 0.0
+
+
+def test_two_cores_take_two_of_everything_but_vias(make_chip, make_memory, priced):
+    memory = replace(make_memory(), vias=Vias(50, figure(2.0), "assumed for a test"))
+    one, two = (
+        chip_area(replace(make_chip(), cores=Cores(number)), memory, priced) for number in (1, 2)
+    )
+    shares = [b.area_m2 / a.area_m2 for a, b in zip(one, two, strict=True)]
+    assert shares == [2.0] * (len(one) - 1) + [1.0]
 
 
 def test_an_extension_takes_areas_from_its_base(priced):
