@@ -258,7 +258,11 @@ def _document(
             "mean_bits": artefact.compression.mean_bits,
         },
         "accuracy": accuracy,
-        "hardware": {"name": experiment.chip.name, "clock_hz": experiment.chip.clock_hz},
+        "hardware": {
+            "name": experiment.chip.name,
+            "clock_hz": experiment.chip.clock_hz,
+            "cores": experiment.chip.architecture.cores.count,
+        },
         "not_simulated": list(simulated.not_simulated),
         "warnings": [
             *speech.warnings,

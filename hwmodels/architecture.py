@@ -27,6 +27,7 @@ Gating = Literal["none", "activations"]
 Objective = Literal["latency", "energy", "product"]
 Fusion = Literal["chunks", "marked"]
 Im2col = Literal["buffer", "dma", "materialised"]
+Split = Literal["columns", "heads", "utterances"]
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,21 @@ class MappingChoice:
 
 
 @dataclass(frozen=True)
+class Cores:
+    """How many cores the chip has, and what they divide, see `hwmodels.division`.
+
+    Each has an array, a vector unit, buffers and DMA engines of its own; all share the memory.
+    `columns` divides every GEMM over its result columns, `heads` those of several products over the
+    products, `utterances` gives each core whole calls.
+    """
+
+    count: Annotated[int, Ge(1)] = 1
+    split: Split = "columns"
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """A chip with its memory stack."""
+    """A chip with its memory stack; array, vector unit and buffers are those of each core."""
 
     name: Annotated[str, MinLen(1)]
     array: ProcessingArray
@@ -202,6 +216,7 @@ class Architecture:
     buffers: Buffers
     memory: MemoryStack
     mapping: MappingChoice = MappingChoice()
+    cores: Cores = Cores()
 
 
 @dataclass(frozen=True)
@@ -233,10 +248,6 @@ def check(architecture: Architecture, technology: MemoryTechnology) -> None:
     memory = architecture.memory
     problems = _array_problems(architecture.array)
     problems += check_functions(architecture.vector_unit.functions)
-    if memory.fidelity == "sampled":
-        problems.append(
-            f'memory.fidelity: found "{memory.fidelity}"; available: "roofline", "exact"'
-        )
     if memory.channels > technology.channels:
         problems.append(
             f"memory.channels: found {memory.channels}, "

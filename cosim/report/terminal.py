@@ -243,6 +243,8 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         )
     for line in (cost, time, energy, moved):
         console.print(line, soft_wrap=True)
+    if cores := totals.get("cores"):
+        console.print(_cores_line(cores, totals), soft_wrap=True)
     if found := totals.get("memory"):
         console.print(_memory_line(found), soft_wrap=True)
     if hot := totals.get("thermal"):
@@ -259,6 +261,18 @@ def _thermal_line(found: Mapping[str, Any]) -> str:
     )
 
 
+def _cores_line(cores: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -> str:
+    """Return how much of the time the cores work, and how much faster than one they are."""
+    busy = ", ".join(percent(core["busy_cycles"] / totals["cycles"]) for core in cores)
+    line = f"{len(cores)} cores on one memory, busy {busy}"
+    if "speed_up" in totals:
+        line += (
+            f"; {totals['speed_up']:.2f} times as fast as one of them, "
+            f"efficiency {percent(totals['core_efficiency'])}"
+        )
+    return line
+
+
 def _memory_line(found: Mapping[str, Any]) -> str:
     """Return what limited the memory behind the controller, its rows and its latency."""
     most = sorted(found["limits"].items(), key=lambda pair: -pair[1])
@@ -267,11 +281,18 @@ def _memory_line(found: Mapping[str, Any]) -> str:
     hits = percent(found["row_hits"] / max(1, rows))
     times = {name: value for name, value in found["read_latency_s"].items() if value is not None}
     latency = ", ".join(f"{name} {scaled(value, 's')}" for name, value in times.items())
-    return (
+    line = (
         f"{found['name']} ({found['policy']}), limit {found['binding_limit']}; "
         f"data buses: {buses}; rows: {hits} hits, {found['row_conflicts']} conflicts; "
         f"read latency {latency or 'none'}"
     )
+    if part := found.get("sampling"):
+        line += (
+            f"; sampled: {percent(part['exact_share'])} of the traffic served by the controller, "
+            f"standard errors {part['cycles_error']:.0f} cycles, "
+            f"{scaled(part['energy_error_j'], 'J')}"
+        )
+    return line
 
 
 def print_artefact(artefact: Artefact, folder: Path) -> None:

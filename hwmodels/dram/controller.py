@@ -25,7 +25,7 @@ from hwmodels.dram.state import (
     oldest_waiting,
     shift,
 )
-from hwmodels.dram.stats import DramStats, collect
+from hwmodels.dram.stats import DramStats, collect, counters
 
 LOG_ROOM = 1 << 16
 """Commands between two looks at the log; a tick of all channels takes far fewer."""
@@ -272,6 +272,10 @@ class Controller:
         self._run["next"] -= over
         self._run["refused"] -= over
         self._ends = [end for end in self._ends if end >= self.released]
+
+    def counters(self) -> Integers:
+        """Return the counts so far without those of single requests, see `stats.COUNTERS`."""
+        return counters(self.spec, self._state, self.clock)
 
     def stats(self) -> DramStats:
         """Return everything so far."""

@@ -36,8 +36,9 @@ def accept(
 ) -> bool:
     """Take a request into its queue; False if that is full.
 
-    A read of an address that a write waits for is answered from the queue, a write to it replaces
-    what waits; neither needs room. A read answered so is delivered after those before it.
+    A write is complete then: its source need not keep it any longer. A read of an address that a
+    write waits for is answered from the queue, a write to it replaces what waits; neither needs
+    room. A read answered so is delivered after those before it.
     """
     request = requests[index]
     line, bank, row = request.line, request.bank, request.row
@@ -59,6 +60,8 @@ def accept(
     request.accepted = clock
     flags = hazard(ch, line, kind == WRITES)
     append(ch, kind, bank, row, line, index, flags | (IS_WRITE if kind == WRITES else 0))
+    if kind == WRITES:
+        complete(requests, run, index, clock)
     ch.wake = min(ch.wake, clock + 1)
     if kind == ch.is_writing:
         if ch.open_row[bank] == row:
@@ -203,9 +206,7 @@ def issue_access(
     command = access(rules, ch, bank, tick, request.accepted, is_write, closes)
     record(rules, ch, tick, run, log, command, request.channel, bank, row, index)
     ch.finished += 1
-    if is_write:
-        complete(requests, run, index, tick)
-    else:
+    if not is_write:
         ch.last_due = max(ch.last_due, tick - 1 + rules.read_latency)
         complete(requests, run, index, ch.last_due)
     remove(ch, queue, at)
