@@ -12,7 +12,7 @@ from hw_samples import feed_forward, gemm, tensor, vector
 
 from cosim import config
 from cosim.energy_tables import load_table
-from hwmodels.architecture import Architecture, Cores, MappingChoice, MemoryTechnology, check
+from hwmodels.architecture import Architecture, MappingChoice, MemoryTechnology, check
 from hwmodels.array import closed_form
 from hwmodels.energy import extrapolations, prices
 from hwmodels.mapping import array_grains
@@ -75,7 +75,6 @@ def test_every_table_prices_every_chip_between_its_points(table, all_chips):
 @pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
 def test_gemms_of_whisper_take_the_closed_form_of_the_schedule(chip, shipped):
     architecture, technology, energy = shipped(chip.stem)
-    architecture = replace(architecture, cores=Cores())  # the rule is that of one array
     array = architecture.array
     shapes = [(1500, 384, 384, 1), (1500, 1536, 384, 1), (1500, 384, 1536, 1), (3000, 384, 240, 1)]
     shapes += [(1500, 300, 64, 2), (1, 384, 384, 1), (1, 7, 64, 6), (499, 768, 768, 1)]
@@ -139,8 +138,7 @@ def attention(m, memory, heads, depth):
 @pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
 def test_attention_reads_and_writes_scores_once_where_they_do_not_fit(chip, shipped):
     architecture, technology, energy = shipped(chip.stem)
-    cores = Cores()  # of several, each would have some heads
-    architecture = replace(architecture, mapping=MappingChoice(fusion="marked"), cores=cores)
+    architecture = replace(architecture, mapping=MappingChoice(fusion="marked"))
     m, heads, depth = 900, 6, 64
     stats = simulate(
         attention(m, m, heads, depth), architecture, technology=technology, energy=energy
