@@ -313,7 +313,7 @@ def test_ids_are_one_for_each_tensor_and_the_tied_weight_is_one_tensor():
             for item in workload.items:
                 for ref in (*item.reads, *item.writes):
                     found = replace(ref, runs=None)  # how an op reads it is the op's
-                assert seen.setdefault(ref.id, found) == found
+                    assert seen.setdefault(ref.id, found) == found
             names = [item.name for item in workload.items]
             assert len(set(names)) == len(names)
         users = [
