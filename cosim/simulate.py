@@ -18,8 +18,8 @@ from cosim.profile import graph_lengths
 from cosim.results import write_text
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.architecture import FEMTO, Cores
-from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.bandwidth import Watch
+from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
 from hwmodels.memory_totals import MemoryTotals, Sampling
 from hwmodels.planner import require_supported

@@ -131,5 +131,5 @@ def _round_up(number: int) -> int:
         (5, 100, 200)
 
     """
-    power = 10 ** (len(str(number)) - 1)
+    power = int(10 ** (len(str(number)) - 1))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= number)
