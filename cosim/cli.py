@@ -265,6 +265,9 @@ def evaluate_command(
 @click.option(
     "--set", "assignments", multiple=True, metavar="a.b=VALUE", help="Override a key of the chip."
 )
+@click.option(
+    "--bandwidth", type=_PATH, metavar="FILE.csv", help="Write bandwidth by channel over time."
+)
 @_JSON
 def simulate_command(
     what: Path,
@@ -275,6 +278,7 @@ def simulate_command(
     recipe: Path | None,
     no_reuse: bool,
     assignments: tuple[str, ...],
+    bandwidth: Path | None,
     as_json: bool,
 ) -> None:
     """Simulate an artefact, a model file or a GEMM list (CSV, YAML) on a chip."""
@@ -290,6 +294,7 @@ def simulate_command(
         recipe=recipe,
         reuse=not no_reuse,
         assignments=assignments,
+        bandwidth=bandwidth,
     )
     if as_json:
         _echo_table(rows, total)
