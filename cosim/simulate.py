@@ -11,11 +11,14 @@ from cosim.artefact import Artefact, build_from
 from cosim.artefact import load as load_artefact
 from cosim.chip import Chip, load_chip
 from cosim.config import read, resolve
+from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
+from cosim.results import write_text
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.architecture import FEMTO, Cores
+from hwmodels.bandwidth import Watch
 from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
 from hwmodels.memory_totals import MemoryTotals, Sampling
@@ -125,6 +128,7 @@ class SpeechRun:
         speech_s = sum(self.durations_s)
         return {
             **totals_of(self.whole, self.thermal),
+            **energy_totals(self.whole, self.chip),
             "simpy_events": self.simpy_events,
             "simulated_calls": self.simulated_calls,
             "reused_calls": self.reused_calls,
@@ -346,9 +350,16 @@ def heat_warnings(chip: Chip, found: Thermal | None) -> tuple[str, ...]:
 
 
 def simulate_workloads(
-    calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None = None
+    calls: Sequence[Workload],
+    chip: Chip,
+    name: str,
+    reuse: Reuse | None = None,
+    watch: Watch | None = None,
 ) -> RunStats:
-    """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do."""
+    """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do.
+
+    `watch` is told what moves when.
+    """
     try:
         found = simulate_calls(
             calls,
@@ -357,6 +368,7 @@ def simulate_workloads(
             energy=chip.energy,
             dram=chip.dram,
             reuse=reuse,
+            watch=watch,
         )
     except ValueError as error:
         raise CosimError(str(error).splitlines()) from None
@@ -373,12 +385,15 @@ def simulate_any(
     recipe: Path | None = None,
     reuse: bool = True,
     assignments: Sequence[str] = (),
+    bandwidth: Path | None = None,
 ) -> tuple[list[Mapping[str, object]], dict[str, object]]:
     """Return rows per layer and totals of an artefact folder, a model file or a GEMM list.
 
     A model with a decoder takes `steps` decoding steps. `seconds` of audio (default: the window,
     or 10 s without one) are padded to the model's window where it has one, so that there they
     count for the real-time factor alone. `assignments` are `a.b=value` of the chip file.
+    `bandwidth` is a CSV file to write with the bandwidth of every channel over time; then equal
+    calls are simulated again.
     """
     chip = load_chip(hardware, energy, assignments=assignments)
     is_list = is_gemm_list(what)
@@ -399,13 +414,20 @@ def simulate_any(
         calls = Caller(artefact).utterance(seconds, [1] * taken)
         name = f"{artefact.model.name} ({artefact.compression.recipe}), {seconds:g} s"
         name += f", {taken} decoding steps" if taken else ""
-    stats, thermal = settled(
-        chip,
-        lambda own: simulate_workloads(calls, own, name, Reuse() if reuse else None),
-        lambda result: result,
-    )
+    watches: list[Watch] = []
+
+    def run(own: Chip) -> RunStats:
+        if bandwidth is None:
+            return simulate_workloads(calls, own, name, Reuse() if reuse else None)
+        watches.append(Watch())
+        return simulate_workloads(calls, own, name, watch=watches[-1])
+
+    stats, thermal = settled(chip, run, lambda result: result)
+    if bandwidth is not None:
+        write_bandwidth(bandwidth, watches[-1])
     total = totals_of(stats, thermal) | _against_one(stats, calls, chip)
     total |= {
+        **energy_totals(stats, chip),
         "hardware": chip.name,
         "work": name,
         "warnings": [
@@ -419,6 +441,18 @@ def simulate_any(
         "real_time_factor": stats.seconds / seconds if seconds else None,
     }
     return [row(layer) for layer in stats.layers], total
+
+
+def write_bandwidth(path: Path, watch: Watch) -> None:
+    """Write a row per bin of time and channel: when it begins, how long it is, bytes per second."""
+    seconds, moved = watch.bins()
+    header = "start_s,seconds,channel,read_bytes_per_s,write_bytes_per_s\n"
+    lines = (
+        f"{i * seconds:.9g},{seconds:.9g},{channel},{read / seconds:.6g},{write / seconds:.6g}\n"
+        for i, of_bin in enumerate(moved)
+        for channel, (read, write) in enumerate(of_bin)
+    )
+    write_text(path, header + "".join(lines))
 
 
 def _against_one(stats: RunStats, calls: Sequence[Workload], chip: Chip) -> dict[str, object]:

@@ -17,6 +17,7 @@ from hwmodels.mapping import Room, room
 from hwmodels.memory import Channels, Descriptor
 from hwmodels.plan import Load, Pattern, Port, Step, Store
 from hwmodels.vector import VectorFunction, function_cycles, functions_with
+from hwmodels.workload import Runs
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -58,10 +59,14 @@ def setting(
 
 @dataclass
 class Patterns:
-    """The patterns of one chip that were built so far, by kind."""
+    """The patterns of one chip that were built so far, by kind.
+
+    `answers` are those to questions about ops of equal sizes (see `hwmodels.fusion_cost`).
+    """
 
     setting: Setting
     known: dict[Hashable, Pattern] = field(default_factory=dict)
+    answers: dict[Hashable, bool] = field(default_factory=dict)
 
     def of(self, kind: Kind, build: Callable[[Setting, Kind], Pattern]) -> Pattern:
         """Return the pattern of a kind, built by `build` the first time."""
@@ -90,6 +95,7 @@ class Read(NamedTuple):
     """What a pattern knows of a tensor it reads: its size, where it is and where it goes.
 
     `size_bytes` of `elements`, `is_here` before any load, `is_kept` once loaded, through `port`.
+    `runs` say how matrices lie in it, see `workload.TensorRef`.
     """
 
     port: Port
@@ -98,6 +104,7 @@ class Read(NamedTuple):
     is_constant: bool
     is_here: bool
     is_kept: bool
+    runs: Runs | None = None
 
 
 class Write(NamedTuple):
