@@ -156,7 +156,7 @@ def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[
     if memory.thermal is not None:
         path = memory.thermal
         hot = collect(problems, lambda: _thermal(path, relative_to))
-    if memory.fidelity == "exact" and memory.timing:
+    if memory.fidelity != "roofline" and memory.timing:
         exact = collect(problems, lambda: _dram(memory, source, relative_to))
     dram, tables = exact or (None, {})
     stack, thermal = hot or (None, {})

@@ -18,7 +18,7 @@ from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.architecture import FEMTO, Cores
 from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
-from hwmodels.memory_totals import MemoryTotals
+from hwmodels.memory_totals import MemoryTotals, Sampling
 from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
@@ -208,6 +208,20 @@ def _memory(stats: RunStats, found: MemoryTotals) -> dict[str, object]:
             }
             for name, one in stats.memory.items()
         },
+        **({} if found.sampling is None else {"sampling": _sampling(stats, found.sampling)}),
+    }
+
+
+def _sampling(stats: RunStats, found: Sampling) -> dict[str, object]:
+    """Return what part of the traffic the controller served itself, and errors for the rest.
+
+    Standard errors, of the time as of all memory time without the controller were waited for.
+    """
+    return {
+        "phases": found.phases,
+        "exact_share": found.exact_share,
+        "cycles_error": found.time_error_s * stats.clock_hz,
+        "energy_error_j": found.energy_error_j,
     }
 
 

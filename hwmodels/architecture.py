@@ -248,10 +248,6 @@ def check(architecture: Architecture, technology: MemoryTechnology) -> None:
     memory = architecture.memory
     problems = _array_problems(architecture.array)
     problems += check_functions(architecture.vector_unit.functions)
-    if memory.fidelity == "sampled":
-        problems.append(
-            f'memory.fidelity: found "{memory.fidelity}"; available: "roofline", "exact"'
-        )
     if memory.channels > technology.channels:
         problems.append(
             f"memory.channels: found {memory.channels}, "

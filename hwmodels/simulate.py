@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
@@ -12,7 +13,8 @@ from hwmodels.division import Divided, divide
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
 from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, Placement, place
-from hwmodels.machine import run
+from hwmodels.machine import Serve, run
+from hwmodels.memory import Channels
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
 from hwmodels.planner import Planner, require_supported
@@ -46,6 +48,16 @@ class Chip:
         """What results on this chip depend on."""
         dram = "" if self.dram is None else self.dram.key
         return (self.architecture, self.technology, tuple(self.prices.items()), dram)
+
+    def serve(self, channels: Channels) -> "Serve | None":
+        """Return what makes the server of the memory's fidelity, None for the roofline."""
+        if self.dram is None:
+            return None
+        if self.architecture.memory.fidelity == "exact":
+            return self.dram.serve
+        from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
+
+        return partial(SampledServer, memory=self.dram, channels=channels)
 
 
 @dataclass(frozen=True)
@@ -86,20 +98,21 @@ def chip(
     energy: EnergyTable,
     dram: "Dram | None" = None,
 ) -> Chip:
-    """Return a chip whose parts fit each other; `dram` is needed and used with `fidelity: exact`.
+    """Return a chip whose parts fit each other; a fidelity above roofline needs and uses `dram`.
 
     Raises ValueError listing every rule between the fields that is broken, and every action that
     the energy table lacks.
     """
-    is_exact = architecture.memory.fidelity == "exact"
+    fidelity = architecture.memory.fidelity
+    has_controller = fidelity != "roofline"
     array = architecture.array
     problems = [f"{architecture.name}: {line}" for line in sparsity_problems(array)]
-    if is_exact and dram is None:
+    if has_controller and dram is None:
         problems.append(
-            f'{architecture.name}: memory.fidelity: found "exact" without memory.timing, expected '
-            "the path of a timing table"
+            f'{architecture.name}: memory.fidelity: found "{fidelity}" without memory.timing, '
+            "expected the path of a timing table"
         )
-    elif is_exact and dram is not None:
+    elif has_controller and dram is not None:
         lines = dram.problems(architecture, technology)
         problems += [f"{architecture.name}: {line}" for line in lines]
     try:
@@ -112,7 +125,7 @@ def chip(
         problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-    if dram is None or not is_exact:
+    if dram is None or not has_controller:
         return Chip(architecture, technology, priced)
     return Chip(architecture, technology, priced | dram.prices(), dram)
 
@@ -129,9 +142,9 @@ def simulate(
 ) -> RunStats:
     """Return cycles, bytes and joules of one call.
 
-    `dram` is the memory of a chip that asks for `fidelity: exact`. `residency` are the constants on
-    chip at entry, for chips of one core. Raises ValueError or KeyError, each listing every op,
-    field or action concerned, before anything is simulated.
+    `dram` is the memory of a chip that asks for more than the roofline, `residency` are the
+    constants on chip at entry, for chips of one core. Raises ValueError or KeyError, each listing
+    every op, field or action concerned, before anything is simulated.
     """
     return simulate_calls(
         [workload],
@@ -227,8 +240,8 @@ def _simulate(
     plans = plan_cores(
         workload, divided, architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
-    serve = None if on.dram is None else on.dram.serve
-    outcome = run(plans, architecture, shared.patterns.setting.channels, serve)
+    channels = shared.patterns.setting.channels
+    outcome = run(plans, architecture, channels, on.serve(channels))
     shares = memory_shares(plans, outcome)
     found = [
         collect(

@@ -281,11 +281,18 @@ def _memory_line(found: Mapping[str, Any]) -> str:
     hits = percent(found["row_hits"] / max(1, rows))
     times = {name: value for name, value in found["read_latency_s"].items() if value is not None}
     latency = ", ".join(f"{name} {scaled(value, 's')}" for name, value in times.items())
-    return (
+    line = (
         f"{found['name']} ({found['policy']}), limit {found['binding_limit']}; "
         f"data buses: {buses}; rows: {hits} hits, {found['row_conflicts']} conflicts; "
         f"read latency {latency or 'none'}"
     )
+    if part := found.get("sampling"):
+        line += (
+            f"; sampled: {percent(part['exact_share'])} of the traffic served by the controller, "
+            f"standard errors {part['cycles_error']:.0f} cycles, "
+            f"{scaled(part['energy_error_j'], 'J')}"
+        )
+    return line
 
 
 def print_artefact(artefact: Artefact, folder: Path) -> None:
