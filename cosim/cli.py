@@ -265,6 +265,12 @@ def evaluate_command(
 @click.option(
     "--set", "assignments", multiple=True, metavar="a.b=VALUE", help="Override a key of the chip."
 )
+@click.option(
+    "--utterances",
+    type=click.IntRange(min=1),
+    default=1,
+    help="So many at once, on cores that take whole utterances.",
+)
 @_JSON
 def simulate_command(
     what: Path,
@@ -275,6 +281,7 @@ def simulate_command(
     recipe: Path | None,
     no_reuse: bool,
     assignments: tuple[str, ...],
+    utterances: int,
     as_json: bool,
 ) -> None:
     """Simulate an artefact, a model file or a GEMM list (CSV, YAML) on a chip."""
@@ -290,6 +297,7 @@ def simulate_command(
         recipe=recipe,
         reuse=not no_reuse,
         assignments=assignments,
+        utterances=utterances,
     )
     if as_json:
         _echo_table(rows, total)

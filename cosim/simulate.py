@@ -16,6 +16,7 @@ from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.architecture import FEMTO, Cores
+from hwmodels.batch import Turn, simulate_batch
 from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
 from hwmodels.memory_totals import MemoryTotals, Sampling
@@ -373,14 +374,21 @@ def simulate_any(
     recipe: Path | None = None,
     reuse: bool = True,
     assignments: Sequence[str] = (),
+    utterances: int = 1,
 ) -> tuple[list[Mapping[str, object]], dict[str, object]]:
     """Return rows per layer and totals of an artefact folder, a model file or a GEMM list.
 
     A model with a decoder takes `steps` decoding steps. `seconds` of audio (default: the window,
     or 10 s without one) are padded to the model's window where it has one, so that there they
-    count for the real-time factor alone. `assignments` are `a.b=value` of the chip file.
+    count for the real-time factor alone. `assignments` are `a.b=value` of the chip file. Cores that
+    divide nothing run so many `utterances` of this kind side by side.
     """
     chip = load_chip(hardware, energy, assignments=assignments)
+    if utterances > 1 and chip.architecture.cores.split != "utterances":
+        raise CosimError(
+            f"--utterances: found {utterances}, but the cores of {chip.name} share each of them; "
+            "expected a chip with cores.split: utterances"
+        )
     is_list = is_gemm_list(what)
     if is_list:
         calls, name = [_gemm_list(what)], what.name
@@ -399,13 +407,14 @@ def simulate_any(
         calls = Caller(artefact).utterance(seconds, [1] * taken)
         name = f"{artefact.model.name} ({artefact.compression.recipe}), {seconds:g} s"
         name += f", {taken} decoding steps" if taken else ""
-    stats, thermal = settled(
+    (stats, turns), thermal = settled(
         chip,
-        lambda own: simulate_workloads(calls, own, name, Reuse() if reuse else None),
-        lambda result: result,
+        lambda own: _side_by_side(calls, own, name, Reuse() if reuse else None, utterances),
+        lambda result: result[0],
     )
-    total = totals_of(stats, thermal) | _against_one(stats, calls, chip)
+    total = totals_of(stats, thermal) | _against_one(stats, calls, chip, utterances)
     total |= {
+        "utterances": [_turn_row(turn, chip.clock_hz) for turn in turns],
         "hardware": chip.name,
         "work": name,
         "warnings": [
@@ -416,17 +425,50 @@ def simulate_any(
         ],
         "not_simulated": list(NOT_SIMULATED) if not is_list else [],
         "audio_seconds": seconds,
-        "real_time_factor": stats.seconds / seconds if seconds else None,
+        "real_time_factor": stats.seconds / seconds / utterances if seconds else None,
     }
     return [row(layer) for layer in stats.layers], total
 
 
-def _against_one(stats: RunStats, calls: Sequence[Workload], chip: Chip) -> dict[str, object]:
+def _side_by_side(
+    calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None, utterances: int
+) -> tuple[RunStats, tuple[Turn, ...]]:
+    """Return a run of one utterance, or of several, with the turns of each on chips for that."""
+    cores = chip.architecture.cores
+    if cores.count == 1 or cores.split != "utterances":
+        one = simulate_workloads(calls, chip, name, reuse)
+        return combine([one] * utterances, name=name), ()
+    try:
+        found = simulate_batch(
+            [calls] * utterances,
+            chip.architecture,
+            technology=chip.technology,
+            energy=chip.energy,
+            dram=chip.dram,
+        )
+    except ValueError as error:
+        raise CosimError(str(error).splitlines()) from None
+    return replace(found.whole, name=name), found.turns
+
+
+def _turn_row(turn: Turn, clock_hz: float) -> dict[str, object]:
+    return {
+        "core": turn.core,
+        "start_s": turn.start / clock_hz,
+        "end_s": turn.end / clock_hz,
+        "energy_j": turn.stats.energy_j,
+    }
+
+
+def _against_one(
+    stats: RunStats, calls: Sequence[Workload], chip: Chip, utterances: int
+) -> dict[str, object]:
     """Return the speed-up of several cores over one of them with all the memory."""
     if not stats.cores:
         return {}
     one = replace(chip, architecture=replace(chip.architecture, cores=Cores()))
     alone = simulate_workloads(calls, one, stats.name, Reuse())
+    alone = combine([alone] * utterances, name=stats.name)
     return {
         "one_core_cycles": alone.cycles.total,
         "one_core_energy_j": alone.energy_j,
