@@ -98,7 +98,14 @@ class SpeechRun:
         """What the chip model wants to be known."""
         whole = self.whole
         heat = heat_warnings(self.chip, self.thermal)
-        return (*whole.warnings, *heat, *whole.notes, *whole.cycle_notes)
+        cores = self.chip.architecture.cores
+        waiting: tuple[str, ...] = ()
+        if cores.count > 1 and cores.split == "utterances":
+            waiting = (
+                f"{self.chip.name}: utterances come one at a time, so that {cores.count - 1} of "
+                f"{cores.count} cores wait; cosim simulate --utterances runs several at once",
+            )
+        return (*whole.warnings, *heat, *waiting, *whole.notes, *whole.cycle_notes)
 
     @property
     def macs_per_second_of_audio(self) -> float:
