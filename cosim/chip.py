@@ -163,6 +163,16 @@ def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[
     return _Behind(dram, stack, tables | thermal)
 
 
+def memory_behind(memory: MemoryStack) -> "Dram | None":
+    """Return the controller's side of a memory with `fidelity: exact`, None for others.
+
+    Raises CosimError as `load_chip`.
+    """
+    if memory.fidelity != "exact" or not memory.timing:
+        return None
+    return _dram(memory, memory.timing, Path())[0]
+
+
 def _thermal(path: str, relative_to: Path) -> "tuple[ThermalStack, dict[str, Any]]":
     """Return the thermal stack of a file, and the file as plain data; raises as `load_chip`."""
     from hwmodels.thermal import ThermalStack  # noqa: PLC0415 (brings numba)

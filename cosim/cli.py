@@ -342,9 +342,16 @@ def stream_command(
 
 @main.command("compare")
 @click.argument("runs", type=_PATH, nargs=-1, required=True)
+@click.option("--energy", "tables", multiple=True, metavar="TABLE|all", help="One run under these.")
 @_JSON
-def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Compare runs with the first: paired WER difference, ratios of cycles, joules and bytes."""
+def compare_command(runs: tuple[Path, ...], tables: tuple[str, ...], as_json: bool) -> None:
+    """Compare runs with the first: paired WER difference, ratios of cycles, joules and bytes.
+
+    With --energy: one run under several energy tables, or `all` shipped ones.
+    """
+    if tables:
+        _compare_tables(runs, tables, as_json=as_json)
+        return
     from cosim.compare import compare  # noqa: PLC0415
     from cosim.report.terminal import print_comparison  # noqa: PLC0415
 
@@ -353,6 +360,20 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
         _echo_table(rows, {})
     else:
         print_comparison(rows)
+
+
+def _compare_tables(runs: tuple[Path, ...], tables: tuple[str, ...], *, as_json: bool) -> None:
+    """Show one run under several energy tables."""
+    from cosim.compare_tables import compare_tables  # noqa: PLC0415
+    from cosim.report.energy_table import print_tables  # noqa: PLC0415
+
+    if len(runs) > 1:
+        raise CosimError(f"--energy: found {len(runs)} runs, expected one")
+    rows = compare_tables(runs[0], tables)
+    if as_json:
+        _echo_table(rows, {})
+    else:
+        print_tables(rows)
 
 
 @main.command("bench")

@@ -261,6 +261,7 @@ def _document(
         "hardware": {
             "name": experiment.chip.name,
             "clock_hz": experiment.chip.clock_hz,
+            "chip": {key: experiment.chip.document[key] for key in ("hardware", "memory")},
             "cores": experiment.chip.architecture.cores.count,
         },
         "not_simulated": list(simulated.not_simulated),

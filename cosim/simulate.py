@@ -11,6 +11,7 @@ from cosim.artefact import Artefact, build_from
 from cosim.artefact import load as load_artefact
 from cosim.chip import Chip, load_chip
 from cosim.config import read, resolve
+from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
@@ -101,10 +102,11 @@ class SpeechRun:
         cores = self.chip.architecture.cores
         waiting: tuple[str, ...] = ()
         if cores.count > 1 and cores.split == "utterances":
-            waiting = (
+            text = (
                 f"{self.chip.name}: utterances come one at a time, so that {cores.count - 1} of "
-                f"{cores.count} cores wait; cosim simulate --utterances runs several at once",
+                f"{cores.count} cores wait; cosim simulate --utterances runs several at once"
             )
+            waiting = (text,)
         return (*whole.warnings, *heat, *waiting, *whole.notes, *whole.cycle_notes)
 
     @property
@@ -133,6 +135,7 @@ class SpeechRun:
         speech_s = sum(self.durations_s)
         return {
             **totals_of(self.whole, self.thermal),
+            **energy_totals(self.whole, self.chip),
             "simpy_events": self.simpy_events,
             "simulated_calls": self.simulated_calls,
             "reused_calls": self.reused_calls,
@@ -421,6 +424,7 @@ def simulate_any(
     )
     total = totals_of(stats, thermal) | _against_one(stats, calls, chip, utterances)
     total |= {
+        **energy_totals(stats, chip),
         "utterances": [_turn_row(turn, chip.clock_hz) for turn in turns],
         "hardware": chip.name,
         "work": name,

@@ -220,12 +220,21 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class Vias:
+    """Vias through the logic die to a memory on it: those of one channel, and their pitch."""
+
+    per_channel: Annotated[int, Ge(1)]
+    pitch_m: Figure
+    source: Annotated[str, MinLen(1)]
+
+
+@dataclass(frozen=True)
 class MemoryTechnology:
     """A memory as the roofline model needs it; all figures are per channel.
 
     `peak_bytes_per_s: null` means unlimited. `efficiency` is the share of the peak that a long
     stream reaches. Addresses rotate over the channels every `interleave_bytes`; memory moves whole
-    bursts of `burst_bytes`.
+    bursts of `burst_bytes`. `vias` are there where the memory lies on the logic die.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -241,6 +250,7 @@ class MemoryTechnology:
     read_j_per_bit: Figure
     write_j_per_bit: Figure
     background_w: Figure
+    vias: Vias | None = None
 
 
 def check(architecture: Architecture, technology: MemoryTechnology) -> None:

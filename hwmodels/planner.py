@@ -109,7 +109,7 @@ class Planner:
         uses = Counter(ref.id for item in self.items for ref in item.reads)
 
         def pays(gemm: Gemm, fused: Sequence[VectorOp], op: VectorOp) -> bool:
-            return rows_pay(self.architecture, setting, gemm, fused=fused, op=op, uses=uses)
+            return rows_pay(self.architecture, self.patterns, gemm, fused=fused, op=op, uses=uses)
 
         rules = Rules(setting.functions, setting.limits, pays)
         return fused_groups(self.items, rules, is_apart)

@@ -204,6 +204,8 @@ def _print_accuracy(console: Console, speech: str, accuracy: Mapping[str, Any]) 
 
 
 def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
+    from cosim.report.energy_table import energy_lines  # noqa: PLC0415 (it formats as this does)
+
     cycles = totals["cycles"]
     parts = ", ".join(
         f"{name} {percent(value / cycles)}"
@@ -241,7 +243,7 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         moved += (
             f" in {totals['simulated_calls']} calls, {totals['reused_calls']} calls equal to them"
         )
-    for line in (cost, time, energy, moved):
+    for line in (cost, time, energy, *energy_lines(totals), moved):
         console.print(line, soft_wrap=True)
     if cores := totals.get("cores"):
         console.print(_cores_line(cores, totals), soft_wrap=True)
@@ -361,20 +363,33 @@ def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
     print_table(
         open_console(),
         "against the first run: ratios below 1 are cheaper",
-        ("run", "WER", "difference (95 % interval)", "cycles", "energy", "DRAM", "size"),
+        (
+            *("run", "WER", "difference (95 % interval)", "cycles", "energy"),
+            *("shared figures wrong alike", "each apart", "DRAM", "size"),
+        ),
         (
             (
                 str(row["run"]),
                 percent(row["wer"]),
                 str(row["wer_difference_text"]),
-                *(
-                    "-" if row[key] is None else f"{row[key]:.3f}"
-                    for key in ("cycles_ratio", "energy_ratio", "dram_ratio", "size_ratio")
-                ),
+                _share(row["cycles_ratio"]),
+                _share(row["energy_ratio"]),
+                _span(row["energy_ratio_interval"]),
+                _span(row["energy_ratio_interval_apart"]),
+                _share(row["dram_ratio"]),
+                _share(row["size_ratio"]),
             )
             for row in rows
         ),
     )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _span(bounds: Sequence[float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
 def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:
