@@ -15,8 +15,10 @@ from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
+from cosim.results import write_text
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.architecture import FEMTO, Cores
+from hwmodels.bandwidth import Watch
 from hwmodels.batch import Turn, simulate_batch
 from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
@@ -357,9 +359,16 @@ def heat_warnings(chip: Chip, found: Thermal | None) -> tuple[str, ...]:
 
 
 def simulate_workloads(
-    calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None = None
+    calls: Sequence[Workload],
+    chip: Chip,
+    name: str,
+    reuse: Reuse | None = None,
+    watch: Watch | None = None,
 ) -> RunStats:
-    """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do."""
+    """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do.
+
+    `watch` is told what moves when.
+    """
     try:
         found = simulate_calls(
             calls,
@@ -368,6 +377,7 @@ def simulate_workloads(
             energy=chip.energy,
             dram=chip.dram,
             reuse=reuse,
+            watch=watch,
         )
     except ValueError as error:
         raise CosimError(str(error).splitlines()) from None
@@ -384,14 +394,17 @@ def simulate_any(
     recipe: Path | None = None,
     reuse: bool = True,
     assignments: Sequence[str] = (),
+    bandwidth: Path | None = None,
     utterances: int = 1,
 ) -> tuple[list[Mapping[str, object]], dict[str, object]]:
     """Return rows per layer and totals of an artefact folder, a model file or a GEMM list.
 
     A model with a decoder takes `steps` decoding steps. `seconds` of audio (default: the window,
     or 10 s without one) are padded to the model's window where it has one, so that there they
-    count for the real-time factor alone. `assignments` are `a.b=value` of the chip file. Cores that
-    divide nothing run so many `utterances` of this kind side by side.
+    count for the real-time factor alone. `assignments` are `a.b=value` of the chip file.
+    `bandwidth` is a CSV file to write with the bandwidth of every channel over time; then equal
+    calls are simulated again. Cores that divide nothing run so many `utterances` of this kind side
+    by side.
     """
     chip = load_chip(hardware, energy, assignments=assignments)
     if utterances > 1 and chip.architecture.cores.split != "utterances":
@@ -417,11 +430,17 @@ def simulate_any(
         calls = Caller(artefact).utterance(seconds, [1] * taken)
         name = f"{artefact.model.name} ({artefact.compression.recipe}), {seconds:g} s"
         name += f", {taken} decoding steps" if taken else ""
-    (stats, turns), thermal = settled(
-        chip,
-        lambda own: _side_by_side(calls, own, name, Reuse() if reuse else None, utterances),
-        lambda result: result[0],
-    )
+    watches: list[Watch] = []
+
+    def run(own: Chip) -> tuple[RunStats, tuple[Turn, ...]]:
+        if bandwidth is None:
+            return _side_by_side(calls, own, name, utterances, Reuse() if reuse else None)
+        watches.append(Watch())
+        return _side_by_side(calls, own, name, utterances, watch=watches[-1])
+
+    (stats, turns), thermal = settled(chip, run, lambda result: result[0])
+    if bandwidth is not None:
+        write_bandwidth(bandwidth, watches[-1])
     total = totals_of(stats, thermal) | _against_one(stats, calls, chip, utterances)
     total |= {
         **energy_totals(stats, chip),
@@ -441,14 +460,30 @@ def simulate_any(
     return [row(layer) for layer in stats.layers], total
 
 
+def write_bandwidth(path: Path, watch: Watch) -> None:
+    """Write a row per bin of time and channel: when it begins, how long it is, bytes per second."""
+    seconds, moved = watch.bins()
+    header = "start_s,seconds,channel,read_bytes_per_s,write_bytes_per_s\n"
+    lines = (
+        f"{i * seconds:.9g},{seconds:.9g},{channel},{read / seconds:.6g},{write / seconds:.6g}\n"
+        for i, of_bin in enumerate(moved)
+        for channel, (read, write) in enumerate(of_bin)
+    )
+    write_text(path, header + "".join(lines))
+
+
 def _side_by_side(
-    calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None, utterances: int
+    calls: Sequence[Workload],
+    chip: Chip,
+    name: str,
+    utterances: int,
+    reuse: Reuse | None = None,
+    watch: Watch | None = None,
 ) -> tuple[RunStats, tuple[Turn, ...]]:
-    """Return a run of one utterance, or of several, with the turns of each on chips for that."""
+    """Return a run of one utterance, or of several with the turn of each on chips for that."""
     cores = chip.architecture.cores
-    if cores.count == 1 or cores.split != "utterances":
-        one = simulate_workloads(calls, chip, name, reuse)
-        return combine([one] * utterances, name=name), ()
+    if utterances == cores.count == 1 or cores.split != "utterances":
+        return simulate_workloads(calls, chip, name, reuse, watch), ()
     try:
         found = simulate_batch(
             [calls] * utterances,
@@ -456,6 +491,7 @@ def _side_by_side(
             technology=chip.technology,
             energy=chip.energy,
             dram=chip.dram,
+            watch=watch,
         )
     except ValueError as error:
         raise CosimError(str(error).splitlines()) from None

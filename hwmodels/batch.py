@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology
+from hwmodels.bandwidth import Watch
 from hwmodels.cores import together
 from hwmodels.division import divide
 from hwmodels.energy import EnergyTable, Ledger
@@ -24,6 +25,7 @@ from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
 from hwmodels.simulate import Chip, chip, paused_collector, plan_cores
 from hwmodels.stats import RunStats, combine
+from hwmodels.windows import materialised
 from hwmodels.workload import Workload
 
 if TYPE_CHECKING:
@@ -71,9 +73,11 @@ def simulate_batch(
     technology: MemoryTechnology,
     energy: EnergyTable,
     dram: "Dram | None" = None,
+    watch: Watch | None = None,
 ) -> Batch:
     """Return what becomes of utterances, each a sequence of calls, that are all there at time 0.
 
+    `watch` is told what moves when.
     Raises ValueError for no utterance, for an utterance without calls, for cores that divide calls,
     for a memory that cannot hold what all cores work on, and as `hwmodels.simulate.simulate`.
     """
@@ -88,18 +92,28 @@ def simulate_batch(
     if problems:
         raise ValueError("\n".join(problems))
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
-    return _Batch(utterances, found).run()
+    if architecture.mapping.im2col == "materialised":
+        utterances = [[materialised(call) for call in calls] for calls in utterances]
+    batch = _Batch(utterances, found, watch).run()
+    if watch is not None:
+        watch.close(batch.whole.cycles.total * architecture.array.period_fs)
+    return batch
 
 
 class _Batch:
     """Cores that take utterances from one queue, on one memory."""
 
-    def __init__(self, utterances: Sequence[Sequence[Workload]], on: Chip) -> None:
+    def __init__(
+        self, utterances: Sequence[Sequence[Workload]], on: Chip, watch: Watch | None
+    ) -> None:
         self.utterances = utterances
         self.on = on
         self.patterns = Patterns(setting(on.architecture, on.technology, on.prices))
-        serve = None if on.dram is None else on.dram.serve
-        self.ground = Ground(self.patterns.setting.channels, serve)
+        channels = self.patterns.setting.channels
+        serve = on.serve(channels)
+        if watch is not None:
+            serve = watch.serve(serve, *on.buses(channels))
+        self.ground = Ground(channels, serve)
         self.queue = deque(range(len(utterances)))
         self.calls: list[_Call] = []
         layouts = iter(

@@ -6,7 +6,7 @@ import numpy as np
 
 from hwmodels.architecture import FEMTO
 from hwmodels.dram.address import locate
-from hwmodels.dram.fields import map_parts
+from hwmodels.dram.fields import hashes, map_parts
 from hwmodels.dram.jit import Integers
 from hwmodels.dram.spec import DramSpec
 from hwmodels.memory import Channels, Descriptor, Share
@@ -45,7 +45,9 @@ def turn_bytes(spec: DramSpec) -> int:
     """
     organisation = spec.organisation
     spread = {"channel", "pseudo_channel"}
-    if spread & spec.address_hash.keys() or organisation.channels & (organisation.channels - 1):
+    if spread & hashes(spec.address_map).keys() or organisation.channels & (
+        organisation.channels - 1
+    ):
         return organisation.capacity_bytes
     parts = map_parts(organisation.sizes, spec.address_map)
     top = max((part.low + part.width for part in parts if part.field in spread), default=0)

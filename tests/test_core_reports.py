@@ -62,7 +62,7 @@ def test_utterances_side_by_side_are_timed_each_and_together(simulate):
     assert total["macs"] == 3 * one["macs"]
     assert total["one_core_cycles"] == 3 * one["cycles"]
     assert 1 < total["speed_up"] < 2
-    code, text = simulate(*CORES, "--utterances", "3")
+    code, text = simulate("--utterances", "3")
     assert code == 2
     assert "cores.split: utterances" in text
 

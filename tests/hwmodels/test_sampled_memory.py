@@ -240,7 +240,7 @@ def hbm2_8():
 def test_a_map_that_hashes_channels_has_no_turn_below_the_capacity(hbm2_8):
     _, spec = hbm2_8
     assert turn_bytes(spec) == 32 * 16
-    hashed = replace(spec, address_hash={"channel": ("row",)})
+    hashed = replace(spec, address_map=f"{spec.address_map.removesuffix(' channel')} channel^row")
     assert turn_bytes(hashed) == spec.organisation.capacity_bytes
 
 
