@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.bandwidth import Watch
 from hwmodels.cores import together
@@ -54,11 +55,13 @@ class Chip:
         """Return what makes the server of the memory's fidelity, None for the roofline."""
         if self.dram is None:
             return None
-        if self.architecture.memory.fidelity == "exact":
-            return self.dram.serve
         from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
 
-        return partial(SampledServer, memory=self.dram, channels=channels)
+        memory = self.architecture.memory
+        make: Serve = self.dram.serve
+        if memory.fidelity == "sampled":
+            make = partial(SampledServer, memory=self.dram, channels=channels)
+        return make if memory.arbitration == "fifo" else partial(arbitrated, make)
 
     def buses(self, channels: Channels) -> tuple[Channels, int]:
         """Return the data buses that descriptors go to, and how many of them are a channel."""
