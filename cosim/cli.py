@@ -268,6 +268,12 @@ def evaluate_command(
 @click.option(
     "--bandwidth", type=_PATH, metavar="FILE.csv", help="Write bandwidth by channel over time."
 )
+@click.option(
+    "--utterances",
+    type=click.IntRange(min=1),
+    default=1,
+    help="So many at once, on cores that take whole utterances.",
+)
 @_JSON
 def simulate_command(
     what: Path,
@@ -279,6 +285,7 @@ def simulate_command(
     no_reuse: bool,
     assignments: tuple[str, ...],
     bandwidth: Path | None,
+    utterances: int,
     as_json: bool,
 ) -> None:
     """Simulate an artefact, a model file or a GEMM list (CSV, YAML) on a chip."""
@@ -295,6 +302,7 @@ def simulate_command(
         reuse=not no_reuse,
         assignments=assignments,
         bandwidth=bandwidth,
+        utterances=utterances,
     )
     if as_json:
         _echo_table(rows, total)
@@ -315,6 +323,8 @@ def simulate_command(
 @click.option("--seed", type=int, help="Of random arrivals and draws (default: 0).")
 @click.option("--chips", type=int, default=1, help="Equal chips behind one queue.")
 @click.option("--battery-wh", type=float, help="Say how long a battery of so many Wh lasts.")
+@click.option("--grid-g-per-kwh", type=float, help="Say grams of CO2 where a kWh takes so many.")
+@click.option("--rest", type=_PATH, help="State of rest of idle chips (default: awake).")
 @_JSON
 def stream_command(
     run: Path,
@@ -324,13 +334,16 @@ def stream_command(
     seed: int | None,
     chips: int,
     battery_wh: float | None,
+    grid_g_per_kwh: float | None,
+    rest: Path | None,
     as_json: bool,
 ) -> None:
     """Let the utterances of a RUN arrive over time: waiting, use and energy of its chip."""
     from cosim.report.stream_table import print_stream  # noqa: PLC0415
     from cosim.stream import Stream, stream_run  # noqa: PLC0415
 
-    rows, total = stream_run(run, Stream(arrivals, rate_hz, draw, seed, chips, battery_wh))
+    asked = Stream(arrivals, rate_hz, draw, seed, chips, battery_wh, grid_g_per_kwh, rest)
+    rows, total = stream_run(run, asked)
     if as_json:
         _echo_table(rows, total)
     else:

@@ -238,7 +238,7 @@ def _call(
 
 
 @contextmanager
-def _paused_collector() -> Iterator[None]:
+def paused_collector() -> Iterator[None]:
     """Pause the search for cycles: a call makes many objects and hardly any garbage."""
     is_on = gc.isenabled()
     gc.disable()
@@ -249,7 +249,7 @@ def _paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-@_paused_collector()
+@paused_collector()
 def _simulate(
     workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
 ) -> tuple[RunStats, Residency]:
