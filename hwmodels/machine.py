@@ -94,6 +94,7 @@ class Machine:
         self.clock = clock = ground.clock
         self.period_fs = architecture.array.period_fs
         self.vector_period_fs = architecture.vector_unit.period_fs
+        self.prefetch = architecture.memory.prefetch
         buffers, limits = architecture.buffers, room(architecture)
         self.writer = Engine(clock, ground.server, buffers.output, self.period_fs)
         self.output = Credits(clock, buffers.output.size_bytes)
@@ -112,7 +113,8 @@ class Machine:
 
     def _stream(self, port: Port, buffer: Buffer, unit_bytes: int) -> Stream:
         engine = Engine(self.clock, self.ground.server, buffer, self.period_fs)
-        return Stream(self.clock, engine, 2 * unit_bytes, self._orders(port))
+        orders = self._orders(port)
+        return Stream(self.clock, engine, 2 * unit_bytes, orders, prefetch=self.prefetch)
 
     def start(self) -> simpy.Event:
         """Begin now; returns the event that all is done and written."""
