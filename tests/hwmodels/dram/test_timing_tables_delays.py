@@ -52,6 +52,7 @@ RAMULATOR_ROWS = {
     ("ACT", "REFpb", BANK): (58, 146, 182, 49),
     ("PRE", "REFpb", BANK): (17, 52, 66, 15),
     ("REFpb", "ACT", RANK): (9, 14, 30, 6),
+    ("ACT", "REFpb", GROUP): (None, None, 16, None),
 }
 DRAMSIM = ("hbm1_1000", "hmc1_4gb", "lpddr4_2400_2rank")
 DRAMSIM_ROWS = {
