@@ -52,7 +52,6 @@ RAMULATOR_ROWS = {
     ("ACT", "REFpb", BANK): (58, 146, 182, 49),
     ("PRE", "REFpb", BANK): (17, 52, 66, 15),
     ("REFpb", "ACT", RANK): (9, 14, 30, 6),
-    ("ACT", "REFpb", GROUP): (None, None, 16, None),
 }
 DRAMSIM = ("hbm1_1000", "hmc1_4gb", "lpddr4_2400_2rank")
 DRAMSIM_ROWS = {
@@ -150,6 +149,12 @@ def test_delays_are_those_of_the_reference(name, rows, column):
     for (memory, *pair), ticks in OTHER_RANK.items():
         if memory == name:
             assert others.get(tuple(pair)) == ticks, pair
+
+
+def test_hbm4_keeps_refreshes_of_a_bank_farther_from_activates_of_its_bank_group():
+    own, _, _ = delays("hbm4_8000")
+    assert (own["ACT", "REFpb", RANK], own["ACT", "REFpb", GROUP]) == (12, 16)
+    assert own["REFpb", "ACT", RANK] >= 12
 
 
 @pytest.mark.parametrize("name", PEAKS)
