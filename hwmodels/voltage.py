@@ -35,7 +35,8 @@ class AtVoltage:
 def at_voltage(name: str, voltage_v: float, table: EnergyTable) -> EnergyTable:
     """Return a table for chips at `voltage_v`; areas stay.
 
-    Raises ValueError where the table says no voltage of its own, or where that is too far away."""
+    Raises ValueError where the table says no voltage of its own, or where that is too far away.
+    """
     nominal = table.voltage_v
     if nominal is None:
         raise ValueError(f"{name}: of: found {table.name}, which says no voltage_v")
