@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product as cartesian
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import product, shift_in_cycles
-from hwmodels.costs import Costs, Ends, Work, exposed
+from hwmodels.costs import Costs, Ends, Work, alone, latency
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import (
     ORDERS,
@@ -14,6 +15,7 @@ from hwmodels.mapping import (
     Order,
     Room,
     Shape,
+    Unit,
     array_grains,
     array_passes,
     counts,
@@ -24,6 +26,9 @@ from hwmodels.mapping import (
 
 # Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
 FINE_BITS = 8
+
+# Cost, array cycles, DRAM bytes, cycles alone in such parts, steps.
+Rank = tuple[float, int, int, int, int]
 
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
 MOST_PARTS = 8
@@ -41,12 +46,13 @@ def map_product(
 ) -> Mapping:
     """Return the mapping of lowest cost, then fewest array cycles, then fewest DRAM bytes.
 
-    Of those that are equal in all three, the one which shows least of its first loads and last
-    stores, then the one of fewest steps.
+    Of those that are equal in all three, the one that is done first when it runs alone, with its
+    first loads and last stores, then the one of fewest steps.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
-    time in which one tile after the other goes.
+    time in which one tile after the other goes. Likewise the sums of a product that is one tile
+    may take the whole output buffer, and the next ones wait until its results are stored.
 
     The search covers all numbers of panels along one dimension that lies on the array, both orders,
     and for the other dimension the largest tile with which results, a whole operand, some number
@@ -62,7 +68,7 @@ def map_product(
     Raises ValueError naming each buffer that cannot hold one fold and the bytes it lacks.
     """
     _require_one_fold(shape, array, limits)
-    best: tuple[tuple[float, int, int, int, int], Mapping] | None = None
+    best: tuple[Rank, Mapping] | None = None
     for cut in _cuts(shape, array, limits, is_holding=is_holding):
         if row and cut.tile_n < shape.n and cut.tile_n % row:
             continue
@@ -75,13 +81,48 @@ def map_product(
             candidate = replace(candidate, order=order)
             for held in _held_tiles(shape, candidate, limits, holds):
                 ordered = _with_traffic(shape, candidate, held)
-                cost = costs.of(work(shape, array, ordered, cycles, limits))
-                shown = exposed(ends(shape, ordered), costs.rates) // max(1, cycles >> FINE_BITS)
-                rank = (cost, cycles, ordered.dram_bytes, shown, _steps(shape, ordered))
+                rank = _rank(shape, array, ordered, cycles, limits, costs)
                 if best is None or rank < best[0]:
                     best = rank, ordered
     if best is None:
         raise ValueError(f"product m={shape.m} n={shape.n} k={shape.k}: no tiling fits {limits}")
+    return _finer(shape, array, best, limits, costs)
+
+
+def _rank(
+    shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, limits: Room, costs: Costs
+) -> Rank:
+    """Return what is least of the best mapping, what counts most first."""
+    done = work(shape, array, mapping, cycles, limits)
+    whole = alone(done, ends(shape, mapping, cycles), costs.rates)
+    fine = max(1, latency(done, costs.rates) >> FINE_BITS)
+    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, _steps(shape, mapping)
+
+
+def _finer(
+    shape: Shape, array: ProcessingArray, best: tuple[Rank, Mapping], limits: Room, costs: Costs
+) -> Mapping:
+    """Return a mapping with smaller chunks of the sum where it ends sooner for that.
+
+    It does where memory or a port takes longer than the array: the last step waits for the last
+    load. Cost, cycles and bytes are those of the best mapping.
+    """
+    (_, cycles, *_), mapping = best
+    is_bound = latency(work(shape, array, mapping, cycles, limits), costs.rates) > cycles
+    if not is_bound or mapping.held_tiles > 1 or DATAFLOWS[mapping.dataflow].time == "k":
+        return mapping
+    grain = array_grains(array)["k"]
+    chunk: Unit = "chunk"
+    units = {mapping.input_unit, chunk}, {mapping.weight_unit, chunk}
+    for pieces, input_unit, weight_unit in cartesian((2, 4), *units):
+        depth = _even_chunk(shape.k, -(-mapping.tile_k // pieces), grain)
+        if not 0 < depth < mapping.tile_k:
+            continue
+        finer = replace(mapping, tile_k=depth, input_unit=input_unit, weight_unit=weight_unit)
+        finer = _with_traffic(shape, finer, 1)
+        rank = _rank(shape, array, finer, cycles, limits, costs)
+        if rank < best[0]:
+            best = rank, finer
     return best[1]
 
 
@@ -97,20 +138,31 @@ def _cuts(
 ) -> Iterator[Mapping]:
     """Yield the tiles of rows and columns worth a try, each with the whole sum."""
     wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
-    for width in _panel_widths(shape.sizes[wide], array_grains(array)[wide]):
-        for height in _tile_heights(shape, array, limits, wide, width, is_holding=is_holding):
-            tile_m, tile_n = (width, height) if wide == "m" else (height, width)
-            yield Mapping(
-                array.dataflow,
-                "weights_outer",
-                tile_m,
-                tile_n,
-                shape.k,
-                "whole_k",
-                "whole_k",
-                0,
-                array_grains(array)["k"],
-            )
+    grain = array_grains(array)
+    size = shape.sizes
+    tiles = [
+        (width, height)
+        for width in _panel_widths(size[wide], grain[wide])
+        for height in _tile_heights(shape, array, limits, wide, width, is_holding=is_holding)
+    ]
+    sums = shape.m * shape.n * sum_bytes(array)
+    if is_holding and limits.output_bytes < sums <= 2 * limits.output_bytes:
+        tall: Axis = "n" if wide == "m" else "m"
+        width, height = (grain[axis] * -(-size[axis] // grain[axis]) for axis in (wide, tall))
+        tiles.append((width, height))
+    for width, height in tiles:
+        tile_m, tile_n = (width, height) if wide == "m" else (height, width)
+        yield Mapping(
+            array.dataflow,
+            "weights_outer",
+            tile_m,
+            tile_n,
+            shape.k,
+            "whole_k",
+            "whole_k",
+            0,
+            grain["k"],
+        )
 
 
 def _panel_widths(size: int, grain: int) -> list[int]:
@@ -299,11 +351,21 @@ def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, li
         is_weight_held * moved[1],
         shifts * shift_in_cycles(array),
         passing,
+        shape.stored_bytes if _is_output_held(shape, array, mapping, limits) else 0,
     )
 
 
-def ends(shape: Shape, mapping: Mapping) -> Ends:
-    """Return what the first step of a product waits for, and what is stored after its last."""
+def _is_output_held(shape: Shape, array: ProcessingArray, mapping: Mapping, limits: Room) -> bool:
+    """Whether the sums of a tile leave no room for those of the next."""
+    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
+    return height * width * sum_bytes(array) > limits.output_bytes
+
+
+def ends(shape: Shape, mapping: Mapping, cycles: int) -> Ends:
+    """Return what the first step of a product waits for, and what comes with its last.
+
+    All its steps take `cycles`.
+    """
     height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
     depth = {"whole_k": shape.k, "chunk": min(mapping.tile_k, shape.k)}
     first_input = -(-shape.input_bytes * height * depth[mapping.input_unit] // (shape.m * shape.k))
@@ -311,7 +373,7 @@ def ends(shape: Shape, mapping: Mapping) -> Ends:
         -shape.weight_bytes * width * depth[mapping.weight_unit] // (shape.n * shape.k)
     )
     last = -(-shape.stored_bytes * height * width // (shape.m * shape.n))
-    return Ends(first_input, first_weight, last)
+    return Ends(first_input, first_weight, last, cycles // _steps(shape, mapping))
 
 
 def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:
