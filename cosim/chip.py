@@ -156,11 +156,21 @@ def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[
     if memory.thermal is not None:
         path = memory.thermal
         hot = collect(problems, lambda: _thermal(path, relative_to))
-    if memory.fidelity == "exact" and memory.timing:
+    if memory.fidelity != "roofline" and memory.timing:
         exact = collect(problems, lambda: _dram(memory, source, relative_to))
     dram, tables = exact or (None, {})
     stack, thermal = hot or (None, {})
     return _Behind(dram, stack, tables | thermal)
+
+
+def memory_behind(memory: MemoryStack) -> "Dram | None":
+    """Return the controller's side of a memory with `fidelity: exact`, None for others.
+
+    Raises CosimError as `load_chip`.
+    """
+    if memory.fidelity != "exact" or not memory.timing:
+        return None
+    return _dram(memory, memory.timing, Path())[0]
 
 
 def _thermal(path: str, relative_to: Path) -> "tuple[ThermalStack, dict[str, Any]]":

@@ -334,9 +334,16 @@ def stream_command(
 
 @main.command("compare")
 @click.argument("runs", type=_PATH, nargs=-1, required=True)
+@click.option("--energy", "tables", multiple=True, metavar="TABLE|all", help="One run under these.")
 @_JSON
-def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
-    """Compare runs with the first: paired WER difference, ratios of cycles, joules and bytes."""
+def compare_command(runs: tuple[Path, ...], tables: tuple[str, ...], as_json: bool) -> None:
+    """Compare runs with the first: paired WER difference, ratios of cycles, joules and bytes.
+
+    With --energy: one run under several energy tables, or `all` shipped ones.
+    """
+    if tables:
+        _compare_tables(runs, tables, as_json=as_json)
+        return
     from cosim.compare import compare  # noqa: PLC0415
     from cosim.report.terminal import print_comparison  # noqa: PLC0415
 
@@ -347,8 +354,27 @@ def compare_command(runs: tuple[Path, ...], as_json: bool) -> None:
         print_comparison(rows)
 
 
+def _compare_tables(runs: tuple[Path, ...], tables: tuple[str, ...], *, as_json: bool) -> None:
+    """Show one run under several energy tables."""
+    from cosim.compare_tables import compare_tables  # noqa: PLC0415
+    from cosim.report.energy_table import print_tables  # noqa: PLC0415
+
+    if len(runs) > 1:
+        raise CosimError(f"--energy: found {len(runs)} runs, expected one")
+    rows = compare_tables(runs[0], tables)
+    if as_json:
+        _echo_table(rows, {})
+    else:
+        print_tables(rows)
+
+
 @main.command("bench")
-@click.option("--filter", "text", default="", help="Only cases whose id contains TEXT.")
+@click.option(
+    "--filter",
+    "text",
+    default="",
+    help="Only cases whose id contains TEXT; memory: memories beside published simulators.",
+)
 @click.option("--rounds", type=click.IntRange(min=1), default=15, help="Alternating rounds.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, help="Threads of every side.")
 @click.option("--out", type=_PATH, help="Save rows and machine as JSON.")
@@ -376,17 +402,20 @@ def bench_command(
 ) -> None:
     """Time kernels and whole networks against peers and limits, all in one alternating run.
 
-    With --patterns or --precision, rows that the --out file holds already are kept.
+    A filter that begins with memory asks for figures of memories instead of times. With --patterns
+    or --precision, rows that the --out file holds already are kept.
     """
     asked = {"models": models, "patterns": patterns, "precision": precision}
     chosen = [name for name, is_asked in asked.items() if is_asked]
-    subject = chosen[0] if chosen else "kernels"
+    others = "memory" if text.startswith("memory") else "kernels"
+    subject = chosen[0] if chosen else others
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = str(threads)  # read when numpy and torch are imported
     if len(chosen) > 1:
         raise CosimError(f"--{', --'.join(chosen)}: found {len(chosen)}, expected one of them")
-    if chosen and (calibrate or roofline is not None or threads > 1):
-        raise CosimError(f"--{subject}: found beside --calibrate, --roofline or --threads")
+    if subject != "kernels" and (calibrate or roofline is not None or threads > 1):
+        option = f"--{subject}" if chosen else "--filter memory"
+        raise CosimError(f"{option}: found beside --calibrate, --roofline or --threads")
     if calibrate:
         _calibrate()
         return
@@ -399,6 +428,8 @@ def bench_command(
         with TerminalProgress() as progress:
             if subject == "models":
                 found = bench.bench_models(text, rounds=rounds, progress=progress)
+            elif subject == "memory":
+                found = bench.bench_memory(text, rounds=rounds, progress=progress)
             elif subject == "kernels":
                 found = bench.bench(text, rounds=rounds, threads=threads, progress=progress)
             else:
@@ -413,6 +444,7 @@ def _show_bench(
 ) -> None:
     """Write the pages that are asked for, print the table, exit with 1 for cases that failed."""
     from cosim.report.bench_markdown import markdown_of  # noqa: PLC0415
+    from cosim.report.memory_markdown import memory_markdown  # noqa: PLC0415
     from cosim.report.models_markdown import models_markdown  # noqa: PLC0415
     from cosim.report.patterns_markdown import patterns_markdown  # noqa: PLC0415
     from cosim.report.precision_markdown import precision_markdown  # noqa: PLC0415
@@ -423,6 +455,7 @@ def _show_bench(
 
     pages = {
         "kernels": markdown_of,
+        "memory": memory_markdown,
         "models": models_markdown,
         "patterns": patterns_markdown,
         "precision": precision_markdown,

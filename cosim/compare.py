@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from cosim.errors import CosimError
 from cosim.evaluate import Transcript, difference_interval, measure
 from cosim.results import read_rows
+from hwmodels.energy import EnergyRow
+from hwmodels.energy_split import ratio
 
 Rows = Mapping[str, Mapping[str, object]]
 
@@ -55,9 +58,34 @@ def _row(
         "wer_difference_text": text,
         "cycles_ratio": _ratio(rows, first_rows, shared, "cycles"),
         "energy_ratio": _ratio(rows, first_rows, shared, "energy_j"),
+        **_energy_range(document, first, is_whole=set(rows) == set(first_rows)),
         "dram_ratio": _ratio(rows, first_rows, shared, "dram_bytes"),
         "size_ratio": document["compression"]["size_bytes"] / first["compression"]["size_bytes"],
     }
+
+
+def _energy_range(
+    document: Mapping[str, Any], first: Mapping[str, Any], *, is_whole: bool
+) -> dict[str, object]:
+    """Return two ranges of the ratio of joules, None where the runs heard different utterances.
+
+    In `energy_ratio_interval` figures that both runs use are wrong alike, in
+    `energy_ratio_interval_apart` each goes where it likes.
+    """
+    found = None
+    if is_whole:
+        found = ratio(*(ledger(one["totals"]["energy_rows"]) for one in (document, first)))
+    together = None if found is None else [found.low, found.high]
+    apart = None if found is None else [found.loose_low, found.loose_high]
+    return {"energy_ratio_interval": together, "energy_ratio_interval_apart": apart}
+
+
+def ledger(rows: Sequence[Mapping[str, Any]]) -> tuple[EnergyRow, ...]:
+    """Return the rows of a ledger that `run.json` holds."""
+    known = {field.name for field in fields(EnergyRow)}
+    return tuple(
+        EnergyRow(**{key: value for key, value in row.items() if key in known}) for row in rows
+    )
 
 
 def _ratio(rows: Rows, first_rows: Rows, shared: Sequence[str], key: str) -> float | None:

@@ -258,7 +258,12 @@ def _document(
             "mean_bits": artefact.compression.mean_bits,
         },
         "accuracy": accuracy,
-        "hardware": {"name": experiment.chip.name, "clock_hz": experiment.chip.clock_hz},
+        "hardware": {
+            "name": experiment.chip.name,
+            "clock_hz": experiment.chip.clock_hz,
+            "chip": {key: experiment.chip.document[key] for key in ("hardware", "memory")},
+            "cores": experiment.chip.architecture.cores.count,
+        },
         "not_simulated": list(simulated.not_simulated),
         "warnings": [
             *speech.warnings,

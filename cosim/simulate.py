@@ -11,13 +11,15 @@ from cosim.artefact import Artefact, build_from
 from cosim.artefact import load as load_artefact
 from cosim.chip import Chip, load_chip
 from cosim.config import read, resolve
+from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
-from hwmodels.architecture import FEMTO
+from hwmodels.architecture import FEMTO, Cores
+from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
-from hwmodels.memory_totals import MemoryTotals
+from hwmodels.memory_totals import MemoryTotals, Sampling
 from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
@@ -124,6 +126,7 @@ class SpeechRun:
         speech_s = sum(self.durations_s)
         return {
             **totals_of(self.whole, self.thermal),
+            **energy_totals(self.whole, self.chip),
             "simpy_events": self.simpy_events,
             "simulated_calls": self.simulated_calls,
             "reused_calls": self.reused_calls,
@@ -162,6 +165,7 @@ def totals_of(stats: RunStats, thermal: Thermal | None = None) -> dict[str, obje
         "by_kind": _by_kind(stats),
         **({} if stats.controller is None else {"memory": _memory(stats, stats.controller)}),
         **({} if thermal is None else {"thermal": _temperatures(thermal)}),
+        **({"cores": core_rows(stats)} if stats.cores else {}),
     }
 
 
@@ -206,6 +210,20 @@ def _memory(stats: RunStats, found: MemoryTotals) -> dict[str, object]:
             }
             for name, one in stats.memory.items()
         },
+        **({} if found.sampling is None else {"sampling": _sampling(stats, found.sampling)}),
+    }
+
+
+def _sampling(stats: RunStats, found: Sampling) -> dict[str, object]:
+    """Return what part of the traffic the controller served itself, and errors for the rest.
+
+    Standard errors, of the time as of all memory time without the controller were waited for.
+    """
+    return {
+        "phases": found.phases,
+        "exact_share": found.exact_share,
+        "cycles_error": found.time_error_s * stats.clock_hz,
+        "energy_error_j": found.energy_error_j,
     }
 
 
@@ -388,7 +406,9 @@ def simulate_any(
         lambda own: simulate_workloads(calls, own, name, Reuse() if reuse else None),
         lambda result: result,
     )
-    total = totals_of(stats, thermal) | {
+    total = totals_of(stats, thermal) | _against_one(stats, calls, chip)
+    total |= {
+        **energy_totals(stats, chip),
         "hardware": chip.name,
         "work": name,
         "warnings": [
@@ -402,6 +422,20 @@ def simulate_any(
         "real_time_factor": stats.seconds / seconds if seconds else None,
     }
     return [row(layer) for layer in stats.layers], total
+
+
+def _against_one(stats: RunStats, calls: Sequence[Workload], chip: Chip) -> dict[str, object]:
+    """Return the speed-up of several cores over one of them with all the memory."""
+    if not stats.cores:
+        return {}
+    one = replace(chip, architecture=replace(chip.architecture, cores=Cores()))
+    alone = simulate_workloads(calls, one, stats.name, Reuse())
+    return {
+        "one_core_cycles": alone.cycles.total,
+        "one_core_energy_j": alone.energy_j,
+        "speed_up": speed_up(alone, stats),
+        "core_efficiency": efficiency(alone, stats),
+    }
 
 
 def is_gemm_list(path: Path) -> bool:

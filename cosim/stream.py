@@ -71,8 +71,11 @@ class _Simulated:
 
 @dataclass(frozen=True)
 class _Hardware:
+    """The chip of a run; each of its `cores` pays the static prices of the ledger."""
+
     name: str
     clock_hz: Annotated[float, Gt(0), Le(FEMTO)]
+    cores: Annotated[int, Ge(1)] = 1
 
 
 @dataclass(frozen=True)
@@ -295,7 +298,8 @@ def _total(
     recorded: _Recorded, stream: Stream, found: StreamStats, busy_j: float
 ) -> dict[str, object]:
     window_s = found.window_fs / FEMTO
-    idle = idle_rows(recorded.energy_rows, found.idle_fs // recorded.period_fs)
+    idle_cycles = recorded.hardware.cores * (found.idle_fs // recorded.period_fs)
+    idle = idle_rows(recorded.energy_rows, idle_cycles)
     idle_j = sum(row.energy_j for row in idle)
     energy_j = busy_j + idle_j
     power_w = energy_j / window_s

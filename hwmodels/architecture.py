@@ -26,6 +26,8 @@ Arbitration = Literal["fifo", "priority"]
 Gating = Literal["none", "activations"]
 Objective = Literal["latency", "energy", "product"]
 Fusion = Literal["chunks", "marked"]
+Im2col = Literal["buffer", "dma", "materialised"]
+Split = Literal["columns", "heads", "utterances"]
 
 
 @dataclass(frozen=True)
@@ -180,18 +182,33 @@ class MappingChoice:
     `objective` is what tilings and units of products are chosen for, see `hwmodels.costs`: time,
     energy or their product. `fusion: chunks` lets vector ops follow, chunk by chunk, whatever makes
     their operands, see `hwmodels.fusion`; `marked` only those that the program ties to a product.
+    `im2col` says where windows of convolutions are unfolded, see `hwmodels.windows`.
     `resident_share` of the input and of the weight buffer keeps tensors from op to op; the rest
     streams, all of it where the share is 0.
     """
 
     objective: Objective = "latency"
     fusion: Fusion = "chunks"
+    im2col: Im2col = "buffer"
     resident_share: Annotated[float, Ge(0), Le(0.9)] = 0.25
 
 
 @dataclass(frozen=True)
+class Cores:
+    """How many cores the chip has, and what they divide, see `hwmodels.division`.
+
+    Each has an array, a vector unit, buffers and DMA engines of its own; all share the memory.
+    `columns` divides every GEMM over its result columns, `heads` those of several products over the
+    products, `utterances` gives each core whole calls.
+    """
+
+    count: Annotated[int, Ge(1)] = 1
+    split: Split = "columns"
+
+
+@dataclass(frozen=True)
 class Architecture:
-    """A chip with its memory stack."""
+    """A chip with its memory stack; array, vector unit and buffers are those of each core."""
 
     name: Annotated[str, MinLen(1)]
     array: ProcessingArray
@@ -199,6 +216,16 @@ class Architecture:
     buffers: Buffers
     memory: MemoryStack
     mapping: MappingChoice = MappingChoice()
+    cores: Cores = Cores()
+
+
+@dataclass(frozen=True)
+class Vias:
+    """Vias through the logic die to a memory on it: those of one channel, and their pitch."""
+
+    per_channel: Annotated[int, Ge(1)]
+    pitch_m: Figure
+    source: Annotated[str, MinLen(1)]
 
 
 @dataclass(frozen=True)
@@ -207,7 +234,7 @@ class MemoryTechnology:
 
     `peak_bytes_per_s: null` means unlimited. `efficiency` is the share of the peak that a long
     stream reaches. Addresses rotate over the channels every `interleave_bytes`; memory moves whole
-    bursts of `burst_bytes`.
+    bursts of `burst_bytes`. `vias` are there where the memory lies on the logic die.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -223,6 +250,7 @@ class MemoryTechnology:
     read_j_per_bit: Figure
     write_j_per_bit: Figure
     background_w: Figure
+    vias: Vias | None = None
 
 
 def check(architecture: Architecture, technology: MemoryTechnology) -> None:
@@ -230,10 +258,6 @@ def check(architecture: Architecture, technology: MemoryTechnology) -> None:
     memory = architecture.memory
     problems = _array_problems(architecture.array)
     problems += check_functions(architecture.vector_unit.functions)
-    if memory.fidelity == "sampled":
-        problems.append(
-            f'memory.fidelity: found "{memory.fidelity}"; available: "roofline", "exact"'
-        )
     if memory.channels > technology.channels:
         problems.append(
             f"memory.channels: found {memory.channels}, "

@@ -258,7 +258,7 @@ def edge(time_fs: int, period_fs: int) -> int:
 
 
 def idle_rows(rows: Iterable[EnergyRow], cycles: int) -> tuple[EnergyRow, ...]:
-    """Return the ledger of a chip that is on without work for `cycles` of its array's clock.
+    """Return the ledger of a chip that is on without work for `cycles`, all its cores together.
 
     `rows` are those of work on the chip. Its static rows, leakage and what its memory takes in the
     background, refresh included, go on at the same price per cycle: nothing is switched off. Raises

@@ -52,7 +52,10 @@ class Ends(NamedTuple):
 
 @dataclass(frozen=True)
 class Rates:
-    """Bytes per array cycle of memory and of the three ports; None where nothing limits them."""
+    """Bytes per array cycle of memory and of the three ports; None where nothing limits them.
+
+    Of the memory a core counts on an equal part.
+    """
 
     memory: float | None
     input_port: int | None
@@ -158,8 +161,9 @@ def costs(
     """
     peak = peak_bandwidth(architecture.memory, technology)
     buffers, clock_hz = architecture.buffers, architecture.array.clock_hz
+    cores = architecture.cores.count
     rates = Rates(
-        None if peak is None else peak * technology.efficiency.value / clock_hz,
+        None if peak is None else peak / cores * technology.efficiency.value / clock_hz,
         buffers.input.port_bytes,
         buffers.weight.port_bytes,
         buffers.output.port_bytes,

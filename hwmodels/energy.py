@@ -95,9 +95,10 @@ WAYS: tuple[Way, ...] = ("read", "write")
 def prices(architecture: Architecture, technology: MemoryTechnology, table: EnergyTable) -> Prices:
     """Return the price of every action this chip can do.
 
-    Static actions (`leakage`, `background`) are counted per array cycle, the clock of the array per
-    cycle in which it works. Raises ValueError listing
-    every action that the table lacks and every figure whose range does not hold its value.
+    Static actions (`leakage`, `background`) are counted per array cycle of each core, which pays
+    for itself and an equal part of the memory, the clock of the array per cycle in which it works.
+    Raises ValueError listing every action that the table lacks and every figure whose range does
+    not hold its value.
     """
     _require_actions(architecture, table)
     clock_hz = architecture.array.clock_hz
@@ -126,7 +127,9 @@ def prices(architecture: Architecture, technology: MemoryTechnology, table: Ener
     found["memory", "write_bit"] = _price(technology.write_j_per_bit, technology.name)
     channels = architecture.memory.channels
     found["memory", "background"] = _price(
-        technology.background_w, technology.name, times=channels / clock_hz
+        technology.background_w,
+        technology.name,
+        times=channels / architecture.cores.count / clock_hz,
     )
     return found
 

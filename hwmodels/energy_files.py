@@ -12,6 +12,7 @@ from annotated_types import Gt, MinLen
 
 from hwmodels.architecture import Figure
 from hwmodels.energy_table import (
+    AreaFigures,
     EnergyFigure,
     EnergyTable,
     SramPoint,
@@ -44,6 +45,7 @@ class Extension:
     voltage_v: Annotated[float, Gt(0)] | None = None
     not_monotone: dict[str, str] = field(default_factory=dict)
     anchor: Figure | None = None
+    area: AreaFigures | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def extend(own: Extension, base: EnergyTable) -> EnergyTable:
         add=_widths(own.add, stated) or _widths(base.add, inherited),
         voltage_v=own.voltage_v,
         not_monotone=base.not_monotone | own.not_monotone,
+        area=own.area or _areas(base.area, base.area, lambda one, _: inherited(one, "area")),
     )
     if problems:
         raise ValueError("\n".join(problems))
@@ -134,10 +137,12 @@ def at_node(name: str, node_m: float, tables: Sequence[EnergyTable]) -> EnergyTa
         add=_between(small.add, large.add, mean),
         voltage_v=voltage,
         not_monotone=small.not_monotone | large.not_monotone,
+        area=_areas(small.area, large.area, mean),
     )
 
 
 Change = Callable[[EnergyFigure, str], EnergyFigure]
+Mean = Callable[[EnergyFigure, EnergyFigure], EnergyFigure]
 
 
 def _actions(figures: Mapping[str, EnergyFigure], change: Change) -> dict[str, EnergyFigure]:
@@ -163,10 +168,18 @@ def _buffers(points: Sequence[SramPoint], change: Change) -> tuple[SramPoint, ..
 def _between(
     small: Sequence[WidthPoint],
     large: Sequence[WidthPoint],
-    mean: Callable[[EnergyFigure, EnergyFigure], EnergyFigure],
+    mean: Mean,
 ) -> tuple[WidthPoint, ...]:
     second = {point.bits: point.energy_j for point in large}
     return tuple(replace(p, energy_j=mean(p.energy_j, second[p.bits])) for p in small)
+
+
+def _areas(first: AreaFigures | None, second: AreaFigures | None, mean: Mean) -> AreaFigures | None:
+    if first is None or second is None:
+        return None
+    return AreaFigures(
+        **{name: mean(figure, getattr(second, name)) for name, figure in vars(first).items()}
+    )
 
 
 def _anchored(figure: EnergyFigure, anchor: Figure) -> EnergyFigure:

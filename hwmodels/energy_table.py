@@ -63,6 +63,20 @@ class SramPoint:
 
 
 @dataclass(frozen=True)
+class AreaFigures:
+    """Square metres of what chips are made of.
+
+    `multiply_bit2_m2` is that of a multiplier per bit of one operand and bit of the other.
+    """
+
+    multiply_bit2_m2: EnergyFigure
+    add_bit_m2: EnergyFigure
+    register_bit_m2: EnergyFigure
+    lane_m2: EnergyFigure
+    core_m2: EnergyFigure
+
+
+@dataclass(frozen=True)
 class EnergyTable:
     """Energy of everything on the chip at one node.
 
@@ -91,6 +105,7 @@ class EnergyTable:
     add: tuple[WidthPoint, ...] = ()
     voltage_v: Annotated[float, Gt(0)] | None = None
     not_monotone: dict[str, str] = field(default_factory=dict)
+    area: AreaFigures | None = None
 
 
 def find_action(table: EnergyTable, name: str, *, accumulator_bits: int = 32) -> Figure | None:
@@ -174,6 +189,27 @@ def _at_size(table: EnergyTable, size_bytes: int, *, way: Way, width_bits: int) 
     return at_point(sizes, figures, size_bytes, f"{size_bytes} bytes")
 
 
+def sram_area(
+    table: EnergyTable, size_bytes: int, *, width_bits: int | None = None
+) -> EnergyFigure | None:
+    """Return square metres of a buffer, of the points of the nearest width; None where none has.
+
+    Between two sizes the area follows the power law through both.
+    """
+    asked = width_bits or DEFAULT_WIDTH_BITS
+    known = [point for point in table.sram if point.area_m2 is not None]
+    if not known:
+        return None
+    width = min((point.width_bits for point in known), key=lambda one: (abs(one - asked), one))
+    points = {
+        float(point.size_bytes): point.area_m2
+        for point in sorted(known, key=lambda point: point.size_bytes)
+        if point.width_bits == width and point.area_m2 is not None
+    }
+    sizes, figures = list(points), list(points.values())
+    return at_point(sizes, figures, size_bytes, f"{size_bytes} bytes")
+
+
 def at_point(
     places: Sequence[float], figures: Sequence[EnergyFigure], at: float, what: str
 ) -> EnergyFigure:
@@ -247,6 +283,9 @@ def named_figures(table: EnergyTable) -> Iterator[tuple[str, EnergyFigure, Unit]
     yield "sram_leakage_w_per_byte", table.sram_leakage_w_per_byte, "W/byte"
     yield "cell_leakage_w", table.cell_leakage_w, "W"
     yield "lane_leakage_w", table.lane_leakage_w, "W"
+    if table.area is not None:
+        for name, figure in vars(table.area).items():
+            yield f"area.{name}", figure, "m2"
 
 
 def table_problems(table: EnergyTable) -> list[str]:

@@ -5,6 +5,7 @@ as the next event, `peek()`: nothing can be submitted before that, so nothing it
 have come out otherwise (conservative look-ahead; Chandy and Misra 1979).
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -12,15 +13,18 @@ import numpy as np
 import simpy
 
 from hwmodels.architecture import FEMTO, Architecture, MemoryStack, MemoryTechnology
+from hwmodels.dram.commands import COMMANDS, LIMITS
 from hwmodels.dram.controller import Controller, trace
 from hwmodels.dram.energy import DramEnergy, dram_counts, dram_prices
 from hwmodels.dram.jit import Integers
 from hwmodels.dram.policy import Policy, check, policy
 from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import DramSpec
+from hwmodels.dram.stats import COUNTERS, limits_of
 from hwmodels.energy import Prices
+from hwmodels.mapped_channels import burst_addresses
 from hwmodels.memory import Completion, Descriptor, Process, RequesterStats
-from hwmodels.memory_totals import MemoryTotals
+from hwmodels.memory_totals import MemoryTotals, Sampling
 
 FAR_TICK = 1 << 56
 """A tick beyond all work."""
@@ -105,29 +109,45 @@ def dram(memory: MemoryStack, spec: DramSpec, energy: DramEnergy) -> Dram:
     raise SpecError(problems)
 
 
-def burst_addresses(descriptor: Descriptor, origin: int, burst_bytes: int) -> Integers:
-    """Return the address of every burst that a descriptor touches, row by row: (bursts,).
-
-    The descriptor's base counts from `origin`; a burst that two rows share is moved for both.
-
-    Example:
-        >>> burst_addresses(Descriptor(40, 30, stride=64, rows=2), 0, 32)
-        array([ 32,  64,  96, 128])
-
-    """
-    rows, row_bytes = descriptor.rows, descriptor.bytes
-    if descriptor.stride == row_bytes:
-        rows, row_bytes = 1, rows * row_bytes
-    base = descriptor.base + origin
-    starts = base + descriptor.stride * np.arange(rows, dtype=np.int64)
-    first = starts // burst_bytes
-    numbers = -(-(starts + row_bytes) // burst_bytes) - first
-    if rows == 1:
-        return burst_bytes * np.arange(first[0], first[0] + numbers[0], dtype=np.int64)
-    before = np.cumsum(numbers) - numbers  # bursts of the rows before
-    inside = np.arange(numbers.sum(), dtype=np.int64) - np.repeat(before, numbers)
-    found: Integers = burst_bytes * (np.repeat(first, numbers) + inside)
-    return found
+def totals_of(
+    memory: Dram,
+    counts: Integers,
+    *,
+    ticks: int,
+    read_ticks: Mapping[int, int],
+    sampling: Sampling | None = None,
+) -> MemoryTotals:
+    """Return what a memory counted in `ticks`; `counts` as in `hwmodels.dram.stats.COUNTERS`."""
+    spec, organisation = memory.spec, memory.spec.organisation
+    named = dict(zip(COUNTERS, counts.tolist(), strict=True))
+    commands = {name: named[name] for name in COMMANDS}
+    buses = organisation.channels * organisation.pseudo_channels
+    by_number, lost = counts[: len(COMMANDS)], counts[len(COMMANDS) :][: len(LIMITS)]
+    limits = limits_of(spec, by_number, lost, ticks)
+    priced = memory.prices()
+    actions = dram_counts(
+        spec,
+        commands,
+        rank_ticks=ticks * buses * organisation.ranks,
+        open_rank_ticks=named["open_rank_ticks"],
+    )
+    return MemoryTotals(
+        memory=spec.name,
+        policy=memory.policy.name,
+        address_map=spec.address_map,
+        tick_s=spec.tick_s,
+        ticks=ticks,
+        commands=commands,
+        actions={action: number for action, number in actions.items() if action in priced},
+        limit_ticks={name: round(share * ticks * buses) for name, share in limits.items()},
+        read_ticks=read_ticks,
+        row_hits=named["row_hits"],
+        row_misses=named["row_misses"],
+        row_conflicts=named["row_conflicts"],
+        forwarded=named["forwarded"],
+        merged=named["merged"],
+        sampling=sampling,
+    )
 
 
 @dataclass(frozen=True)
@@ -140,13 +160,36 @@ class Open:
     done: Completion
 
 
-class ExactServer:
-    """Serves descriptors in order of submission, burst by burst, on a controller."""
+@dataclass(frozen=True)
+class Served:
+    """When the memory accepted a descriptor's first burst and its last, and was done with it.
 
-    def __init__(self, env: simpy.Environment, memory: Dram) -> None:
+    All in femtoseconds. `read_ticks` are those of each burst read, from acceptance to delivery;
+    None for a write.
+    """
+
+    accepted_fs: int
+    taken_fs: int
+    done_fs: int
+    read_ticks: Integers | None
+
+
+class ExactServer:
+    """Serves descriptors in order of submission, burst by burst, on a controller.
+
+    `watch` is told of every descriptor that is done.
+    """
+
+    def __init__(
+        self,
+        env: simpy.Environment,
+        memory: Dram,
+        watch: Callable[[Completion, Served], None] | None = None,
+    ) -> None:
         self.env = env
         self.memory = memory
         self.statistics: dict[str, RequesterStats] = {}
+        self._watch = watch
         self._controller = Controller(memory.spec, memory.policy, refresh_rate=memory.refresh_rate)
         self._tick_fs = round(memory.spec.tick_s * FEMTO)
         self._open: list[Open] = []
@@ -154,9 +197,17 @@ class ExactServer:
         self._read_ticks: Integers = np.zeros(0, dtype=np.int64)
 
     def submit(
-        self, descriptor: Descriptor, *, origin: int = 0, earliest_fs: int = 0
+        self,
+        descriptor: Descriptor,
+        *,
+        origin: int = 0,
+        earliest_fs: int = 0,
+        not_before_fs: int = 0,
     ) -> Completion:
-        """Return when the last byte of `descriptor` will have moved, see `memory.Server`."""
+        """Return when the last byte of `descriptor` will have moved, see `memory.Server`.
+
+        The memory does not see it before `not_before_fs`, which may not fall.
+        """
         now = int(self.env.now)
         done = Completion(self.env, now)
         spec = self.memory.spec
@@ -164,7 +215,7 @@ class ExactServer:
         if not addresses.size:
             done.settle(max(now, earliest_fs))
             return done
-        arrival = self._tick(now) / spec.ticks_per_clock
+        arrival = self._tick(max(now, not_before_fs)) / spec.ticks_per_clock
         numbers = self._controller.submit(trace(addresses, descriptor.is_write, arrival))
         self._open.append(Open(descriptor, numbers, earliest_fs, done))
         if not self._is_serving:
@@ -172,37 +223,44 @@ class ExactServer:
             self.env.process(self._serve())
         return done
 
+    def drain(self) -> int:
+        """Let all that was submitted be done, now or later; return when the last will be.
+
+        Only for somebody who submits nothing more before that.
+        """
+        while self._open:
+            self._run_ahead(None)
+        return self.reached_fs
+
+    @property
+    def reached_fs(self) -> int:
+        """The time that the memory has come to."""
+        return max(0, self.ticks) * self._tick_fs
+
+    @property
+    def ticks(self) -> int:
+        """The ticks that are over."""
+        return self._controller.clock
+
+    def counters(self) -> Integers:
+        """Return the counts so far, as in `hwmodels.dram.stats.COUNTERS`."""
+        return self._controller.counters()
+
     def finish(self) -> MemoryTotals:
         """Return what the memory did until now, and until all that was submitted is written."""
+        self.rest()
+        latencies = np.flatnonzero(self._read_ticks)
+        return totals_of(
+            self.memory,
+            self.counters(),
+            ticks=self.ticks,
+            read_ticks={int(ticks): int(self._read_ticks[ticks]) for ticks in latencies},
+        )
+
+    def rest(self) -> None:
+        """Let the memory come to this moment and be done with all writes."""
         self._controller.finish()
         self._controller.rest(self._tick(int(self.env.now)))
-        stats = self._controller.stats()
-        priced = self.memory.prices()
-        counts = dram_counts(
-            stats.spec,
-            stats.commands,
-            rank_ticks=stats.rank_ticks,
-            open_rank_ticks=stats.open_rank_ticks,
-        )
-        organisation = stats.spec.organisation
-        bus_ticks = stats.ticks * organisation.channels * organisation.pseudo_channels
-        latencies = np.flatnonzero(self._read_ticks)
-        return MemoryTotals(
-            memory=stats.spec.name,
-            policy=stats.policy,
-            address_map=stats.spec.address_map,
-            tick_s=stats.spec.tick_s,
-            ticks=stats.ticks,
-            commands=stats.commands,
-            actions={action: number for action, number in counts.items() if action in priced},
-            limit_ticks={name: round(share * bus_ticks) for name, share in stats.limits.items()},
-            read_ticks={int(ticks): int(self._read_ticks[ticks]) for ticks in latencies},
-            row_hits=stats.row_hits,
-            row_misses=stats.row_misses,
-            row_conflicts=stats.row_conflicts,
-            forwarded=stats.forwarded,
-            merged=stats.merged,
-        )
 
     def _tick(self, time_fs: int) -> int:
         """Return the first tick that does not begin before a time."""
@@ -256,11 +314,17 @@ class ExactServer:
         stats.queued_fs += max(0, int(accepted[0]) * self._tick_fs - submitted)
         stats.total_fs += done_fs - submitted
         moved = len(entry.numbers) * self.memory.spec.organisation.burst_bytes
+        read_ticks = None
         if entry.descriptor.is_write:
             stats.write_bytes += moved
         else:
             stats.read_bytes += moved
-            self._note(self._controller.completed(entry.numbers) - accepted)
+            read_ticks = self._controller.completed(entry.numbers) - accepted
+            self._note(read_ticks)
+        if self._watch is not None:
+            first, last = int(accepted[0]) * self._tick_fs, int(accepted[-1]) * self._tick_fs
+            served = Served(first, last, done_fs, read_ticks)
+            self._watch(entry.done, served)
         entry.done.settle(max(done_fs, entry.earliest_fs, int(self.env.now)))
         return True
 

@@ -13,9 +13,15 @@ from hwmodels.vector import FUNCTIONS, VectorFunction
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem
 
 Groups = tuple[tuple[int, ...], ...]
+Apart = Callable[[int, int], bool]  # whether an item waits for others that come behind a head
 
 # Rows of these run across positions, which a product makes one after the other.
 ACROSS_POSITIONS = ("group_norm",)
+
+
+def never_apart(_head: int, _index: int) -> bool:
+    """Whether an item cannot be in the group of a head: on a single core, none."""
+    return False
 
 
 def is_epilogue(item: WorkItem) -> bool:
@@ -25,41 +31,45 @@ def is_epilogue(item: WorkItem) -> bool:
     return FUNCTIONS[item.function].scope == "element"
 
 
-def marked_groups(items: Sequence[WorkItem]) -> Groups:
+def marked_groups(items: Sequence[WorkItem], is_apart: Apart = never_apart) -> Groups:
     """Return item numbers of each op with the element-wise ops that are marked to follow it.
 
     A marked op that reduces over rows or the tensor cannot follow tile by tile: it stands alone.
     """
     groups: list[list[int]] = []
     for index, item in enumerate(items):
-        if groups and is_epilogue(item):
+        if groups and is_epilogue(item) and not is_apart(groups[-1][0], index):
             groups[-1].append(index)
         else:
             groups.append([index])
     return tuple(tuple(group) for group in groups)
 
 
-def fused_groups(
-    items: Sequence[WorkItem],
-    functions: Mapping[str, VectorFunction],
-    limits: Room,
-    pays: Callable[[Gemm, Sequence[VectorOp], VectorOp], bool],
-) -> Groups:
-    """Return item numbers of each op with all ops that can follow it chunk by chunk.
+@dataclass(frozen=True)
+class Rules:
+    """What decides which ops follow others.
 
     `limits` are the bytes that one chunk may hold. `pays` says whether a function of rows should
     follow a GEMM and the ops fused behind it, which then makes whole rows at a time.
     """
-    rules = Rules(functions, limits, pays)
+
+    functions: Mapping[str, VectorFunction]
+    limits: Room
+    pays: Callable[[Gemm, Sequence[VectorOp], VectorOp], bool]
+
+
+def fused_groups(items: Sequence[WorkItem], rules: Rules, is_apart: Apart = never_apart) -> Groups:
+    """Return item numbers of each op with all ops that can follow it chunk by chunk."""
     groups: list[list[int]] = []
     chain: Chain | None = None
     for index, item in enumerate(items):
-        if chain is not None and (is_epilogue(item) or chain.takes(item, rules)):
+        is_free = chain is not None and not is_apart(groups[-1][0], index)
+        if chain is not None and is_free and (is_epilogue(item) or chain.takes(item, rules)):
             groups[-1].append(index)
         else:
             groups.append([index])
             chain = Chain(item)
-        chain.add(item, functions)
+        chain.add(item, rules.functions)
     return tuple(tuple(group) for group in groups)
 
 
@@ -73,15 +83,6 @@ def longest_row(items: Sequence[WorkItem]) -> int:
         ),
         default=0,
     )
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What decides which ops follow: see `fused_groups`."""
-
-    functions: Mapping[str, VectorFunction]
-    limits: Room
-    pays: Callable[[Gemm, Sequence[VectorOp], VectorOp], bool]
 
 
 @dataclass

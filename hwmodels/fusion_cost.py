@@ -5,21 +5,51 @@ they save that the results are stored and loaded again.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from hwmodels.architecture import Architecture
 from hwmodels.costs import Work, latency
 from hwmodels.mapper import array_cycles, map_product, work
 from hwmodels.mapping import resident_bytes
-from hwmodels.pattern import Setting
+from hwmodels.pattern import Patterns, Setting
 from hwmodels.precision import engine_of
 from hwmodels.products import array_operands, shape_of
 from hwmodels.vector import function_cycles
-from hwmodels.workload import Gemm, TensorRef, VectorOp
+from hwmodels.windows import loaded_bytes
+from hwmodels.workload import Gemm, Number, TensorRef, VectorOp
+
+Function = tuple[str, int]  # name and elements
+
+
+class Question(NamedTuple):
+    """All that the answer depends on: a GEMM, the ops behind it, and what they move to memory.
+
+    `made_bytes` are the results of the last op before the one in question, `read_bytes` and
+    `written_bytes` those that it reads and writes by itself, `whole_bytes` what leaves the group
+    that it is part of.
+    """
+
+    m: int
+    n: int
+    k: int
+    products: int
+    a_number: Number
+    w_number: Number
+    scale_group: int
+    a_bytes: int
+    w_bytes: int
+    fused: tuple[Function, ...]
+    function: Function
+    row_length: int
+    made_bytes: int
+    read_bytes: int
+    written_bytes: int
+    whole_bytes: int
 
 
 def rows_pay(
     architecture: Architecture,
-    setting: Setting,
+    patterns: Patterns,
     gemm: Gemm,
     *,
     fused: Sequence[VectorOp],
@@ -31,8 +61,9 @@ def rows_pay(
     `uses` says how many ops read each tensor. Costs are estimates in closed form: alone, `op` takes
     the longer of its work and its bytes; behind the GEMM its work goes on beside the array. Array
     cycles count under the objective `latency`, bytes from and to memory else; what is equal pays.
+    `patterns` remembers the answer for all layers of equal sizes.
     """
-    array = setting.array
+    array = patterns.setting.array
     if array_operands(gemm) not in array.supports or array.coupling is not None:
         return False
     share = architecture.mapping.resident_share
@@ -43,26 +74,63 @@ def rows_pay(
         return sum(ref.size_bytes for ref in refs if ref.size_bytes > kept_bytes)
 
     again = [ref for ref in made if uses.get(ref.id, 0) > 1 or ref.kind == "output"]
-    beside = _cycles(architecture, setting, [*fused, op])
+    question = Question(
+        gemm.m,
+        gemm.n,
+        gemm.k,
+        gemm.count,
+        gemm.a_number,
+        gemm.w_number,
+        gemm.scale_group,
+        loaded_bytes(gemm, architecture.mapping.im2col),
+        gemm.w.size_bytes,
+        tuple((one.function, one.elements) for one in fused),
+        (op.function, op.elements),
+        op.row_length,
+        moved(made),
+        moved(op.reads),
+        moved(op.writes),
+        moved([*again, *op.writes]),
+    )
+    known = patterns.answers.get(question)
+    if known is None:
+        known = _is_cheaper(architecture, patterns.setting, gemm, question)
+        patterns.answers[question] = known
+    return known
+
+
+def _is_cheaper(architecture: Architecture, setting: Setting, gemm: Gemm, asked: Question) -> bool:
+    """Answer for a GEMM of the sizes in question."""
+    beside = _cycles(architecture, setting, [*asked.fused, asked.function])
     try:
-        apart = _product(setting, gemm, stored_bytes=moved(made))
-        whole = _product(setting, gemm, stored_bytes=moved([*again, *op.writes]), row=op.row_length)
+        apart = _product(architecture, setting, gemm, stored_bytes=asked.made_bytes)
+        whole = _product(
+            architecture, setting, gemm, stored_bytes=asked.whole_bytes, row=asked.row_length
+        )
     except ValueError:  # no tiling of whole rows fits the buffers
         return False
-    alone = Work(_cycles(architecture, setting, [op]), moved(op.reads), 0, 0, 0, moved(op.writes))
+    own = _cycles(architecture, setting, [asked.function])
+    alone = Work(own, asked.read_bytes, 0, 0, 0, asked.written_bytes)
     rates = setting.costs.rates
-    before = max(apart[0], _cycles(architecture, setting, fused)) + latency(alone, rates)
+    before = max(apart[0], _cycles(architecture, setting, asked.fused)) + latency(alone, rates)
     times = (max(whole[0], beside), before)
-    sizes = (whole[1], apart[1] + moved(op.reads) + moved(op.writes))
+    sizes = (whole[1], apart[1] + asked.read_bytes + asked.written_bytes)
     first, second = (times, sizes) if setting.costs.objective == "latency" else (sizes, times)
     return (first[0], second[0]) <= (first[1], second[1])
 
 
-def _product(setting: Setting, gemm: Gemm, *, stored_bytes: int, row: int = 0) -> tuple[int, int]:
+def _product(
+    architecture: Architecture, setting: Setting, gemm: Gemm, *, stored_bytes: int, row: int = 0
+) -> tuple[int, int]:
     """Return array cycles and bytes from and to memory of all products of a GEMM."""
     engine = engine_of(setting.array, gemm)
     shape = shape_of(
-        gemm, engine, stored_bytes=stored_bytes, is_input_kept=False, is_weight_kept=False
+        gemm,
+        engine,
+        loaded_bytes=loaded_bytes(gemm, architecture.mapping.im2col),
+        stored_bytes=stored_bytes,
+        is_input_kept=False,
+        is_weight_kept=False,
     )
     limits, costs = setting.limits, setting.costs
     mapping = map_product(shape, engine.array, limits, costs, is_holding=True, row=row)
@@ -71,10 +139,10 @@ def _product(setting: Setting, gemm: Gemm, *, stored_bytes: int, row: int = 0) -
     return gemm.count * latency(one, costs.rates), gemm.count * moved
 
 
-def _cycles(architecture: Architecture, setting: Setting, ops: Sequence[VectorOp]) -> int:
+def _cycles(architecture: Architecture, setting: Setting, ops: Sequence[Function]) -> int:
     """Return the array cycles that vector ops take one after the other."""
     cycles = sum(
-        function_cycles(setting.functions[op.function].operations, op.elements, setting.lanes)
-        for op in ops
+        function_cycles(setting.functions[function].operations, elements, setting.lanes)
+        for function, elements in ops
     )
     return -(-cycles * architecture.vector_unit.period_fs // architecture.array.period_fs)

@@ -26,6 +26,7 @@ from hwmodels.products import array_operands, block_diagonal, shape_of
 from hwmodels.sparse_chip import pattern_of
 from hwmodels.sparse_steps import Spot, block_splits, cut_of, totals
 from hwmodels.vector import function_cycles
+from hwmodels.windows import loaded_bytes
 from hwmodels.workload import Gemm, Nonzero
 
 HELD = {"input_stationary": 0, "weight_stationary": 1}
@@ -70,14 +71,21 @@ def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
     reads = [Extra(head, a), Extra(head, w)]
     reads += [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
     results = planner.writes(planner.results(), pinned=pinned)
+    a_bytes = gemm.a.size_bytes
+    if not a.is_kept:
+        a_bytes = loaded_bytes(gemm, planner.architecture.mapping.im2col)
     shape = shape_of(
         gemm,
         engine,
+        loaded_bytes=a_bytes,
         stored_bytes=sum(one.ref.size_bytes for one in results if one.written is not None),
         is_input_kept=a.is_kept,
         is_weight_kept=w.is_kept,
     )
     tensors = planner.tensors(reads, results)
+    if a_bytes > gemm.a.size_bytes:  # windows, as the DMA engine unfolds them
+        windows = tensors.reads[0]._replace(size_bytes=a_bytes, elements=gemm.window_elements)
+        tensors = tensors._replace(reads=(windows, *tensors.reads[1:]))
     kind, pattern = _fit(planner, gemm, shape, engine=engine, tensors=tensors)
     zeros = totals(gemm, kind.array, kind.nonzero, kind.mapping, loaded_bytes=pattern.loaded[1])
     tally_gemm(

@@ -20,6 +20,7 @@ from hwmodels.planner import Planner
 from hwmodels.precision import Engine, engine_of
 from hwmodels.products import activation_bits, array_operands, block_diagonal, shape_of
 from hwmodels.sparse_chip import pattern_of
+from hwmodels.windows import loaded_bytes
 from hwmodels.workload import NUMBER_BITS, Gemm
 
 
@@ -102,6 +103,7 @@ def _array_cost(planner: Planner, gemm: Gemm, together: int) -> float:
     shape = shape_of(
         packed,
         engine,
+        loaded_bytes=loaded_bytes(gemm, planner.architecture.mapping.im2col),
         stored_bytes=gemm.result.size_bytes,
         is_input_kept=planner.port_of(gemm.a) is not None,
         is_weight_kept=_is_weight_kept(planner, gemm),

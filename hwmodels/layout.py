@@ -64,7 +64,8 @@ def place(
     highest = end
     for workload in workloads:
         own = {ref.id: placements[ref.id] for ref in workload.tensors() if ref.id in placements}
-        for ref_id, (offset, size) in _activations(workload, turn).items():
+        found = _activations(workload, turn, is_shared=architecture.cores.count == 1)
+        for ref_id, (offset, size) in found.items():
             own[ref_id] = Placement(end + offset, size, "row_major")
             highest = max(highest, end + offset + -(-size // turn) * turn)
         layouts.append(Layout(own))
@@ -119,9 +120,10 @@ class _Life:
     size: int
 
 
-def _activations(workload: Workload, turn: int) -> dict[str, tuple[int, int]]:
+def _activations(workload: Workload, turn: int, *, is_shared: bool) -> dict[str, tuple[int, int]]:
     """Return offset and bytes of every activation; those that live together lie apart.
 
+    All do unless room `is_shared`: several cores are not at the same op at the same time.
     A tensor takes the first gap that holds it, in the order in which tensors come to life, larger
     ones first (Pisarchyk and Lee 2020 compare such plans).
     """
@@ -129,7 +131,8 @@ def _activations(workload: Workload, turn: int) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     living: list[tuple[int, int, int]] = []  # offset, end, last phase, by offset
     for name, life in sorted(lives.items(), key=lambda pair: (pair[1].first, -pair[1].size)):
-        living = [entry for entry in living if entry[2] >= life.first]
+        if is_shared:
+            living = [entry for entry in living if entry[2] >= life.first]
         room, offset, at = -(-life.size // turn) * turn, 0, 0
         for at, (start, stop, _) in enumerate(living):  # noqa: B007 (where it goes in)
             if start - offset >= room:

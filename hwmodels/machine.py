@@ -10,7 +10,7 @@ The time line is divided so that each array cycle belongs to one op and one cate
 while it works, else to the vector unit while it works, else to what is being waited for.
 """
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -36,42 +36,68 @@ class Tile:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Cycles per item, events and memory statistics of one run of a plan.
+    """Cycles per item of a plan, and what happened while each of its groups ran."""
+
+    cycles: tuple[Cycles, ...]
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The time lines of all cores of one run, its events and its memory statistics.
 
     `totals` are those of the memory controller, None without one.
     """
 
-    cycles: tuple[Cycles, ...]
+    timelines: tuple[Timeline, ...]
     events: int
     memory: dict[str, dict[str, int]]
-    records: tuple[Record, ...]
     totals: MemoryTotals | None = None
 
 
 Serve = Callable[[Clock], Server]
 
 
-class Machine:
-    """Runs one plan on one chip, with the memory that `serve` returns or the roofline's."""
+class Ground:
+    """What the machines of a chip share: a clock, a memory, and what they write to it.
 
-    def __init__(
-        self,
-        plan: Plan,
-        architecture: Architecture,
-        channels: Channels,
-        serve: Serve | None = None,
-    ) -> None:
-        self.plan = plan
+    The memory is the one that `serve` returns, or the roofline's.
+    """
+
+    def __init__(self, channels: Channels, serve: Serve | None = None) -> None:
         self.clock = clock = Clock()
-        self.period_fs = architecture.array.period_fs
-        self.vector_period_fs = architecture.vector_unit.period_fs
         self.server = MemoryServer(clock, channels) if serve is None else serve(clock)
-        buffers, limits = architecture.buffers, room(architecture)
-        self.writer = Engine(clock, self.server, buffers.output, self.period_fs)
-        self.output = Credits(clock, buffers.output.size_bytes)
-        self.finished = [Flag(clock) for _ in plan.groups]
         self.writes: dict[Written, Flag] = {}
         self.open_stores: dict[Written, int] = {}
+
+    def written(self, written: Written) -> Flag:
+        """Return the flag that all stores of a tensor are done."""
+        if written not in self.writes:
+            self.writes[written] = Flag(self.clock)
+            self.open_stores[written] = written.stores
+        return self.writes[written]
+
+    def stored(self, written: Written) -> None:
+        """Count a store of a tensor as done."""
+        flag = self.written(written)
+        self.open_stores[written] -= 1
+        if not self.open_stores[written]:
+            flag.set()
+
+
+class Machine:
+    """Runs one plan on one core of a chip that stands on `ground`."""
+
+    def __init__(self, plan: Plan, architecture: Architecture, ground: Ground) -> None:
+        self.plan = plan
+        self.ground = ground
+        self.clock = clock = ground.clock
+        self.period_fs = architecture.array.period_fs
+        self.vector_period_fs = architecture.vector_unit.period_fs
+        buffers, limits = architecture.buffers, room(architecture)
+        self.writer = Engine(clock, ground.server, buffers.output, self.period_fs)
+        self.output = Credits(clock, buffers.output.size_bytes)
+        self.finished = [Flag(clock) for _ in plan.groups]
         self.records = [Record() for _ in plan.groups]
         self.last_tile: simpy.Event | None = None
         self.fused_fs = 0  # when the vector unit is done with the last tile
@@ -85,30 +111,24 @@ class Machine:
         }
 
     def _stream(self, port: Port, buffer: Buffer, unit_bytes: int) -> Stream:
-        engine = Engine(self.clock, self.server, buffer, self.period_fs)
+        engine = Engine(self.clock, self.ground.server, buffer, self.period_fs)
         return Stream(self.clock, engine, 2 * unit_bytes, self._orders(port))
 
-    def run(self) -> Timeline:
-        """Return the time line of the plan.
+    def start(self) -> simpy.Event:
+        """Begin now; returns the event that all is done and written."""
+        for stream in self.streams.values():
+            stream.go_on()
+        return self.clock.process(self._compute())
+
+    def timeline(self) -> Timeline:
+        """Return the time line of the plan, once all is done.
 
         Raises RuntimeError when the cycles of an op do not sum to its time: a fault of this model.
         """
-        for stream in self.streams.values():
-            stream.go_on()
-        end = self.clock.process(self._compute())
-        self.clock.run(until=end)
         cycles: dict[int, Cycles] = {}
         for group, record in zip(self.plan.groups, self.records, strict=True):
             cycles |= divide(group, record, self.period_fs)
-        totals = self.server.finish()
-        memory = {name: dict(vars(stats)) for name, stats in self.server.statistics.items()}
-        return Timeline(
-            tuple(cycles[i] for i in sorted(cycles)),
-            self.clock.count_events(),
-            memory,
-            tuple(self.records),
-            totals,
-        )
+        return Timeline(tuple(cycles[i] for i in sorted(cycles)), tuple(self.records))
 
     def _orders(self, port: Port) -> Iterator[Order]:
         """Yield the loads through a port, with what each tensor's first load has to wait for."""
@@ -127,7 +147,7 @@ class Machine:
         if source.after_group >= 0:
             yield self.finished[source.after_group]
         for written in source.after:
-            yield self._written(written)
+            yield self.ground.written(written)
 
     def _compute(self) -> Process:
         """Run the groups in order, then wait for the last store."""
@@ -167,7 +187,7 @@ class Machine:
         for target, descriptor in group.spills:
             self._store(target, descriptor, None)
         for target, _ in group.spills:
-            flag = self._written(target.written)
+            flag = self.ground.written(target.written)
             if not flag.is_set:
                 yield from self._wait(record, flag.wait(), "output", group)
 
@@ -259,10 +279,7 @@ class Machine:
         done.wait().callbacks.append(partial(self._stored, target.written, tile))
 
     def _stored(self, written: Written, tile: Tile | None, _: simpy.Event) -> None:
-        flag = self._written(written)
-        self.open_stores[written] -= 1
-        if not self.open_stores[written]:
-            flag.set()
+        self.ground.stored(written)
         if tile is not None:
             tile.stores -= 1
             if not tile.stores:
@@ -270,12 +287,6 @@ class Machine:
         self.stores_left -= 1
         if not self.stores_left:
             self.stores_done.set()
-
-    def _written(self, written: Written) -> Flag:
-        if written not in self.writes:
-            self.writes[written] = Flag(self.clock)
-            self.open_stores[written] = written.stores
-        return self.writes[written]
 
 
 def _edge(time_fs: int, period_fs: int) -> int:
@@ -296,3 +307,22 @@ def _depend(record: Record, begin: int, submitted_fs: int) -> int:
         return begin
     record.waits.append((begin, submitted_fs, "dependency"))
     return submitted_fs
+
+
+def run(
+    plans: Sequence[Plan],
+    architecture: Architecture,
+    channels: Channels,
+    serve: Serve | None = None,
+) -> Outcome:
+    """Return what happens when each core begins its plan at once, all on one memory.
+
+    Raises RuntimeError when the cycles of an op do not sum to its time: a fault of this model.
+    """
+    ground = Ground(channels, serve)
+    machines = [Machine(plan, architecture, ground) for plan in plans]
+    for end in [machine.start() for machine in machines]:
+        ground.clock.run(until=end)
+    events, totals = ground.clock.count_events(), ground.server.finish()
+    memory = {name: dict(vars(stats)) for name, stats in ground.server.statistics.items()}
+    return Outcome(tuple(machine.timeline() for machine in machines), events, memory, totals)

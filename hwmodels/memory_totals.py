@@ -6,11 +6,31 @@ them each op is charged.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import hypot
 from typing import NamedTuple, TypeVar
 
 from hwmodels.energy import Action
 
 Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """What of a run a controller served itself, and standard errors of what follows for the rest.
+
+    `exact_bursts` in `phases` kinds of traffic, `scaled_bursts` by the service measured there.
+    """
+
+    phases: int
+    exact_bursts: int
+    scaled_bursts: int
+    time_error_s: float
+    energy_error_j: float
+
+    @property
+    def exact_share(self) -> float:
+        """Share of all bursts that the controller served itself."""
+        return self.exact_bursts / max(1, self.exact_bursts + self.scaled_bursts)
 
 
 @dataclass(frozen=True)
@@ -20,7 +40,7 @@ class MemoryTotals:
     `commands` by name, `actions` those of `hwmodels.dram.energy` that have a price. `limit_ticks`
     are ticks of all data buses by what they did or waited for: `bus` moved data. `read_ticks` tells
     how many reads took so many ticks from acceptance to delivery. `ticks` are those of the run, of
-    `tick_s` seconds each.
+    `tick_s` seconds each. `sampling` tells what was scaled from counts of a part, None if nothing.
     """
 
     memory: str
@@ -37,6 +57,7 @@ class MemoryTotals:
     row_conflicts: int
     forwarded: int
     merged: int
+    sampling: Sampling | None = None
 
     @property
     def limits(self) -> dict[str, float]:
@@ -98,6 +119,21 @@ def add_totals(parts: Iterable[tuple[MemoryTotals | None, int]]) -> MemoryTotals
         row_conflicts=number("row_conflicts"),
         forwarded=number("forwarded"),
         merged=number("merged"),
+        sampling=_add_sampling([(totals.sampling, times) for totals, times in known]),
+    )
+
+
+def _add_sampling(parts: Sequence[tuple[Sampling | None, int]]) -> Sampling | None:
+    """Return the sum of `parts`; errors of different runs are independent of each other."""
+    known = [(part, times) for part, times in parts if part is not None]
+    if not known:
+        return None
+    return Sampling(
+        sum(times * part.phases for part, times in known),
+        sum(times * part.exact_bursts for part, times in known),
+        sum(times * part.scaled_bursts for part, times in known),
+        hypot(*(times * part.time_error_s for part, times in known)),
+        hypot(*(times * part.energy_error_j for part, times in known)),
     )
 
 
@@ -141,14 +177,20 @@ def shared_actions(actions: Mapping[Action, int], uses: Sequence[Use]) -> list[d
     }
     found: list[dict[Action, int]] = [{} for _ in uses]
     for action, number in actions.items():
-        parts = _apportion(number, weights.get(action[1], cycles), otherwise=cycles)
+        parts = apportion(number, weights.get(action[1], cycles), otherwise=cycles)
         for own, part in zip(found, parts, strict=True):
             own[action] = part
     return found
 
 
-def _apportion(number: int, weights: Sequence[int], *, otherwise: Sequence[int]) -> list[int]:
-    """Return whole parts of `number` in proportion to weights, all of it whatever they are."""
+def apportion(number: int, weights: Sequence[int], *, otherwise: Sequence[int]) -> list[int]:
+    """Return whole parts of `number` in proportion to weights, all of it whatever they are.
+
+    Example:
+        >>> apportion(10, [1, 3], otherwise=[1, 1])
+        [2, 8]
+
+    """
     used = next((known for known in (weights, otherwise) if sum(known)), [1] * len(weights))
     total, seen, given = sum(used), 0, 0
     parts = []

@@ -58,10 +58,14 @@ def setting(
 
 @dataclass
 class Patterns:
-    """The patterns of one chip that were built so far, by kind."""
+    """The patterns of one chip that were built so far, by kind.
+
+    `answers` are those to questions about ops of equal sizes (see `hwmodels.fusion_cost`).
+    """
 
     setting: Setting
     known: dict[Hashable, Pattern] = field(default_factory=dict)
+    answers: dict[Hashable, bool] = field(default_factory=dict)
 
     def of(self, kind: Kind, build: Callable[[Setting, Kind], Pattern]) -> Pattern:
         """Return the pattern of a kind, built by `build` the first time."""

@@ -6,7 +6,7 @@ the last to use, all relative to the tensors read and written. The group says wh
 are. All byte counts are fixed here, the machine only adds time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -88,6 +88,22 @@ class Written:
     """A tensor that one group writes to memory: how many stores of it are still to finish."""
 
     stores: int = 0
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What was planned to be written to memory so far, by id, on all cores together.
+
+    `waits` names the parts that a tensor consists of, where cores wrote it part by part.
+    """
+
+    written: dict[str, Written] = field(default_factory=dict)
+    waits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def of(self, ref_id: str) -> tuple[Written, ...]:
+        """Return the writes to memory that a load of a tensor has to wait for."""
+        names = self.waits.get(ref_id, (ref_id,))
+        return tuple(self.written[name] for name in names if name in self.written)
 
 
 @dataclass(eq=False, slots=True)

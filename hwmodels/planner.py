@@ -18,12 +18,20 @@ from dataclasses import dataclass
 
 from hwmodels.architecture import Architecture
 from hwmodels.descriptors import run
-from hwmodels.fusion import Groups, fused_groups, longest_row, marked_groups
+from hwmodels.fusion import (
+    Apart,
+    Groups,
+    Rules,
+    fused_groups,
+    longest_row,
+    marked_groups,
+    never_apart,
+)
 from hwmodels.fusion_cost import rows_pay
 from hwmodels.layout import Layout
 from hwmodels.mapping import resident_bytes
 from hwmodels.pattern import Patterns, Read, Tensors, Write
-from hwmodels.plan import Group, Pattern, Port, Source, Tally, Target, UnitName, Written
+from hwmodels.plan import Exchange, Group, Pattern, Port, Source, Tally, Target, UnitName, Written
 from hwmodels.products import array_operands
 from hwmodels.residency import Entry, Kept, Pool
 from hwmodels.vector import operation_count, require_functions
@@ -76,6 +84,8 @@ class Planner:
         patterns: Patterns,
         layout: Layout,
         kept: Kept = (),
+        exchange: Exchange | None = None,
+        is_apart: Apart = never_apart,
     ) -> None:
         buffers = architecture.buffers
         self.items = workload.items
@@ -87,21 +97,22 @@ class Planner:
         share = architecture.mapping.resident_share
         self._constants = Pool(resident_bytes(buffers.weight.size_bytes, share), kept)
         self._tensors = Pool(resident_bytes(buffers.input.size_bytes, share))
-        self._written: dict[str, Written] = {}
-        self._members = self._groups()
+        self._exchange = exchange or Exchange()
+        self._members = self._groups(is_apart)
         self._readers = _reader_groups(workload.items, self._members)
 
-    def _groups(self) -> Groups:
+    def _groups(self, is_apart: Apart) -> Groups:
         """Return which ops run together."""
         if self.architecture.mapping.fusion == "marked":
-            return marked_groups(self.items)
+            return marked_groups(self.items, is_apart)
         setting = self.patterns.setting
         uses = Counter(ref.id for item in self.items for ref in item.reads)
 
         def pays(gemm: Gemm, fused: Sequence[VectorOp], op: VectorOp) -> bool:
-            return rows_pay(self.architecture, setting, gemm, fused=fused, op=op, uses=uses)
+            return rows_pay(self.architecture, self.patterns, gemm, fused=fused, op=op, uses=uses)
 
-        return fused_groups(self.items, setting.functions, setting.limits, pays)
+        rules = Rules(setting.functions, setting.limits, pays)
+        return fused_groups(self.items, rules, is_apart)
 
     def longest_row(self) -> int:
         """Return the longest row that an op fused behind the current head reduces, 0 for none."""
@@ -206,8 +217,7 @@ class Planner:
 
     def write_of(self, ref: TensorRef) -> tuple[Written, ...]:
         """Return the write to memory that a load of this tensor has to wait for."""
-        written = self._written.get(ref.id)
-        return (written,) if written else ()
+        return self._exchange.of(ref.id)
 
     def writes(self, refs: Sequence[TensorRef], *, pinned: set[str]) -> tuple[Result, ...]:
         """Find a place for the tensors that the current group writes."""
@@ -215,7 +225,7 @@ class Planner:
         for ref in refs:
             self._constants.drop(ref.id)
             self._tensors.drop(ref.id)
-            self._written.pop(ref.id, None)
+            self._exchange.written.pop(ref.id, None)
             must_write = ref.kind in ("state", "output")
             gone = None
             if ref.kind != "state" and self._is_read_later(ref):
@@ -230,7 +240,7 @@ class Planner:
                 self._spill(gone)
             written = None
             if gone is None or must_write:
-                written = self._written[ref.id] = Written()
+                written = self._exchange.written[ref.id] = Written()
             results.append(Result(ref, gone is not None, written))
         return tuple(results)
 
@@ -296,7 +306,7 @@ class Planner:
             if not entry.is_dirty:
                 continue
             item = self.groups[-1].items[0]
-            written = self._written[ref_id] = Written(stores=1)
+            written = self._exchange.written[ref_id] = Written(stores=1)
             address = self.layout.placements[ref_id].base
             descriptor = run(entry.size_bytes, first=0, stop=1, total=1, requester="output")
             moved = self.patterns.setting.channels.share(descriptor).moved_bytes

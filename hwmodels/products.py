@@ -38,16 +38,17 @@ def shape_of(
     gemm: Gemm,
     engine: Engine | None,
     *,
+    loaded_bytes: int,
     stored_bytes: int,
     is_input_kept: bool,
     is_weight_kept: bool,
 ) -> Shape:
-    """Return one product of a GEMM as the mapper sees it; `stored_bytes` are those of all."""
+    """Return one product of a GEMM as the mapper sees it; bytes are those of all."""
     return Shape(
         gemm.m,
         gemm.n,
         engine.words if engine else gemm.k,
-        -(-gemm.a.size_bytes // gemm.count),
+        -(-loaded_bytes // gemm.count),
         -(-gemm.w.size_bytes // gemm.count),
         is_input_kept,
         is_weight_kept,

@@ -1,11 +1,11 @@
 """Plan and time line into statistics: cycles, bounds, bytes and ledger of every op."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology, ProcessingArray
 from hwmodels.conventions import cycles_by
 from hwmodels.energy import STATIC, Action, Ledger, extrapolations
-from hwmodels.machine import Timeline
+from hwmodels.machine import Outcome, Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.memory_totals import Use, shared_actions
 from hwmodels.plan import Group, Plan, Tally
@@ -25,11 +25,15 @@ def collect(
     *,
     technology: MemoryTechnology,
     ledger: Ledger,
+    shares: Sequence[dict[Action, int]] = (),
 ) -> RunStats:
-    """Return the statistics of one run, one `LayerStats` per item of the workload."""
+    """Return the statistics of one core, one `LayerStats` per item of its plan.
+
+    `shares` are what each item is charged of the memory's commands and rest; without them it pays
+    for bits. What the memory itself counted is left out, as all cores share it.
+    """
     array, sparse = architecture.array, sparse_actions(architecture.array)
     peak = peak_bandwidth(architecture.memory, technology)
-    shares = _memory_shares(plan, timeline)
     groups = {index: group for group in plan.groups for index in group.items}
     layers: list[LayerStats] = []
     busy_fs = 0
@@ -61,7 +65,7 @@ def collect(
                 sparsity=array.sparsity if is_on_array else "",
                 mapping=tally.mapping,
                 cycles=cycles,
-                bound_cycles=_bound_cycles(own_fs, [traffic], architecture, peak),
+                bound_cycles=bound_cycles(own_fs, [traffic], architecture, peak),
                 macs=item.macs if isinstance(item, Gemm) else 0,
                 array_macs=tally.array_macs,
                 traffic=traffic,
@@ -78,27 +82,32 @@ def collect(
         clock_hz=array.clock_hz,
         cells=array.rows * array.columns,
         peak_bytes_per_s=peak,
-        bound_cycles=_bound_cycles(
-            busy_fs, [layer.traffic for layer in layers], architecture, peak
-        ),
-        simpy_events=timeline.events,
-        memory=timeline.memory,
-        controller=timeline.totals,
+        bound_cycles=bound_cycles(busy_fs, [layer.traffic for layer in layers], architecture, peak),
+        simpy_events=0,
+        memory={},
         convention=array.convention or "",
         warnings=(*plan.warnings, *extrapolations(ledger.prices)),
         notes=plan.notes,
     )
 
 
-def _memory_shares(plan: Plan, timeline: Timeline) -> list[dict[Action, int]]:
-    """Return what each op is charged of the memory's commands and rest; empty if bits are."""
-    if timeline.totals is None:
-        return []
+def memory_shares(plans: Sequence[Plan], outcome: Outcome) -> list[list[dict[Action, int]]]:
+    """Return what each op of each core is charged of the memory's commands and rest.
+
+    Empty without a memory controller, as bits are charged then. A core that is done early pays
+    nothing for the memory's rest until the others are.
+    """
+    if outcome.totals is None:
+        return [[] for _ in plans]
     uses = [
-        Use(tally.dram_read, tally.dram_write, cycles.total)
-        for tally, cycles in zip(plan.tallies, timeline.cycles, strict=True)
+        [
+            Use(tally.dram_read, tally.dram_write, cycles.total)
+            for tally, cycles in zip(plan.tallies, timeline.cycles, strict=True)
+        ]
+        for plan, timeline in zip(plans, outcome.timelines, strict=True)
     ]
-    return shared_actions(timeline.totals.actions, uses)
+    found = iter(shared_actions(outcome.totals.actions, [use for own in uses for use in own]))
+    return [[next(found) for _ in own] for own in uses]
 
 
 def _cycles_note(array: ProcessingArray, item: WorkItem, tally: Tally) -> str:
@@ -153,7 +162,7 @@ def _work_fs(group: Group, architecture: Architecture) -> int:
     )
 
 
-def _bound_cycles(
+def bound_cycles(
     work_fs: int, traffics: Iterable[Traffic], architecture: Architecture, peak: float | None
 ) -> int:
     """Return the larger of the work without any wait and the bytes at peak bandwidth."""

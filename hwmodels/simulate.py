@@ -4,26 +4,34 @@ import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology, check
+from hwmodels.cores import together
+from hwmodels.division import Divided, divide
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
 from hwmodels.grouped import plan_product
-from hwmodels.layout import Layout, place
-from hwmodels.machine import Machine
+from hwmodels.layout import Layout, Placement, place
+from hwmodels.machine import Serve, run
+from hwmodels.memory import Channels
 from hwmodels.pattern import Patterns, setting
-from hwmodels.plan import Plan
+from hwmodels.plan import Exchange, Plan
 from hwmodels.planner import Planner, require_supported
 from hwmodels.residency import Kept
-from hwmodels.results import collect
+from hwmodels.results import collect, memory_shares
 from hwmodels.sparse_chip import sparsity_problems
 from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
+from hwmodels.windows import materialised
 from hwmodels.workload import Gemm, VectorOp, Workload
 
 if TYPE_CHECKING:
     from hwmodels.exact_memory import Dram  # brings numba, which only the controller needs
+
+
+Residency = tuple[Kept, ...]  # of each core
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,16 @@ class Chip:
         """What results on this chip depend on."""
         dram = "" if self.dram is None else self.dram.key
         return (self.architecture, self.technology, tuple(self.prices.items()), dram)
+
+    def serve(self, channels: Channels) -> "Serve | None":
+        """Return what makes the server of the memory's fidelity, None for the roofline."""
+        if self.dram is None:
+            return None
+        if self.architecture.memory.fidelity == "exact":
+            return self.dram.serve
+        from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
+
+        return partial(SampledServer, memory=self.dram, channels=channels)
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,7 @@ class Reuse:
     are kept alive, so that one that comes again as the same object is recognised at once.
     """
 
-    results: dict[tuple[object, ...], tuple[RunStats, Kept]] = field(default_factory=dict)
+    results: dict[tuple[object, ...], tuple[RunStats, Residency]] = field(default_factory=dict)
     hits: int = 0
     misses: int = 0
     _numbers: dict[Workload, int] = field(default_factory=dict)
@@ -80,20 +98,21 @@ def chip(
     energy: EnergyTable,
     dram: "Dram | None" = None,
 ) -> Chip:
-    """Return a chip whose parts fit each other; `dram` is needed and used with `fidelity: exact`.
+    """Return a chip whose parts fit each other; a fidelity above roofline needs and uses `dram`.
 
     Raises ValueError listing every rule between the fields that is broken, and every action that
     the energy table lacks.
     """
-    is_exact = architecture.memory.fidelity == "exact"
+    fidelity = architecture.memory.fidelity
+    has_controller = fidelity != "roofline"
     array = architecture.array
     problems = [f"{architecture.name}: {line}" for line in sparsity_problems(array)]
-    if is_exact and dram is None:
+    if has_controller and dram is None:
         problems.append(
-            f'{architecture.name}: memory.fidelity: found "exact" without memory.timing, expected '
-            "the path of a timing table"
+            f'{architecture.name}: memory.fidelity: found "{fidelity}" without memory.timing, '
+            "expected the path of a timing table"
         )
-    elif is_exact and dram is not None:
+    elif has_controller and dram is not None:
         lines = dram.problems(architecture, technology)
         problems += [f"{architecture.name}: {line}" for line in lines]
     try:
@@ -106,7 +125,7 @@ def chip(
         problems.append(str(error))
     if problems:
         raise ValueError("\n".join(problems))
-    if dram is None or not is_exact:
+    if dram is None or not has_controller:
         return Chip(architecture, technology, priced)
     return Chip(architecture, technology, priced | dram.prices(), dram)
 
@@ -123,8 +142,8 @@ def simulate(
 ) -> RunStats:
     """Return cycles, bytes and joules of one call.
 
-    `dram` is the memory of a chip that asks for `fidelity: exact`. `residency` are the constants on
-    chip at entry. Raises ValueError or KeyError, each listing
+    `dram` is the memory of a chip that asks for more than the roofline, `residency` are the
+    constants on chip at entry, for chips of one core. Raises ValueError or KeyError, each listing
     every op, field or action concerned, before anything is simulated.
     """
     return simulate_calls(
@@ -156,12 +175,21 @@ def simulate_calls(
     `stats.combine`. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
+    if architecture.mapping.im2col == "materialised":
+        calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
     shared = Shared(patterns, Ledger(found.prices))
+    count = architecture.cores.count
+    if residency and count > 1:
+        raise ValueError(
+            f"residency: found {len(residency)} constants, expected none: {architecture.name} has "
+            f"{count} cores, which keep parts of them"
+        )
     results = []
+    stays: Residency = (residency, *[()] * (count - 1))
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
-        result, residency = _call(
-            workload, found, layout=layout, kept=residency, shared=shared, reuse=reuse
+        result, stays = _call(
+            workload, found, layout=layout, kept=stays, shared=shared, reuse=reuse
         )
         results.append(result)
     return results
@@ -172,10 +200,10 @@ def _call(
     on: Chip,
     *,
     layout: Layout,
-    kept: Kept,
+    kept: Residency,
     shared: Shared,
     reuse: Reuse | None,
-) -> tuple[RunStats, Kept]:
+) -> tuple[RunStats, Residency]:
     if reuse is None:
         return _simulate(workload, on, layout=layout, kept=kept, shared=shared)
     bases = tuple((name, place.base) for name, place in layout.placements.items())
@@ -204,22 +232,46 @@ def _paused_collector() -> Iterator[None]:
 
 @_paused_collector()
 def _simulate(
-    workload: Workload, on: Chip, *, layout: Layout, kept: Kept, shared: Shared
-) -> tuple[RunStats, Kept]:
-    plan = plan_workload(
-        workload, on.architecture, patterns=shared.patterns, layout=layout, kept=kept
+    workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
+) -> tuple[RunStats, Residency]:
+    architecture = on.architecture
+    cores = architecture.cores
+    divided = divide(workload, count=cores.count, split=cores.split)
+    plans = plan_cores(
+        workload, divided, architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
-    serve = None if on.dram is None else on.dram.serve
-    timeline = Machine(plan, on.architecture, shared.patterns.setting.channels, serve).run()
-    result = collect(
-        workload.name,
-        plan,
-        timeline,
-        on.architecture,
-        technology=on.technology,
-        ledger=shared.ledger,
+    channels = shared.patterns.setting.channels
+    outcome = run(plans, architecture, channels, on.serve(channels))
+    shares = memory_shares(plans, outcome)
+    found = [
+        collect(
+            workload.name,
+            plan,
+            timeline,
+            architecture,
+            technology=on.technology,
+            ledger=shared.ledger,
+            shares=own,
+        )
+        for plan, timeline, own in zip(plans, outcome.timelines, shares, strict=True)
+    ]
+    result = found[0]
+    if cores.count > 1:
+        result = together(
+            workload.name,
+            found,
+            [core.numbers for core in divided.cores],
+            architecture,
+            ledger=shared.ledger,
+            is_rest_charged=outcome.totals is None,
+        )
+    result = replace(
+        result,
+        simpy_events=outcome.events,
+        memory=outcome.memory,
+        controller=outcome.totals,
     )
-    return result, plan.kept
+    return result, tuple(plan.kept for plan in plans)
 
 
 def plan_workload(
@@ -230,18 +282,56 @@ def plan_workload(
     layout: Layout,
     kept: Kept = (),
 ) -> Plan:
-    """Return the plan of a workload on a chip that starts with the constants `kept` on chip.
+    """Return the plan of a workload on one core that starts with the constants `kept` on chip.
 
     `patterns` are those of this chip; what is missing is added. Where chunks that hold all that
     fused ops need have no room, nothing but what the program marks is fused, with a warning.
 
     Raises as `require_supported`, and ValueError naming each op that a buffer is too small for.
     """
+    whole = divide(workload, count=1, split="columns")
+    (plan,) = plan_cores(
+        workload, whole, architecture, patterns=patterns, layout=layout, kept=(kept,)
+    )
+    return plan
+
+
+def plan_cores(
+    workload: Workload,
+    divided: Divided,
+    architecture: Architecture,
+    *,
+    patterns: Patterns,
+    layout: Layout,
+    kept: Residency,
+) -> list[Plan]:
+    """Return the plan of each core for its part of a workload, planned side by side in its order.
+
+    So what a core reads has been planned to be written. Raises as `plan_workload`.
+    """
     warnings = require_supported(workload, architecture)
-    planner = Planner(workload, architecture, patterns=patterns, layout=layout, kept=kept)
-    problems: list[str] = []
-    for members in planner.members():
-        head = workload.items[members[0]]
+    exchange = Exchange(waits=divided.waits)
+    places = _with_parts(layout, divided)
+    planners = [
+        Planner(
+            core.workload,
+            architecture,
+            patterns=patterns,
+            layout=places,
+            kept=own,
+            exchange=exchange,
+            is_apart=core.is_apart,
+        )
+        for core, own in zip(divided.cores, kept, strict=True)
+    ]
+    heads = sorted(
+        (core.numbers[members[0]], number, members[0])
+        for number, (core, planner) in enumerate(zip(divided.cores, planners, strict=True))
+        for members in planner.members()
+    )
+    problems: dict[str, None] = {}
+    for _, number, index in heads:
+        planner, head = planners[number], planners[number].items[index]
         try:
             if isinstance(head, Gemm):
                 plan_product(planner, head)
@@ -250,18 +340,30 @@ def plan_workload(
             else:
                 plan_transfer(planner, head)
         except ValueError as error:
-            problems += [f"{head.name}: {line}" for line in str(error).splitlines()]
+            problems |= {f"{head.name}: {line}": None for line in str(error).splitlines()}
         planner.finish_group()
     if problems and architecture.mapping.fusion != "marked":
         apart = replace(architecture, mapping=replace(architecture.mapping, fusion="marked"))
-        plan = plan_workload(workload, apart, patterns=patterns, layout=layout, kept=kept)
+        plans = plan_cores(workload, divided, apart, patterns=patterns, layout=layout, kept=kept)
         told = tuple(f"mapping.fusion: marked in {workload.name}: {line}" for line in problems)
-        return replace(plan, warnings=(*plan.warnings, *told))
+        return [replace(plan, warnings=(*plan.warnings, *told)) for plan in plans]
     if problems:
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
     notes = density_notes(workload.items, architecture.array)
     notes += gating_notes(workload.items, architecture.array)
     warnings += dense_warnings(workload.items, architecture.array)
-    return Plan(
-        workload.items, planner.groups, planner.tallies, planner.kept_constants(), warnings, notes
-    )
+    return [
+        Plan(p.items, p.groups, p.tallies, p.kept_constants(), warnings, notes) for p in planners
+    ]
+
+
+def _with_parts(layout: Layout, divided: Divided) -> Layout:
+    """Return a layout that also knows where the parts of divided tensors begin."""
+    if not divided.origins:
+        return layout
+    placements = dict(layout.placements)
+    for name, (whole, first_byte) in divided.origins.items():
+        place = layout.placements[whole]
+        room = place.size_bytes - first_byte
+        placements[name] = Placement(place.base + first_byte, room, place.layout)
+    return Layout(placements)

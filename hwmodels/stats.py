@@ -147,7 +147,8 @@ class RunStats:
     `bound_cycles` is a true lower bound: no wait at all, or all bytes at peak bandwidth. `traffic`
     by requester is in `memory`, what the memory controller counted in `controller`, None without
     one. `peak_bytes_per_s` is None for an unlimited memory. `convention` is
-    the chip's, if it names one.
+    the chip's, if it names one. `cores` are the parts of a run on several cores, see
+    `hwmodels.cores`; `cells` are those of all cores.
     """
 
     name: str
@@ -163,6 +164,7 @@ class RunStats:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     calls: int = 1
+    cores: tuple["RunStats", ...] = ()
 
     @cached_property
     def cycles(self) -> Cycles:
@@ -272,6 +274,10 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
         warnings=tuple(dict.fromkeys(text for run in runs for text in run.warnings)),
         notes=tuple(dict.fromkeys(text for run in runs for text in run.notes)),
         calls=sum(run.calls for run in runs),
+        cores=tuple(
+            combine(parts, name=parts[0].name)
+            for parts in zip(*(run.cores for run in runs), strict=True)
+        ),
     )
 
 

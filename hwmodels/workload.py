@@ -90,11 +90,12 @@ class Gemm:
     """`count` independent products result[m, n] = a[m, k] w[n, k]^T.
 
     `a` and `w` name whole tensors (all `count` products together). For a convolution `a` is the
-    activation before im2col, so it may hold fewer than `count * m * k` elements. `nonzero` is the
-    pattern of all of `w` (`count * n` rows, product after product), None for dense, or a bare
-    density in (0, 1] for hand-written lists (the output then says `assumed uniform`). `scale_group`
-    is the run of k under one scale (0: all k). `a_density` is the share of activations that are not
-    zero, None where nobody knows it.
+    activation before im2col, so it may hold fewer than `count * m * k` elements, and
+    `window_elements` are those of all its windows one after the other, without padding (0 for other
+    products). `nonzero` is the pattern of all of `w` (`count * n` rows, product after product),
+    None for dense, or a bare density in (0, 1] for hand-written lists (the output then says
+    `assumed uniform`). `scale_group` is the run of k under one scale (0: all k).
+    `a_density` is the share of activations that are not zero, None where nobody knows it.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Gemm:
     scale_group: int = 0
     has_zero_point: bool = False
     a_density: float | None = None
+    window_elements: int = 0
 
     @property
     def macs(self) -> int:

@@ -83,7 +83,7 @@ def test_products_of_16_bit_floats_run_on_cells_for_them_and_on_lanes_elsewhere(
     assert not found["float"].warnings
     assert found["float"].cycles.array == 32 + 31 + 31 + 6 * T
     actions = {row.action for row in found["float"].energy if row.component == "array"}
-    assert actions == {f"mac_{number}x{number}", "leakage"}
+    assert actions == {f"mac_{number}x{number}", "register_bit", "clock", "leakage"}
     assert "runs on the vector unit" in found["stacked"].warnings[0]
     assert found["stacked"].cycles.array == 0
 
@@ -94,7 +94,8 @@ def test_groups_of_scales_are_rescaled_where_the_chip_says():
         chip = load_chip(configs_root() / "hardware" / f"{name}_edge_32.yaml")
         stats = simulate_workloads([work(4, group=32)], chip, "g")
         rows = {(row.component, row.action): row.count for row in stats.energy}
-        found[name] = rows.get(("array", "rescale"), 0), rows["vector_unit", "vector_op"]
+        lanes = sum(rows.get(("vector_unit", name), 0) for name in ("vector_op", "quantize_op"))
+        found[name] = rows.get(("array", "rescale"), 0), lanes
     number = 3 * T * N  # three groups along the sum
     assert found["composable"][0] == number
     assert found["stacked"] == (0, found["composable"][1] + 2 * number)

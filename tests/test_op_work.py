@@ -1,6 +1,7 @@
 """What ops cost: every number worked out by hand, from the text of a program."""
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -296,3 +297,21 @@ def test_a_part_of_a_constant_moves_its_share_of_what_is_stored(run, shape, move
     text = f"%y = slice(@w) {{{run}}} : f32<{shape}>\nreturn y = %y"
     (item,) = items(text, "@w : f32<4, 6>", bits=256)
     assert item.read_bytes == moved
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+def test_windows_of_a_convolution_hold_what_unfolding_copies(padding):
+    """An image whose elements are all one, unfolded by torch: padding alone is zero."""
+    size = (9, 6)
+    (gemm,) = items(
+        f"""input %x : f32<1, 4, t, 6>
+        %y = conv2d(%x, @w) {{groups=2, padding={padding}, stride=2}} : f32<1, 8, ((t + {2 * padding} - 3)//2) + 1, {(6 + 2 * padding - 2) // 2 + 1}>
+        return y = %y""",  # noqa: E501 (one op is one line)
+        "@w : f32<8, 2, 3, 2>",
+        t=9,
+    )
+    windows = torch.nn.functional.unfold(
+        torch.ones(1, 4, *size), kernel_size=(3, 2), padding=padding, stride=2
+    )
+    assert gemm.window_elements == int(windows.sum())
+    assert gemm.count * gemm.m * gemm.k == windows.numel()

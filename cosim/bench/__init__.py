@@ -21,11 +21,12 @@ from cosim.errors import CosimError
 from cosim.evaluate import Progress
 from kernels import peaks
 
-__all__ = ["Bench", "bench", "bench_chips", "bench_models", "load", "plans", "save"]
+__all__ = ["Bench", "bench", "bench_chips", "bench_memory", "bench_models", "load", "plans", "save"]
 _NEEDED = ("kernel", "shape", "threads", "ratio_torch", "ratio_numpy", "share_of_limit", "gops")
 _NEEDED_BY: Mapping[str, tuple[str, ...]] = {
     "kernels": _NEEDED,
     "models": ("model", "note"),
+    "memory": ("case", "kind"),
     **dict.fromkeys(QUESTIONS, ("case", "model", "version", "config_hash", "note")),
 }
 
@@ -151,13 +152,58 @@ def bench_chips(
     return Bench(rows, total)
 
 
+def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | None = None) -> Bench:
+    """Put the memory controller beside published simulators, and change one thing at a time.
+
+    Takes the cases whose id contains `text`, all of which begin with `memory/`; `count` are the
+    requests of a trace. Raises CosimError when there is no such case.
+    """
+    from cosim.bench import memory, memory_changes, memory_chip  # noqa: PLC0415, brings numba
+
+    count = memory.COUNT if count is None else count
+    known = [(one, case) for one in memory.references() for case in memory.cases(one)]
+    chosen = [(one, case) for one, case in known if text in case]
+    changes = [one for one in memory_changes.changes() if text in one.case]
+    speeds = [case for case in memory_changes.speed_cases() if text in case]
+    chips = [case for case in memory_chip.chip_cases() if text in case]
+    if not (chosen or changes or speeds or chips):
+        raise CosimError(
+            f"bench: no case contains {text!r}; cases are named memory/MEMORY/POLICY/TRACE, "
+            "memory/what-if/TABLE/MEMORY/CHANGE, memory/chip/CHIP/MAP, memory/speed/MEMORY/POLICY"
+        )
+    total: dict[str, object] = describe() | {
+        "filter": text,
+        "rounds": rounds,
+        "threads": 1,
+        "count": count,
+        "skipped": [],
+        "failed": [],
+    }
+    rows: list[Row] = []
+    number = len(chosen) + len(changes) + len(speeds) + len(chips)
+    progress.stage("memories", total=number)
+    for reference, case in chosen:
+        rows += memory.reference_rows(reference, case, count=count)
+        progress.advance()
+    for change in changes:
+        rows += memory_changes.change_rows(change, count=count)
+        progress.advance()
+    for case in chips:
+        rows.append(memory_chip.chip_row(case))
+        progress.advance()
+    for case in speeds:
+        rows.append(memory_changes.speed_row(case, rounds=rounds, count=min(count, 20_000)))
+        progress.advance()
+    return Bench(rows, total | {"load_average_after": load_average()})
+
+
 def save(found: Bench, path: Path) -> None:
     """Write the document that `--json` prints."""
     results.write_text(path, results.table(found.rows, found.total) + "\n")
 
 
 def load(path: Path, *, of: str = "kernels") -> Bench:
-    """Read what `save` wrote of `kernels`, `models` or a question; CosimError if it is not."""
+    """Read what `save` wrote of `kernels`, `models`, `memory` or a question; else CosimError."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

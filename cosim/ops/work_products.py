@@ -24,7 +24,13 @@ def epilogue(context: WorkContext, gemm: Gemm, function: str, extra: Sequence[st
 
 
 def _product(
-    context: WorkContext, op: Op, kind: str, *, mnk: tuple[int, int, int], count: int = 1
+    context: WorkContext,
+    op: Op,
+    kind: str,
+    *,
+    mnk: tuple[int, int, int],
+    count: int = 1,
+    window_elements: int = 0,
 ) -> list[WorkItem]:
     is_quantized = op.kind.startswith("quantized_")
     at = weight_position(op)
@@ -42,6 +48,7 @@ def _product(
         count=count,
         nonzero=context.nonzero(weight),
         scale_group=context.scale_group(weight),
+        window_elements=window_elements,
     )
     items: list[WorkItem] = [gemm]
     if is_quantized:
@@ -60,10 +67,21 @@ def linear(context: WorkContext, op: Op) -> list[WorkItem]:
 def convolution(context: WorkContext, op: Op) -> list[WorkItem]:
     """Charge one product per group over all positions, whose k is channels times taps."""
     batch, filters, *positions = context.shape(op.outputs[0])
-    k = prod(context.shape(op.inputs[weight_position(op)])[1:])
+    _, depth, *taps = context.shape(op.inputs[weight_position(op)])
     groups = int(str(op.get("groups", 1)))
-    mnk = (batch * prod(positions), filters // groups, k)
-    return _product(context, op, "conv", mnk=mnk, count=groups)
+    mnk = (batch * prod(positions), filters // groups, depth * prod(taps))
+    seen = [
+        _seen(size, number, tap, stride=op.integer("stride"), padding=op.integer("padding"))
+        for size, number, tap in zip(context.shape(op.inputs[0])[2:], positions, taps, strict=True)
+    ]
+    windows = batch * groups * depth * prod(seen)
+    return _product(context, op, "conv", mnk=mnk, count=groups, window_elements=windows)
+
+
+def _seen(size: int, windows: int, taps: int, *, stride: int, padding: int) -> int:
+    """Return the elements of an axis that all windows over it hold, without padding."""
+    starts = (stride * number - padding for number in range(windows))
+    return sum(max(0, min(size, start + taps) - max(0, start)) for start in starts)
 
 
 def matmul(context: WorkContext, op: Op) -> list[WorkItem]:

@@ -204,6 +204,8 @@ def _print_accuracy(console: Console, speech: str, accuracy: Mapping[str, Any]) 
 
 
 def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
+    from cosim.report.energy_table import energy_lines  # noqa: PLC0415 (it formats as this does)
+
     cycles = totals["cycles"]
     parts = ", ".join(
         f"{name} {percent(value / cycles)}"
@@ -241,8 +243,10 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         moved += (
             f" in {totals['simulated_calls']} calls, {totals['reused_calls']} calls equal to them"
         )
-    for line in (cost, time, energy, moved):
+    for line in (cost, time, energy, *energy_lines(totals), moved):
         console.print(line, soft_wrap=True)
+    if cores := totals.get("cores"):
+        console.print(_cores_line(cores, totals), soft_wrap=True)
     if found := totals.get("memory"):
         console.print(_memory_line(found), soft_wrap=True)
     if hot := totals.get("thermal"):
@@ -259,6 +263,18 @@ def _thermal_line(found: Mapping[str, Any]) -> str:
     )
 
 
+def _cores_line(cores: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -> str:
+    """Return how much of the time the cores work, and how much faster than one they are."""
+    busy = ", ".join(percent(core["busy_cycles"] / totals["cycles"]) for core in cores)
+    line = f"{len(cores)} cores on one memory, busy {busy}"
+    if "speed_up" in totals:
+        line += (
+            f"; {totals['speed_up']:.2f} times as fast as one of them, "
+            f"efficiency {percent(totals['core_efficiency'])}"
+        )
+    return line
+
+
 def _memory_line(found: Mapping[str, Any]) -> str:
     """Return what limited the memory behind the controller, its rows and its latency."""
     most = sorted(found["limits"].items(), key=lambda pair: -pair[1])
@@ -267,11 +283,18 @@ def _memory_line(found: Mapping[str, Any]) -> str:
     hits = percent(found["row_hits"] / max(1, rows))
     times = {name: value for name, value in found["read_latency_s"].items() if value is not None}
     latency = ", ".join(f"{name} {scaled(value, 's')}" for name, value in times.items())
-    return (
+    line = (
         f"{found['name']} ({found['policy']}), limit {found['binding_limit']}; "
         f"data buses: {buses}; rows: {hits} hits, {found['row_conflicts']} conflicts; "
         f"read latency {latency or 'none'}"
     )
+    if part := found.get("sampling"):
+        line += (
+            f"; sampled: {percent(part['exact_share'])} of the traffic served by the controller, "
+            f"standard errors {part['cycles_error']:.0f} cycles, "
+            f"{scaled(part['energy_error_j'], 'J')}"
+        )
+    return line
 
 
 def print_artefact(artefact: Artefact, folder: Path) -> None:
@@ -338,20 +361,33 @@ def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
     print_table(
         open_console(),
         "against the first run: ratios below 1 are cheaper",
-        ("run", "WER", "difference (95 % interval)", "cycles", "energy", "DRAM", "size"),
+        (
+            *("run", "WER", "difference (95 % interval)", "cycles", "energy"),
+            *("shared figures wrong alike", "each apart", "DRAM", "size"),
+        ),
         (
             (
                 str(row["run"]),
                 percent(row["wer"]),
                 str(row["wer_difference_text"]),
-                *(
-                    "-" if row[key] is None else f"{row[key]:.3f}"
-                    for key in ("cycles_ratio", "energy_ratio", "dram_ratio", "size_ratio")
-                ),
+                _share(row["cycles_ratio"]),
+                _share(row["energy_ratio"]),
+                _span(row["energy_ratio_interval"]),
+                _span(row["energy_ratio_interval_apart"]),
+                _share(row["dram_ratio"]),
+                _share(row["size_ratio"]),
             )
             for row in rows
         ),
     )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _span(bounds: Sequence[float] | None) -> str:
+    return "-" if bounds is None else f"{bounds[0]:.3f} to {bounds[1]:.3f}"
 
 
 def print_bench(rows: Sequence[Mapping[str, Any]], total: Mapping[str, Any]) -> None:

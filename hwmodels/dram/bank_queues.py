@@ -10,7 +10,7 @@ import numpy as np
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
 from hwmodels.dram.issue import access, delay, open_row, precharge, record
 from hwmodels.dram.jit import Record, helper, piece
-from hwmodels.dram.queues import append, complete, length, remove
+from hwmodels.dram.queues import append, complete, holds, length, remove
 from hwmodels.dram.state import IS_SEEN, IS_WRITE, MAX_REFRESHES, NEVER, READS, SHIFT, WRITES
 
 
@@ -55,9 +55,10 @@ def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
     """Return a request to an address that waits for its command, or -1; `kind` IS_WRITE or 0."""
     queue = WRITES if kind == IS_WRITE and not rules.is_unified else READS
     found = -1
-    for j in range(ch.head[queue], ch.tail[queue]):
-        if ch.line[queue, j] == line and ch.flags[queue, j] & IS_WRITE == kind:
-            found = ch.request[queue, j]
+    if holds(ch, queue, line):
+        for j in range(ch.head[queue], ch.tail[queue]):
+            if ch.line[queue, j] == line and ch.flags[queue, j] & IS_WRITE == kind:
+                found = ch.request[queue, j]
     for j in range(ch.queue_count[bank]):
         if ch.queue_line[bank, j] == line and ch.queue_flags[bank, j] & IS_WRITE == kind:
             found = ch.queue_request[bank, j]
@@ -207,7 +208,7 @@ def issue(
             ch.row_hits += 1
     if command == ACT:
         record(rules, ch, tick, run, log, ACT, channel, bank, row, index)
-        open_row(rules, ch, bank, row, tick)
+        open_row(rules, ch, bank, row, tick, requests[index].accepted)
     elif command == PRE:
         record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], index)
         precharge(rules, ch, bank, tick)

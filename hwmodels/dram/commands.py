@@ -191,6 +191,7 @@ def _bank_refresh_rows(spec: DramSpec) -> Iterator[Constraint]:
         yield _row(spec, BANK, (first, REFPB), cycles, ROW_CYCLE)
     yield _row(spec, RANK, (PREAB, REFPB), t("tRPab", close), ROW_CYCLE)
     yield _row(spec, RANK, (ACT, REFPB), t("tRRD_S"), ACTIVATE_GAP)
+    yield _row(spec, GROUP, (ACT, REFPB), t("tRRDpb_L", 0), ACTIVATE_GAP)
     yield _row(spec, RANK, (REFPB, ACT), between, REFRESH)
     yield _row(spec, BANK, (REFPB, ACT), t("tRFCpb"), REFRESH)
     yield _row(spec, RANK, (REFPB, REFPB), t("tREFD", between), REFRESH)

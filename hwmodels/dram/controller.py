@@ -25,7 +25,7 @@ from hwmodels.dram.state import (
     oldest_waiting,
     shift,
 )
-from hwmodels.dram.stats import DramStats, collect
+from hwmodels.dram.stats import DramStats, collect, counters
 
 LOG_ROOM = 1 << 16
 """Commands between two looks at the log; a tick of all channels takes far fewer."""
@@ -124,6 +124,7 @@ class Controller:
         )
         self._rules["is_every_tick"] = is_every_tick
         self._state = make_state(self._rules)
+        self._wakes: Integers = self._state["wake"].copy()
         self._run: Record = np.zeros(1, RUN)[0]
         self._run["clock"] = -self._rules["lead"]
         self._run["refused"] = -1
@@ -180,7 +181,10 @@ class Controller:
         while True:
             if self._log.size and self._log.size - self._run["logged"] < LOG_ROOM // 2:
                 self._log = _grown(self._log, 2 * self._log.size)
-            reason = advance(self._rules, self._state, self._requests, self._run, self._log, until)
+            reason = advance(
+                *(self._rules, self._state, self._requests, self._run, self._wakes),
+                *(self._log, until),
+            )
             if reason != LOG_IS_FULL:
                 return self.waiting == 0
 
@@ -272,6 +276,10 @@ class Controller:
         self._run["next"] -= over
         self._run["refused"] -= over
         self._ends = [end for end in self._ends if end >= self.released]
+
+    def counters(self) -> Integers:
+        """Return the counts so far without those of single requests, see `stats.COUNTERS`."""
+        return counters(self.spec, self._state, self.clock)
 
     def stats(self) -> DramStats:
         """Return everything so far."""

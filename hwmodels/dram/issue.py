@@ -76,14 +76,13 @@ def record(
 
 
 @helper
-def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int) -> None:
+def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int, accepted: int) -> None:
     """Let ACT open a row; the second half of a split ACT changes nothing more."""
     rank = bank >> rules.rank_shift
-    ready = max(ch.ready[ACT, bank], ch.row_free)
-    if ready >> SHIFT == tick and ready & _LIMIT:
-        ch.opening[bank] = ready & _LIMIT
-    else:
-        ch.opening[bank] = ACTIVATE
+    own = ch.ready[ACT, bank]
+    ch.opening[bank] = own & _LIMIT if own >> SHIFT > accepted + 1 else ACTIVATE
+    ch.opening_late[bank] = max(0, tick - max(own >> SHIFT, accepted + 1))
+    ch.opening_wait[bank] = COMMAND_BUS if ch.row_free >> SHIFT == tick else QUEUE
     ch.open_row[bank] = row
     ch.hits[bank] = 0
     if ch.open_banks[rank] == 0:
@@ -145,9 +144,9 @@ def access(
 def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, accepted: int) -> None:
     """Name what kept the data bus idle before a column command.
 
-    Until the request came, its source; after that the delay that ended when the command was
-    issued, for a row just opened the delay of its ACT; a command that could have gone earlier was
-    kept waiting by the choice of the controller.
+    Until the request came, its source. While the command could have gone, the command bus that
+    others held or their turn before it. Before that the delay that was over last; for a row just
+    opened all that held back its ACT instead, told apart in the same way.
     """
     bus = 0 if rules.is_shared_bus else bank >> rules.rank_shift
     idle = tick - ch.bus_free[bus]
@@ -157,10 +156,14 @@ def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, acce
     late = min(idle, max(0, accepted + 1 - (tick - idle)))
     ch.lost[SOURCE] += late
     idle -= late
-    ready = max(ch.ready[command, bank], ch.column_free)
-    limit = QUEUE
-    if ready >> SHIFT == tick:
-        limit = ready & _LIMIT
-        if limit == ACTIVATE:
-            limit = ch.opening[bank]
+    own = ch.ready[command, bank]
+    waited = min(idle, tick - (own >> SHIFT))
+    ch.lost[COMMAND_BUS if ch.column_free >> SHIFT == tick else QUEUE] += waited
+    idle -= waited
+    limit = own & _LIMIT
+    if limit == ACTIVATE:
+        waited = min(idle, ch.opening_late[bank])
+        ch.lost[ch.opening_wait[bank]] += waited
+        idle -= waited
+        limit = ch.opening[bank]
     ch.lost[limit] += idle

@@ -47,22 +47,24 @@ def advance(
     state: np.ndarray,
     requests: np.ndarray,
     run: Record,
+    wakes: Integers,
     log: np.ndarray,
     until: int,
 ) -> int:
     """Let time pass until a tick is over or all is served; LOG_IS_FULL asks for a larger log.
 
-    While it rests, time passes though all is served.
+    While it rests, time passes though all is served. `wakes`, (channels,), are those of `state`
+    side by side.
     """
     while True:
-        is_refused = offer(rules, state, requests, run)
+        is_refused = offer(rules, state, requests, run, wakes)
         if run.is_flushing == 1 and run.next == run.count:
-            wake_all(rules, state, run)
+            wake_all(rules, state, run, wakes)
         if run.is_stopping:
             until = min(until, run.stop - rules.lead)
         if run.next == run.count and not run.is_resting and is_done(rules, state, run):
             return IS_OVER
-        soon = next_tick(rules, state, run)
+        soon = next_tick(rules, run, wakes)
         if run.next < run.count and not is_refused:
             arrival = requests[run.next].arrival - rules.lead
             soon = min(soon, max(arrival, run.clock + 1))
@@ -74,8 +76,9 @@ def advance(
         run.clock = soon
         run.taken = 0
         for c in range(rules.channels):
-            if state[c].wake <= soon or rules.is_every_tick:
+            if wakes[c] <= soon or rules.is_every_tick:
                 step(rules, state[c], soon, requests, run, log, c)
+                wakes[c] = state[c].wake
 
 
 @piece
@@ -88,17 +91,21 @@ def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
 
 
 @piece
-def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -> bool:
+def offer(
+    rules: Record, state: np.ndarray, requests: np.ndarray, run: Record, wakes: Integers
+) -> bool:
     """Offer what has arrived, in order; whether a channel refused."""
     while run.taken < rules.offers:
         index = run.next
         if index == run.count or requests[index].arrival > run.clock + rules.lead:
             return False
-        ch = state[requests[index].channel]
+        channel = requests[index].channel
+        ch = state[channel]
         if rules.lead:
             taken = bank_queues.accept(rules, ch, requests, run, index, run.clock + 1)
         else:
             taken = shared_queues.accept(rules, ch, requests, run, index, run.clock)
+        wakes[channel] = ch.wake
         if not taken:
             return True
         run.next = index + 1
@@ -107,21 +114,21 @@ def offer(rules: Record, state: np.ndarray, requests: np.ndarray, run: Record) -
 
 
 @piece
-def wake_all(rules: Record, state: np.ndarray, run: Record) -> None:
+def wake_all(rules: Record, state: np.ndarray, run: Record, wakes: Integers) -> None:
     """Let every channel know that no request follows."""
     run.is_flushing = 2
     for c in range(rules.channels):
-        state[c].wake = min(state[c].wake, run.clock + 1)
+        wakes[c] = state[c].wake = min(state[c].wake, run.clock + 1)
 
 
 @piece
-def next_tick(rules: Record, state: np.ndarray, run: Record) -> int:
+def next_tick(rules: Record, run: Record, wakes: Integers) -> int:
     """Return the next tick in which a channel may do anything."""
     if rules.is_every_tick:
         return int(run.clock + 1)
     soon = NEVER
-    for c in range(rules.channels):
-        soon = min(soon, state[c].wake)
+    for c in range(wakes.size):
+        soon = min(soon, wakes[c])
     return int(max(soon, run.clock + 1))
 
 

@@ -64,6 +64,13 @@ POLICIES = {
         _DRAMSIM,
         replace(_RAMULATOR, name="ramulator2_closed", page="closed"),
         replace(_RAMULATOR, name="ramulator2_per_bank", refresh="per_bank"),
+        replace(
+            _RAMULATOR,
+            name="ramulator2_deep",
+            source="assumed: ramulator2 with queues that hide PRE and ACT of a stream on HBM4",
+            read_queue=128,
+            write_queue=128,
+        ),
         replace(_DRAMSIM, name="dramsim3_closed", page="closed", is_unified=True),
     )
 }

@@ -36,8 +36,9 @@ def accept(
 ) -> bool:
     """Take a request into its queue; False if that is full.
 
-    A read of an address that a write waits for is answered from the queue, a write to it replaces
-    what waits; neither needs room. A read answered so is delivered after those before it.
+    A write is complete then: its source need not keep it any longer. A read of an address that a
+    write waits for is answered from the queue, a write to it replaces what waits; neither needs
+    room. A read answered so is delivered after those before it.
     """
     request = requests[index]
     line, bank, row = request.line, request.bank, request.row
@@ -59,6 +60,8 @@ def accept(
     request.accepted = clock
     flags = hazard(ch, line, kind == WRITES)
     append(ch, kind, bank, row, line, index, flags | (IS_WRITE if kind == WRITES else 0))
+    if kind == WRITES:
+        complete(requests, run, index, clock)
     ch.wake = min(ch.wake, clock + 1)
     if kind == ch.is_writing:
         if ch.open_row[bank] == row:
@@ -140,13 +143,15 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
     if ch.row_free >> SHIFT > tick:
         ch.row_wake = ch.row_free >> SHIFT
         return -1
-    note_movable(rules, ch, tick)
+    note_movable(rules, ch)
     queue = ch.is_writing
     soon = NEVER
     for j in range(ch.head[queue], ch.tail[queue]):
         bank = ch.bank[queue, j]
         if ch.open_row[bank] != ch.row[queue, j]:
             ready = ch.movable[bank]
+            if rules.bus == 2:
+                ready = at_edge(rules, ch, bank, ready, tick)
             if ready > tick:
                 soon = min(soon, ready)
             elif not is_held(ch, queue, j):
@@ -156,27 +161,25 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
 
 
 @piece
-def note_movable(rules: Record, ch: Record, tick: int) -> None:
+def note_movable(rules: Record, ch: Record) -> None:
     """Note when each bank may be opened or closed."""
     for bank in range(rules.banks):
         ready = ch.ready[PRE, bank] if ch.open_row[bank] >= 0 else ch.ready[ACT, bank]
         ch.movable[bank] = NEVER if ch.active[bank] else ready >> SHIFT
-    if rules.bus == 2:
-        wait_for_edge(rules, ch, tick)
-    elif ch.half_bank >= 0:
+    if ch.half_bank >= 0:
         for bank in range(rules.banks):
             if ch.open_row[bank] < 0:
                 ch.movable[bank] = NEVER
 
 
 @piece
-def wait_for_edge(rules: Record, ch: Record, tick: int) -> None:
+def at_edge(rules: Record, ch: Record, bank: int, ready: int, tick: int) -> int:
     """Let ACT wait for a rising edge, and PRE where it may not follow the edge before."""
-    for bank in range(rules.banks):
-        if ch.open_row[bank] < 0:
-            ch.movable[bank] = rising(ch.movable[bank], tick)
-        elif ch.movable[bank] <= tick and not pairs(rules, ch, PRE, bank, tick):
-            ch.movable[bank] = tick + 1
+    if ch.open_row[bank] < 0:
+        return int(rising(ready, tick))
+    if ready <= tick and not pairs(rules, ch, PRE, bank, tick):
+        return tick + 1
+    return int(ready)
 
 
 @helper
@@ -203,9 +206,7 @@ def issue_access(
     command = access(rules, ch, bank, tick, request.accepted, is_write, closes)
     record(rules, ch, tick, run, log, command, request.channel, bank, row, index)
     ch.finished += 1
-    if is_write:
-        complete(requests, run, index, tick)
-    else:
+    if not is_write:
         ch.last_due = max(ch.last_due, tick - 1 + rules.read_latency)
         complete(requests, run, index, ch.last_due)
     remove(ch, queue, at)
@@ -240,7 +241,7 @@ def issue_row(
         return
     classify(ch, queue, at, 1)
     record(rules, ch, tick, run, log, ACT, channel, bank, row, index)
-    open_row(rules, ch, bank, row, tick)
+    open_row(rules, ch, bank, row, tick, requests[index].accepted)
     remember_edge(rules, ch, ACT, bank, tick)
     own = ch.ready[WR if ch.flags[queue, at] & IS_WRITE else RD, bank] >> SHIFT
     ch.active_wake = min(ch.active_wake, own)

@@ -5,7 +5,7 @@ A specification that contradicts itself cannot be built: `SpecError` lists every
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, MinLen
@@ -52,6 +52,7 @@ OPTIONAL_TIMINGS: Mapping[str, str] = {
     "tRFCpb": "REF of one bank to its next command",
     "tRREFD": "REF of one bank to ACT of another",
     "tREFD": "REF of one bank to REF of another",
+    "tRRDpb_L": "ACT to REF of one bank within a bank group, where it is not tRRD_S",
     "tAAD": "the latest second half of a split ACT",
     "tWCKPST": "write clock running on after a burst",
 }
@@ -65,6 +66,7 @@ _ORDERED = (
     ("tCCD_S", "tCCD_L"),
     ("tRRD_S", "tRRD_L"),
     ("tRRD_S", "tFAW"),
+    ("tRRD_S", "tRRDpb_L"),
     ("tWTR_S", "tWTR_L"),
     ("tRCDRD", "tRAS"),
     ("tRP", "tRPab"),
@@ -91,7 +93,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Organisation:
-    """What there is. Everything counts per next higher level; all are powers of two.
+    """What there is. Everything counts per next higher level; all but `channels` powers of two.
 
     `pseudo_channels` share a command bus but not their data bus, `ranks` share both, `stack_ids`
     share the timing of their pseudo-channel. `columns` are bursts in a row. `bus_bits` and
@@ -149,7 +151,7 @@ class DramSpec:
     `dual_edge` the same at rising edges, and PRE also at falling ones, so that it counts two ticks
     a clock; `split_activate` is single, with ACT in two halves and a write clock that must be
     started. `activate_ticks` and `column_ticks` are how long ACT and column commands hold their
-    bus. `address_map` and `address_hash` are explained in `hwmodels.dram.address`.
+    bus. `address_map` is explained in `hwmodels.dram.fields`.
 
     Raises SpecError with every contradiction.
     """
@@ -164,7 +166,6 @@ class DramSpec:
     address_map: Annotated[str, MinLen(1)]
     activate_ticks: Annotated[int, Ge(1)] = 1
     column_ticks: Annotated[int, Ge(1)] = 1
-    address_hash: dict[str, tuple[str, ...]] = field(default_factory=dict)
     status: Status = "published"
     note: str = ""
 
@@ -210,14 +211,14 @@ def _problems(spec: DramSpec) -> Iterator[str]:
     yield from _organisation_problems(spec.organisation)
     yield from _source_problems(spec)
     yield from _timing_problems(spec)
-    yield from map_problems(spec.organisation.sizes, spec.address_map, spec.address_hash)
+    yield from map_problems(spec.organisation.sizes, spec.address_map)
 
 
 def _organisation_problems(organisation: Organisation) -> Iterator[str]:
     for name, size in organisation.sizes.items():
         if size < 1:
             yield f"organisation: found {size} for the sizes of {name}, expected at least 1"
-        elif size & (size - 1):
+        elif size & (size - 1) and name != "channel":
             yield f"organisation: found {size} for the sizes of {name}, expected a power of two"
     burst = organisation.burst_bytes
     if organisation.bus_bits * organisation.burst_length % 8 or burst < 1 or burst & (burst - 1):

@@ -121,6 +121,8 @@ STATE = np.dtype(
         ("movable", np.int64, (MAX_BANKS,)),  # scratch: when ACT or PRE may move a bank
         ("hits", np.int32, (MAX_BANKS,)),  # accesses since ACT
         ("opening", np.int64, (MAX_BANKS,)),  # limit that held back the last ACT
+        ("opening_late", np.int64, (MAX_BANKS,)),  # ticks that it could have gone sooner but for
+        ("opening_wait", np.int64, (MAX_BANKS,)),  # this limit: the bus, or the turn of others
         ("act_tick", np.int64, (MAX_RANKS, 4)),
         ("act_turn", np.int64, (MAX_RANKS,)),
         ("open_banks", np.int64, (MAX_RANKS,)),

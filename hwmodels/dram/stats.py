@@ -11,6 +11,10 @@ from hwmodels.dram.spec import DramSpec
 
 Since = Literal["acceptance", "arrival"]
 
+FATES = ("row_hits", "row_misses", "row_conflicts", "forwarded", "merged")
+COUNTERS = (*COMMANDS, *(f"lost_{limit}" for limit in LIMITS), *FATES, "open_rank_ticks")
+"""What `counters` returns, by place."""
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -110,11 +114,6 @@ def collect(
     """Return the results that the records of a controller hold."""
     ticks = max(clock, int(requests["completed"].max(initial=0)))
     counts = state["commands"].sum(axis=0)
-    still_open = 0
-    for channel in state:
-        for rank in range(_ranks(spec)):
-            if channel["open_banks"][rank]:
-                still_open += ticks - int(channel["open_since"][rank])
     return DramStats(
         spec=spec,
         policy=policy,
@@ -130,11 +129,32 @@ def collect(
         row_conflicts=int(state["row_conflicts"].sum()),
         forwarded=int(state["forwarded"].sum()),
         merged=int(state["merged"].sum()),
-        open_rank_ticks=int(state["open_ticks"].sum()) + still_open,
+        open_rank_ticks=_open_rank_ticks(spec, state, ticks),
         rank_ticks=ticks * _ranks(spec) * spec.organisation.channels,
-        limits=_limits(spec, counts, state["lost"].sum(axis=0), ticks),
+        limits=limits_of(spec, counts, state["lost"].sum(axis=0), ticks),
         log=log.copy(),
     )
+
+
+def counters(spec: DramSpec, state: np.ndarray, clock: int) -> Integers:
+    """Return the counts so far, all channels together, in the order of `COUNTERS`."""
+    fates = [int(state[name].sum()) for name in FATES]
+    found: Integers = np.concatenate(
+        (
+            state["commands"].sum(axis=0),
+            state["lost"].sum(axis=0),
+            np.array([*fates, _open_rank_ticks(spec, state, clock)], dtype=np.int64),
+        )
+    )
+    return found
+
+
+def _open_rank_ticks(spec: DramSpec, state: np.ndarray, clock: int) -> int:
+    """Return the ticks with a row open until `clock`, summed over ranks."""
+    ranks = _ranks(spec)
+    is_open = state["open_banks"][:, :ranks] > 0
+    still_open = (clock - state["open_since"][:, :ranks])[is_open].sum()
+    return int(state["open_ticks"].sum() + still_open)
 
 
 def _ranks(spec: DramSpec) -> int:
@@ -142,8 +162,11 @@ def _ranks(spec: DramSpec) -> int:
     return spec.organisation.ranks * spec.organisation.pseudo_channels
 
 
-def _limits(spec: DramSpec, counts: Integers, lost: Integers, ticks: int) -> dict[str, float]:
-    """Return shares of all data buses' time; what no command came for counts as source."""
+def limits_of(spec: DramSpec, counts: Integers, lost: Integers, ticks: int) -> dict[str, float]:
+    """Return shares of all data buses' time; what no command came for counts as source.
+
+    `counts` are commands by number, `lost` ticks by limit.
+    """
     organisation = spec.organisation
     total = ticks * organisation.channels * organisation.pseudo_channels
     if not total:

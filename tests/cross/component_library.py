@@ -108,7 +108,9 @@ def figure(value: str, low: str, high: str, source: str, factor: str = "") -> st
     return f'{{value: {value}, low: {low}, high: {high}{named}, source: "{source}"}}'
 
 
-def table(nm: int, one: dict, joules: dict, changed: set, ratio: float, leak: float) -> str:
+def table(  # noqa: C901 (one section after the other)
+    nm: int, one: dict, joules: dict, changed: set, ratio: float, leak: float
+) -> str:
     """Return the table of one node as YAML. `ratio` brings 45 nm here, `leak` 28 nm."""
     at = f"at {nm} nm"
     how = "" if nm in NATIVE else " (between nodes)" if nm > min(NATIVE) else " (scaled from 22 nm)"
@@ -208,11 +210,29 @@ def table(nm: int, one: dict, joules: dict, changed: set, ratio: float, leak: fl
         "leakage",
     )
     lines += ["lane_leakage_w:", f"  {text}"]
+    lines.append("area:")
+    for name, value, high, source in _areas(one, at):
+        text = f'{{value: {value:.3g}, low: {value:.3g}, high: {high:.3g}, source: "{source}"}}'
+        lines += [f"  {name}:", f"    {text}"]
     lines += [
         "not_monotone:",
         "  leakage: CACTI gives buffers more leakage at 22 nm than at 45 nm",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _areas(one: dict, at: str):
+    """Yield (name, value, high, source) of square metres."""
+    square, adder, bit = one["mul"]["32"][1] / 32**2, one["add"]["32"][1] / 32, one["reg"][1]
+    library = f"{VERSIONS}, scaled from 40 nm; high: assumed 70 % of the area filled"
+    yield "multiply_bit2_m2", square, square / 0.7, f"Aladdin 32-bit multiplier {at}, {library}"
+    yield "add_bit_m2", adder, adder / 0.7, f"Aladdin 32-bit adder {at}, {library}"
+    yield "register_bit_m2", bit, bit / 0.7, f"Aladdin register {at}, {library}"
+    lane = 24**2 * square + 5 * 32 * adder + 8 * 32 * bit
+    made = "an fp32 multiplier of 24 bits, five adders and eight registers of 32 bits"
+    yield "lane_m2", lane, 2 * lane, f"assumed: {made}; high: assumed twice, for look-up tables"
+    core = 10 * lane
+    yield "core_m2", core, 3 * core, "assumed: an in-order core without caches as ten lanes"
 
 
 def _actions(mul, add, register: float, ratio: float, at: str):

@@ -12,6 +12,7 @@ from hwmodels.architecture import (
     Architecture,
     Buffer,
     Buffers,
+    Cores,
     MemoryStack,
     MemoryTechnology,
     ProcessingArray,
@@ -114,13 +115,14 @@ def table():
 
 @pytest.fixture
 def shipped():
-    """Return a function that loads a shipped chip by name: architecture, memory and energy."""
+    """Return a function that loads one core of a shipped chip: architecture, memory and energy."""
 
     def load(name):
         architecture = config.load(CONFIGS / "hardware" / f"{name}.yaml", Architecture)
         memory = CONFIGS.parent / architecture.memory.technology
         energy = CONFIGS / "energy" / "aladdin_cacti_28nm.yaml"
-        return architecture, config.load(memory, MemoryTechnology), load_table(energy)
+        one_core = replace(architecture, cores=Cores())  # the rules of tests are those of one
+        return one_core, config.load(memory, MemoryTechnology), load_table(energy)
 
     return load
 

@@ -17,7 +17,8 @@ from cosim.errors import CosimError
 from hwmodels.dram import controller
 from hwmodels.dram.energy import DramEnergy
 from hwmodels.dram.spec import DramSpec
-from hwmodels.exact_memory import burst_addresses, dram
+from hwmodels.exact_memory import dram
+from hwmodels.mapped_channels import burst_addresses
 from hwmodels.memory import Descriptor
 from hwmodels.simulate import Reuse, simulate, simulate_calls
 from hwmodels.stats import combine

@@ -11,7 +11,7 @@ from hwmodels.architecture import Buffer, MemoryStack
 from hwmodels.array import closed_form
 from hwmodels.dma import Clock, Engine
 from hwmodels.layout import place
-from hwmodels.machine import Machine
+from hwmodels.machine import run as run_plans
 from hwmodels.mapping import panels
 from hwmodels.memory import Channels, Descriptor, MemoryServer
 from hwmodels.pattern import Patterns, setting
@@ -29,7 +29,7 @@ def run(items, chip, memory):
     (layout,) = place([workload], chip, memory)
     patterns = Patterns(setting(chip, memory))
     plan = plan_workload(workload, chip, patterns=patterns, layout=layout)
-    return Machine(plan, chip, patterns.setting.channels).run(), plan
+    return run_plans([plan], chip, patterns.setting.channels).timelines[0], plan
 
 
 def nanoseconds(spans):

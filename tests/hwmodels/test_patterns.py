@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hwmodels.architecture import MemoryStack, MemoryTechnology
 from hwmodels.layout import place
-from hwmodels.machine import Machine
+from hwmodels.machine import run
 from hwmodels.memory import Channels, Descriptor
 from hwmodels.pattern import Patterns, setting
 from hwmodels.simulate import plan_workload, simulate
@@ -47,8 +47,8 @@ def test_known_patterns_give_the_time_line_of_new_ones(size, schedule, make_chip
         found = []
         for patterns in (known, Patterns(setting(chip, memory))):
             plan = plan_workload(workload, chip, patterns=patterns, layout=layout)
-            timeline = Machine(plan, chip, patterns.setting.channels).run()
-            found.append((timeline, plan.tallies))
+            outcome = run([plan], chip, patterns.setting.channels)
+            found.append((outcome, plan.tallies))
         assert found[0] == found[1]
 
 

@@ -211,7 +211,7 @@ def rank_rules(spec, first, second):
         ("ACT", "REFab"): (t("tRC"), "tRC"),
         ("RDA", "REFab"): (t("tRTP") + t("tRP"), "tRTP + tRP"),
         ("WRA", "REFab"): (recovery + t("tRP"), "tWR + tRP"),
-        ("ACT", "REFpb"): (t("tRRD_S"), "tRRD"),
+        ("ACT", "REFpb"): (t("tRRDpb_L", t("tRRD_S")) if same_group else t("tRRD_S"), "tRRD"),
         ("REFpb", "ACT"): (between, "tRREFD"),
         ("REFpb", "REFpb"): (t("tREFD", between), "tREFD"),
         ("REFpb", "REFab"): (t("tRFCpb", 0), "tRFCpb"),

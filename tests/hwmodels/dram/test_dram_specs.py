@@ -110,16 +110,29 @@ def test_maps_whose_bits_do_not_add_up_are_refused(text, problem):
 @pytest.mark.parametrize(
     ("hashing", "problem"),
     [
-        ({"row": ["column"]}, 'unknown field "row"'),
-        ({"bank": ["rwo"]}, 'unknown field "rwo"; did you mean "row"?'),
-        ({"bank": ["channel"], "channel": ["row"]}, "found channel, which is hashed itself"),
-        ({"bank": ["bank"]}, "found bank, which is hashed itself"),
+        ("row^column bank channel", "row cannot be hashed"),
+        ("row bank^rwo channel", 'unknown field "rwo"; did you mean "row"?'),
+        ("row bank^channel channel^row", "channel is hashed itself"),
+        ("row bank^bank channel", "bank is hashed itself"),
+        ("row bank^ channel", 'bank^: unknown field ""'),
+        ("row bnk^row channel", 'unknown field "bnk"; did you mean "bank"?'),
     ],
 )
 def test_hashes_that_could_mix_up_two_addresses_are_refused(hashing, problem):
     data = document()
-    data["address_hash"] = hashing
-    assert any(problem in line for line in refusals(data))
+    data["address_map"] = hashing.replace("channel", "column bank_group pseudo_channel channel", 1)
+    if "^channel" in hashing:
+        data["address_map"] = "row bank^channel column bank_group pseudo_channel channel^row"
+    assert any(problem in line for line in refusals(data)), refusals(data)
+
+
+def test_channels_that_are_no_power_of_two_are_not_split():
+    data = document()
+    data["organisation"]["channels"] = 6
+    data["address_map"] = "row channel bank column bank_group pseudo_channel channel:1"
+    assert any("channel is split, expected one part for 6" in line for line in refusals(data))
+    data["address_map"] = "row bank column bank_group pseudo_channel channel"
+    config.parse(data, DramSpec, source="memory.yaml")
 
 
 def test_a_source_must_be_listed():
