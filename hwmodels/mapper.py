@@ -1,13 +1,12 @@
 """The search for the best tiling of one product: exhaustive, but for tilings that cannot win."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import product as cartesian
 
 from hwmodels.architecture import ProcessingArray
-from hwmodels.array import product, shift_in_cycles
-from hwmodels.costs import Costs, Ends, Work, alone, latency
+from hwmodels.costs import Costs, alone, latency
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import (
     ORDERS,
@@ -17,12 +16,11 @@ from hwmodels.mapping import (
     Shape,
     Unit,
     array_grains,
-    array_passes,
     counts,
-    lengths,
     operand_traffic,
     sum_bytes,
 )
+from hwmodels.mapping_work import array_cycles, ends, steps, work
 
 # Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
 FINE_BITS = 8
@@ -42,6 +40,7 @@ def map_product(
     costs: Costs,
     *,
     is_holding: bool = False,
+    is_whole: bool = False,
     row: int = 0,
 ) -> Mapping:
     """Return the mapping of lowest cost, then fewest array cycles, then fewest DRAM bytes.
@@ -51,8 +50,8 @@ def map_product(
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
-    time in which one tile after the other goes. Likewise the sums of a product that is one tile
-    may take the whole output buffer, and the next ones wait until its results are stored.
+    time in which one tile after the other goes. With `is_whole` the sums of a product that is one
+    tile may take the whole output buffer, and the next ones wait until its results are stored.
 
     The search covers all numbers of panels along one dimension that lies on the array, both orders,
     and for the other dimension the largest tile with which results, a whole operand, some number
@@ -69,21 +68,16 @@ def map_product(
     """
     _require_one_fold(shape, array, limits)
     best: tuple[Rank, Mapping] | None = None
-    for cut in _cuts(shape, array, limits, is_holding=is_holding):
+    for cut in _cuts(shape, array, limits, is_holding=is_holding, is_whole=is_whole):
         if row and cut.tile_n < shape.n and cut.tile_n % row:
             continue
         cycles = array_cycles(shape, array, cut)
         for order in ORDERS:
-            holds = _holding(limits, order) if is_holding else limits
-            candidate = _complete(shape, array, limits, cut, holds=holds)
-            if candidate is None:
-                continue
-            candidate = replace(candidate, order=order)
-            for held in _held_tiles(shape, candidate, limits, holds):
-                ordered = _with_traffic(shape, candidate, held)
-                rank = _rank(shape, array, ordered, cycles, limits, costs)
+            rooms = (limits, _holding(limits, order)) if is_holding else (limits,)
+            for candidate in _completed(shape, array, limits, replace(cut, order=order), rooms):
+                rank = _rank(shape, array, candidate, cycles, limits, costs)
                 if best is None or rank < best[0]:
-                    best = rank, ordered
+                    best = rank, candidate
     if best is None:
         raise ValueError(f"product m={shape.m} n={shape.n} k={shape.k}: no tiling fits {limits}")
     return _finer(shape, array, best, limits, costs)
@@ -96,7 +90,7 @@ def _rank(
     done = work(shape, array, mapping, cycles, limits)
     whole = alone(done, ends(shape, mapping, cycles), costs.rates)
     fine = max(1, latency(done, costs.rates) >> FINE_BITS)
-    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, _steps(shape, mapping)
+    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, steps(shape, mapping)
 
 
 def _finer(
@@ -134,7 +128,7 @@ def _holding(limits: Room, order: Order) -> Room:
 
 
 def _cuts(
-    shape: Shape, array: ProcessingArray, limits: Room, *, is_holding: bool
+    shape: Shape, array: ProcessingArray, limits: Room, *, is_holding: bool, is_whole: bool
 ) -> Iterator[Mapping]:
     """Yield the tiles of rows and columns worth a try, each with the whole sum."""
     wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
@@ -146,7 +140,7 @@ def _cuts(
         for height in _tile_heights(shape, array, limits, wide, width, is_holding=is_holding)
     ]
     sums = shape.m * shape.n * sum_bytes(array)
-    if is_holding and limits.output_bytes < sums <= 2 * limits.output_bytes:
+    if is_whole and limits.output_bytes < sums <= 2 * limits.output_bytes:
         tall: Axis = "n" if wide == "m" else "m"
         width, height = (grain[axis] * -(-size[axis] // grain[axis]) for axis in (wide, tall))
         tiles.append((width, height))
@@ -234,6 +228,20 @@ def _sharing(whole: int, fits: int, tallest: int) -> set[int]:
     return heights
 
 
+def _completed(
+    shape: Shape, array: ProcessingArray, limits: Room, cut: Mapping, rooms: Sequence[Room]
+) -> Iterator[Mapping]:
+    """Yield the mappings of a cut and an order, whole operands within each of `rooms`."""
+    found: set[Mapping] = set()
+    for holds in rooms:
+        candidate = _complete(shape, array, limits, cut, holds=holds)
+        if candidate is None or candidate in found:
+            continue
+        found.add(candidate)
+        for held in _held_tiles(shape, candidate, limits, rooms[-1]):
+            yield _with_traffic(shape, candidate, held)
+
+
 def _held_tiles(shape: Shape, mapping: Mapping, limits: Room, holds: Room) -> set[int]:
     """Return of how many tiles of the outer loop's operand a unit may consist.
 
@@ -305,90 +313,6 @@ def _even_chunk(size: int, largest: int, grain: int) -> int:
 def _with_traffic(shape: Shape, mapping: Mapping, held: int) -> Mapping:
     found = mapping if held == 1 else replace(mapping, held_tiles=held)
     return replace(found, dram_bytes=sum(operand_traffic(shape, found)))
-
-
-def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, limits: Room) -> Work:
-    """Return what one product does under a mapping that takes `cycles` of the array.
-
-    A unit larger than its room in `limits` is waited for whenever it is replaced. Where it is made
-    of several tiles, these go during its last pass, when its successor's tiles take their place.
-    """
-    input_passes, weight_passes = array_passes(shape.m, shape.n, array, mapping)
-    moved = operand_traffic(shape, mapping)
-    tiles, parts, _ = counts(shape, mapping)
-    is_outer = mapping.order == "activations_outer", mapping.order == "weights_outer"
-    input_rows, weight_rows = (
-        min(tile * (mapping.held_tiles if outer else 1), size)
-        for outer, tile, size in zip(
-            is_outer, (mapping.tile_m, mapping.tile_n), (shape.m, shape.n), strict=True
-        )
-    )
-    is_input_held = (
-        mapping.input_unit == "whole_k"
-        and not shape.is_input_kept
-        and -(-shape.input_bytes * input_rows // shape.m) > limits.input_bytes
-    )
-    is_weight_held = (
-        mapping.weight_unit == "whole_k"
-        and not shape.is_weight_kept
-        and -(-shape.weight_bytes * weight_rows // shape.n) > limits.weight_bytes
-    )
-    shifts, passing = 0, 0
-    if mapping.held_tiles > 1:
-        passing = cycles // (tiles if is_outer[1] else parts)
-    elif array.schedule == "double_buffered":
-        shifts = {
-            "weight_stationary": is_weight_held * (parts - 1),
-            "input_stationary": is_input_held * (tiles - 1),
-        }.get(array.dataflow, 0)
-    return Work(
-        cycles,
-        *moved,
-        input_passes * shape.array_input_bytes,
-        weight_passes * shape.weight_bytes,
-        shape.stored_bytes,
-        is_input_held * moved[0],
-        is_weight_held * moved[1],
-        shifts * shift_in_cycles(array),
-        passing,
-        shape.stored_bytes if _is_output_held(shape, array, mapping, limits) else 0,
-    )
-
-
-def _is_output_held(shape: Shape, array: ProcessingArray, mapping: Mapping, limits: Room) -> bool:
-    """Whether the sums of a tile leave no room for those of the next."""
-    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
-    return height * width * sum_bytes(array) > limits.output_bytes
-
-
-def ends(shape: Shape, mapping: Mapping, cycles: int) -> Ends:
-    """Return what the first step of a product waits for, and what comes with its last.
-
-    All its steps take `cycles`.
-    """
-    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
-    depth = {"whole_k": shape.k, "chunk": min(mapping.tile_k, shape.k)}
-    first_input = -(-shape.input_bytes * height * depth[mapping.input_unit] // (shape.m * shape.k))
-    first_weight = -(
-        -shape.weight_bytes * width * depth[mapping.weight_unit] // (shape.n * shape.k)
-    )
-    last = -(-shape.stored_bytes * height * width // (shape.m * shape.n))
-    return Ends(first_input, first_weight, last, cycles // _steps(shape, mapping))
-
-
-def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:
-    """Return the array cycles of one product without any wait."""
-    return product(
-        array,
-        m_tiles=lengths(mapping.row_tiles(shape.m)),
-        n_tiles=lengths(mapping.column_panels(shape.n)),
-        k=shape.k,
-    ).total
-
-
-def _steps(shape: Shape, mapping: Mapping) -> int:
-    tiles, parts, chunks = counts(shape, mapping)
-    return tiles * parts * chunks
 
 
 def _row_bytes(size_bytes: int, elements: int, depth: int) -> int:

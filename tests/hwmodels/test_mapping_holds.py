@@ -98,7 +98,7 @@ def test_no_mapping_costs_less_where_two_rooms_may_be_taken(
     dataflow, schedule, shape, limits, costs
 ):
     array = array_of(dataflow, schedule)
-    found = map_product(shape, array, limits, costs, is_holding=True)
+    found = map_product(shape, array, limits, costs, is_holding=True, is_whole=True)
     double = Room(*(2 * room for room in vars(limits).values()))
     every = [one for one in all_mappings(shape, array, double) if fits(shape, one, limits)]
     assert fits(shape, found, limits)
@@ -117,7 +117,14 @@ def test_more_room_never_costs_more_where_two_rooms_may_be_taken(
     array = array_of(dataflow)
     larger = Room(*(room + extra for room, extra in zip(vars(limits).values(), more, strict=True)))
     less, most = (
-        costs.of(work_of(shape, array, map_product(shape, array, one, costs, is_holding=True), one))
+        costs.of(
+            work_of(
+                shape,
+                array,
+                map_product(shape, array, one, costs, is_holding=True, is_whole=True),
+                one,
+            )
+        )
         for one in (limits, larger)
     )
     assert less >= most
