@@ -265,6 +265,15 @@ def evaluate_command(
 @click.option(
     "--set", "assignments", multiple=True, metavar="a.b=VALUE", help="Override a key of the chip."
 )
+@click.option(
+    "--bandwidth", type=_PATH, metavar="FILE.csv", help="Write bandwidth by channel over time."
+)
+@click.option(
+    "--utterances",
+    type=click.IntRange(min=1),
+    default=1,
+    help="So many at once, on cores that take whole utterances.",
+)
 @_JSON
 def simulate_command(
     what: Path,
@@ -275,6 +284,8 @@ def simulate_command(
     recipe: Path | None,
     no_reuse: bool,
     assignments: tuple[str, ...],
+    bandwidth: Path | None,
+    utterances: int,
     as_json: bool,
 ) -> None:
     """Simulate an artefact, a model file or a GEMM list (CSV, YAML) on a chip."""
@@ -290,6 +301,8 @@ def simulate_command(
         recipe=recipe,
         reuse=not no_reuse,
         assignments=assignments,
+        bandwidth=bandwidth,
+        utterances=utterances,
     )
     if as_json:
         _echo_table(rows, total)
@@ -385,6 +398,7 @@ def _compare_tables(runs: tuple[Path, ...], tables: tuple[str, ...], *, as_json:
 @click.option("--models", is_flag=True, help="Take every shipped model through the whole path.")
 @click.option("--patterns", is_flag=True, help="Zeros in patterns against policies of chips.")
 @click.option("--precision", is_flag=True, help="Widths of operands against cells of chips.")
+@click.option("--tiles", is_flag=True, help="Blocks of zeros as large as the array, beside SASP.")
 @_JSON
 def bench_command(
     text: str,
@@ -398,6 +412,7 @@ def bench_command(
     models: bool,
     patterns: bool,
     precision: bool,
+    tiles: bool,
     as_json: bool,
 ) -> None:
     """Time kernels and whole networks against peers and limits, all in one alternating run.
@@ -405,7 +420,7 @@ def bench_command(
     A filter that begins with memory asks for figures of memories instead of times. With --patterns
     or --precision, rows that the --out file holds already are kept.
     """
-    asked = {"models": models, "patterns": patterns, "precision": precision}
+    asked = {"models": models, "patterns": patterns, "precision": precision, "tiles": tiles}
     chosen = [name for name, is_asked in asked.items() if is_asked]
     others = "memory" if text.startswith("memory") else "kernels"
     subject = chosen[0] if chosen else others
@@ -420,23 +435,34 @@ def bench_command(
         _calibrate()
         return
     from cosim import bench  # noqa: PLC0415
-    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
 
-    if saved is not None:
-        found = bench.load(saved, of=subject)
-    else:
-        with TerminalProgress() as progress:
-            if subject == "models":
-                found = bench.bench_models(text, rounds=rounds, progress=progress)
-            elif subject == "memory":
-                found = bench.bench_memory(text, rounds=rounds, progress=progress)
-            elif subject == "kernels":
-                found = bench.bench(text, rounds=rounds, threads=threads, progress=progress)
-            else:
-                found = bench.bench_chips(subject, text, rounds=rounds, progress=progress, out=out)
+    found = (
+        _measured_bench(subject, text, rounds=rounds, threads=threads, out=out)
+        if saved is None
+        else bench.load(saved, of=subject)
+    )
     if out is not None:
         bench.save(found, out)
     _show_bench(found, subject, markdown=markdown, roofline=roofline, as_json=as_json)
+
+
+def _measured_bench(
+    subject: str, text: str, *, rounds: int, threads: int, out: Path | None
+) -> "Bench":
+    """Return the rows of one subject, measured now."""
+    from cosim import bench  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
+
+    with TerminalProgress() as progress:
+        if subject == "models":
+            return bench.bench_models(text, rounds=rounds, progress=progress)
+        if subject == "tiles":
+            return bench.bench_tiles(text, progress=progress)
+        if subject == "memory":
+            return bench.bench_memory(text, rounds=rounds, progress=progress)
+        if subject == "kernels":
+            return bench.bench(text, rounds=rounds, threads=threads, progress=progress)
+        return bench.bench_chips(subject, text, rounds=rounds, progress=progress, out=out)
 
 
 def _show_bench(
@@ -451,6 +477,7 @@ def _show_bench(
     from cosim.report.roofline import roofline_of  # noqa: PLC0415
     from cosim.report.simulators_table import print_simulators  # noqa: PLC0415
     from cosim.report.terminal import print_bench  # noqa: PLC0415
+    from cosim.report.tiles_markdown import tiles_markdown  # noqa: PLC0415
     from cosim.results import write_text  # noqa: PLC0415
 
     pages = {
@@ -459,6 +486,7 @@ def _show_bench(
         "models": models_markdown,
         "patterns": patterns_markdown,
         "precision": precision_markdown,
+        "tiles": tiles_markdown,
     }
     page = pages[subject]
     for path, made in ((markdown, page), (roofline, roofline_of)):

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 import cosim.guard  # noqa: F401 (the check is the import)
 from cosim.ir import DTYPE_BITS, Constant, Graph, Op, Program, TensorType, is_constant
 from cosim.ops import OPS, row
+from cosim.strides import Layout, contiguous, runs, transposed
 from hwmodels.workload import NUMBER_BITS, Gemm, Nonzero, Number, TensorRef, WorkItem, Workload
 from kernels.encodings import FLOAT_BITS, Encoding, nonzero_mask
 
 # Work of a transcription that neither the array nor the vector unit does.
 NOT_SIMULATED = ("log-mel features", "argmax and token suppression", "text detokenisation")
+
+# Ops whose results lie in memory as their first operand does.
+KEEP_ORDER = ("reshape", "dynamic_quantize", "quantize", "cast", "dynamic_binarize", "binarize")
 
 
 def zero_patterns(encodings: Mapping[str, Encoding]) -> dict[str, Nonzero]:
@@ -98,10 +102,12 @@ class _Context:
     extents: dict[str, int] = field(default_factory=dict)
     public: dict[str, str] = field(init=False)
     grown: dict[str, str] = field(init=False)
+    layouts: dict[str, Layout | None] = field(init=False)
     labels: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.roots = self._find_roots()
+        self.layouts = self._find_layouts()
         self.public = {self._root(value): name for name, value in self.graph.outputs}
         self.grown = {
             op.inputs[0]: op.outputs[0] for op in self.graph.ops if op.kind == "cache_append"
@@ -124,6 +130,29 @@ class _Context:
                     behind = self.extents.get(source, prod(self.shape(source)))
                     self.extents[name] = min(behind, prod(self.shape(name)))
         return roots
+
+    def _find_layouts(self) -> dict[str, Layout | None]:
+        """Return how values that are not in order lie in memory, None where that is unknown.
+
+        Functions of elements and rows leave their results as their operands lie.
+        """
+        layouts: dict[str, Layout | None] = {}
+        for op in self.graph.ops:
+            source = op.inputs[0] if op.inputs else ""
+            if source not in self.graph.types:
+                continue
+            shape = self.shape(source)
+            layout = layouts.get(source, contiguous(shape))
+            if op.kind == "transpose" and layout is not None:
+                order = op.attribute("order")
+                axes = [int(str(axis)) for axis in order] if isinstance(order, tuple) else []
+                layout = transposed(layout, shape, axes)
+            elif op.kind not in KEEP_ORDER:
+                continue
+            for name in op.outputs:
+                if prod(self.shape(name)) == prod(shape):
+                    layouts[name] = layout
+        return layouts
 
     def _root(self, name: str) -> str:
         return self.roots.get(name, name)
@@ -173,6 +202,13 @@ class _Context:
         if whole.kind in ("constant", "state") or seen >= whole.elements:
             return whole
         return _part(whole, seen)
+
+    def operand(self, name: str) -> TensorRef:
+        """Return the tensor behind a value, and how matrices of its last two axes lie in it."""
+        ref, layout = self.ref(name), self.layouts.get(name)
+        if layout is None or ref.kind != "activation" or ref.is_part:
+            return ref
+        return replace(ref, runs=runs(layout, self.shape(name)))
 
     def refs(self, names: Iterable[str]) -> tuple[TensorRef, ...]:
         """Return the tensors behind values, each once; of parts of one, as much as all see."""

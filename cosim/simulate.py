@@ -15,8 +15,11 @@ from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import REPORTED_S, Transcript
 from cosim.profile import graph_lengths
+from cosim.results import write_text
 from cosim.schedule import NOT_SIMULATED, schedule, zero_patterns
 from hwmodels.architecture import FEMTO, Cores
+from hwmodels.bandwidth import Watch
+from hwmodels.batch import Turn, simulate_batch
 from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
 from hwmodels.memory_totals import MemoryTotals, Sampling
@@ -98,7 +101,15 @@ class SpeechRun:
         """What the chip model wants to be known."""
         whole = self.whole
         heat = heat_warnings(self.chip, self.thermal)
-        return (*whole.warnings, *heat, *whole.notes, *whole.cycle_notes)
+        cores = self.chip.architecture.cores
+        waiting: tuple[str, ...] = ()
+        if cores.count > 1 and cores.split == "utterances":
+            text = (
+                f"{self.chip.name}: utterances come one at a time, so that {cores.count - 1} of "
+                f"{cores.count} cores wait; cosim simulate --utterances runs several at once"
+            )
+            waiting = (text,)
+        return (*whole.warnings, *heat, *waiting, *whole.notes, *whole.cycle_notes)
 
     @property
     def macs_per_second_of_audio(self) -> float:
@@ -348,9 +359,16 @@ def heat_warnings(chip: Chip, found: Thermal | None) -> tuple[str, ...]:
 
 
 def simulate_workloads(
-    calls: Sequence[Workload], chip: Chip, name: str, reuse: Reuse | None = None
+    calls: Sequence[Workload],
+    chip: Chip,
+    name: str,
+    reuse: Reuse | None = None,
+    watch: Watch | None = None,
 ) -> RunStats:
-    """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do."""
+    """Return a sequence of calls as one run; CosimError for what the chip cannot hold or do.
+
+    `watch` is told what moves when.
+    """
     try:
         found = simulate_calls(
             calls,
@@ -359,6 +377,7 @@ def simulate_workloads(
             energy=chip.energy,
             dram=chip.dram,
             reuse=reuse,
+            watch=watch,
         )
     except ValueError as error:
         raise CosimError(str(error).splitlines()) from None
@@ -375,14 +394,24 @@ def simulate_any(
     recipe: Path | None = None,
     reuse: bool = True,
     assignments: Sequence[str] = (),
+    bandwidth: Path | None = None,
+    utterances: int = 1,
 ) -> tuple[list[Mapping[str, object]], dict[str, object]]:
     """Return rows per layer and totals of an artefact folder, a model file or a GEMM list.
 
     A model with a decoder takes `steps` decoding steps. `seconds` of audio (default: the window,
     or 10 s without one) are padded to the model's window where it has one, so that there they
     count for the real-time factor alone. `assignments` are `a.b=value` of the chip file.
+    `bandwidth` is a CSV file to write with the bandwidth of every channel over time; then equal
+    calls are simulated again. Cores that divide nothing run so many `utterances` of this kind side
+    by side.
     """
     chip = load_chip(hardware, energy, assignments=assignments)
+    if utterances > 1 and chip.architecture.cores.split != "utterances":
+        raise CosimError(
+            f"--utterances: found {utterances}, but the cores of {chip.name} share each of them; "
+            "expected a chip with cores.split: utterances"
+        )
     is_list = is_gemm_list(what)
     if is_list:
         calls, name = [_gemm_list(what)], what.name
@@ -401,14 +430,21 @@ def simulate_any(
         calls = Caller(artefact).utterance(seconds, [1] * taken)
         name = f"{artefact.model.name} ({artefact.compression.recipe}), {seconds:g} s"
         name += f", {taken} decoding steps" if taken else ""
-    stats, thermal = settled(
-        chip,
-        lambda own: simulate_workloads(calls, own, name, Reuse() if reuse else None),
-        lambda result: result,
-    )
-    total = totals_of(stats, thermal) | _against_one(stats, calls, chip)
+    watches: list[Watch] = []
+
+    def run(own: Chip) -> tuple[RunStats, tuple[Turn, ...]]:
+        if bandwidth is None:
+            return _side_by_side(calls, own, name, utterances, Reuse() if reuse else None)
+        watches.append(Watch())
+        return _side_by_side(calls, own, name, utterances, watch=watches[-1])
+
+    (stats, turns), thermal = settled(chip, run, lambda result: result[0])
+    if bandwidth is not None:
+        write_bandwidth(bandwidth, watches[-1])
+    total = totals_of(stats, thermal) | _against_one(stats, calls, chip, utterances)
     total |= {
         **energy_totals(stats, chip),
+        "utterances": [_turn_row(turn, chip.clock_hz) for turn in turns],
         "hardware": chip.name,
         "work": name,
         "warnings": [
@@ -419,17 +455,67 @@ def simulate_any(
         ],
         "not_simulated": list(NOT_SIMULATED) if not is_list else [],
         "audio_seconds": seconds,
-        "real_time_factor": stats.seconds / seconds if seconds else None,
+        "real_time_factor": stats.seconds / seconds / utterances if seconds else None,
     }
     return [row(layer) for layer in stats.layers], total
 
 
-def _against_one(stats: RunStats, calls: Sequence[Workload], chip: Chip) -> dict[str, object]:
+def write_bandwidth(path: Path, watch: Watch) -> None:
+    """Write a row per bin of time and channel: when it begins, how long it is, bytes per second."""
+    seconds, moved = watch.bins()
+    header = "start_s,seconds,channel,read_bytes_per_s,write_bytes_per_s\n"
+    lines = (
+        f"{i * seconds:.9g},{seconds:.9g},{channel},{read / seconds:.6g},{write / seconds:.6g}\n"
+        for i, of_bin in enumerate(moved)
+        for channel, (read, write) in enumerate(of_bin)
+    )
+    write_text(path, header + "".join(lines))
+
+
+def _side_by_side(
+    calls: Sequence[Workload],
+    chip: Chip,
+    name: str,
+    utterances: int,
+    reuse: Reuse | None = None,
+    watch: Watch | None = None,
+) -> tuple[RunStats, tuple[Turn, ...]]:
+    """Return a run of one utterance, or of several with the turn of each on chips for that."""
+    cores = chip.architecture.cores
+    if utterances == cores.count == 1 or cores.split != "utterances":
+        return simulate_workloads(calls, chip, name, reuse, watch), ()
+    try:
+        found = simulate_batch(
+            [calls] * utterances,
+            chip.architecture,
+            technology=chip.technology,
+            energy=chip.energy,
+            dram=chip.dram,
+            watch=watch,
+        )
+    except ValueError as error:
+        raise CosimError(str(error).splitlines()) from None
+    return replace(found.whole, name=name), found.turns
+
+
+def _turn_row(turn: Turn, clock_hz: float) -> dict[str, object]:
+    return {
+        "core": turn.core,
+        "start_s": turn.start / clock_hz,
+        "end_s": turn.end / clock_hz,
+        "energy_j": turn.stats.energy_j,
+    }
+
+
+def _against_one(
+    stats: RunStats, calls: Sequence[Workload], chip: Chip, utterances: int
+) -> dict[str, object]:
     """Return the speed-up of several cores over one of them with all the memory."""
     if not stats.cores:
         return {}
     one = replace(chip, architecture=replace(chip.architecture, cores=Cores()))
     alone = simulate_workloads(calls, one, stats.name, Reuse())
+    alone = combine([alone] * utterances, name=stats.name)
     return {
         "one_core_cycles": alone.cycles.total,
         "one_core_energy_j": alone.energy_j,

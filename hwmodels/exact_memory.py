@@ -57,11 +57,6 @@ class Dram:
     def problems(self, architecture: Architecture, technology: MemoryTechnology) -> list[str]:
         """Return a line for everything in which a chip and its technology are not this memory."""
         memory, found = architecture.memory, []
-        if memory.arbitration != "fifo":
-            found.append(
-                f'memory.arbitration: found "{memory.arbitration}"; the controller takes '
-                'descriptors in order, expected "fifo"'
-            )
         if technology.burst_bytes != self.spec.organisation.burst_bytes:
             found.append(
                 f"{technology.name}: burst_bytes: found {technology.burst_bytes}, expected "

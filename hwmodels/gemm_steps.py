@@ -7,18 +7,16 @@ buffer, one activation serves all lanes.
 """
 
 from dataclasses import replace
-from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
-from hwmodels.descriptors import rows, run
 from hwmodels.gemm_blocks import Block, blocks_of, stays
 from hwmodels.gemm_tally import tally_gemm
 from hwmodels.mapper import map_product
-from hwmodels.mapping import Mapping, Room, Shape, smallest_tile_bytes
-from hwmodels.memory import Descriptor
-from hwmodels.pattern import Builder, Setting, Share, Tensors, Write, overfull
+from hwmodels.mapping import Room, Shape, smallest_tile_bytes
+from hwmodels.operand_parts import GemmKind, input_part, result_part, weight_part
+from hwmodels.pattern import Builder, Setting, Share, Tensors, overfull
 from hwmodels.plan import Load, Pattern, Step
 from hwmodels.planner import Extra, Planner
 from hwmodels.precision import Engine, engine_of, group_ends
@@ -27,31 +25,10 @@ from hwmodels.sparse_chip import pattern_of
 from hwmodels.sparse_steps import Spot, block_splits, cut_of, totals
 from hwmodels.vector import function_cycles
 from hwmodels.windows import loaded_bytes
-from hwmodels.workload import Gemm, Nonzero
+from hwmodels.workload import Gemm
 
 HELD = {"input_stationary": 0, "weight_stationary": 1}
 """Which of the two operands stays in the cells; where results stay, neither does."""
-
-
-class GemmKind(NamedTuple):
-    """All that the pattern of a GEMM depends on; the first two reads are its operands.
-
-    The sum of `terms` products is `k` places long on `array`, which packs them. Where
-    `is_rescaling` the vector unit rescales the results of each scale group. `nonzero` is the zero
-    pattern of the weights where the array leaves zeros out.
-    """
-
-    m: int
-    n: int
-    k: int
-    terms: int
-    products: int
-    is_on_array: bool
-    is_rescaling: bool
-    array: ProcessingArray
-    mapping: Mapping
-    tensors: Tensors
-    nonzero: Nonzero | None
 
 
 def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
@@ -91,6 +68,8 @@ def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
     tally_gemm(
         planner, item, kind.mapping, (a, w), results, engine=engine, zeros=zeros, together=together
     )
+    if any(one.ref.runs is not None and not one.is_here for one in (a, w)):
+        planner.tallies[head].mapping += " strided"
     planner.bind(pattern, reads, results)
 
 
@@ -101,7 +80,8 @@ def _fit(
 
     What fused ops read comes by the tile, through the buffers of the operands: where there is no
     room for that, no operand takes the room of two units, then tiles are halved until there is,
-    then what is loaded of the operands at a time.
+    then what is loaded of the operands at a time. Runs of values, which lie along n, are cut only
+    where they have no room whole.
     """
     setting = planner.patterns.setting
     limits = setting.limits
@@ -112,6 +92,8 @@ def _fit(
     is_rescaling = bool(engine and engine.rescales) and array.rescale == "vector_unit"
     problems: list[str] = []
     is_holding, row = True, planner.longest_row()
+    is_wide = not row and gemm.w.runs is not None and gemm.w.runs.elements == gemm.n
+    row = gemm.n if is_wide else row
     while True:
         try:
             mapping = map_product(
@@ -124,6 +106,9 @@ def _fit(
                 row=row,
             )
         except ValueError:
+            if is_wide:
+                row, is_wide = 0, False
+                continue
             if not problems:
                 raise
             raise ValueError("\n".join(problems)) from None
@@ -173,7 +158,7 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
         step = Step(loads=builder.share_loads(extras, share, is_start=number == 0))
         step.releases = [load for load in step.loads if load.credit_bytes]
         is_busy = work[number].total > 0
-        for source, part in enumerate(PARTS):
+        for source, part in enumerate((input_part, weight_part)):
             stay = operands[source][number]
             if stay.comes:
                 load = builder.load(source, part(kind, block))
@@ -211,7 +196,7 @@ def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, sha
         step.closes_bytes = tile_bytes
         step.vector += builder.fused_work(share)
         step.stores = [
-            builder.store(target, _result_part(kind, write, block))
+            builder.store(target, result_part(kind, write, block))
             for target, write in enumerate(kind.tensors.writes)
             if write.is_stored
         ]
@@ -265,72 +250,3 @@ def _rescaling(setting: Setting, kind: GemmKind, block: Block) -> tuple[tuple[in
     results = ends * block.rows * block.columns
     operations = setting.functions["rescale"].operations
     return ((0, function_cycles(operations, results, setting.lanes)),) if results else ()
-
-
-def _input_part(kind: GemmKind, block: Block) -> Descriptor:
-    """Return the bytes of the activations of a block.
-
-    Row-major activations give one run over all of k, or one run per row for a chunk. A convolution
-    reads its share of the rows before im2col, without the rows that two tiles share.
-    """
-    read, total = kind.tensors.reads[0], kind.products * kind.m * kind.k
-    first = (block.product * kind.m + block.m[0]) * kind.k
-    if kind.mapping.input_unit == "whole_k":
-        stop = first + block.rows * kind.k
-        return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
-    if read.elements == kind.products * kind.m * kind.terms:
-        return rows(
-            read.size_bytes,
-            total,
-            first=first + block.k[0],
-            number=block.rows,
-            pitch=kind.k,
-            width=block.depth,
-            requester="input",
-        )
-    first += block.rows * block.k[0]
-    stop = first + block.rows * block.depth
-    return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
-
-
-def _weight_part(kind: GemmKind, block: Block) -> Descriptor:
-    """Return the bytes of the weights of a block: constants lie tile by tile, others by row."""
-    read, total = kind.tensors.reads[1], kind.products * kind.n * kind.k
-    first = (block.product * kind.n + block.n[0]) * kind.k
-    if kind.mapping.weight_unit == "whole_k":
-        stop = first + block.columns * kind.k
-        return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
-    if not read.is_constant and read.elements == kind.products * kind.n * kind.terms:
-        return rows(
-            read.size_bytes,
-            total,
-            first=first + block.k[0],
-            number=block.columns,
-            pitch=kind.k,
-            width=block.depth,
-            requester="weight",
-        )
-    first += block.columns * block.k[0]
-    stop = first + block.columns * block.depth
-    return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
-
-
-def _result_part(kind: GemmKind, write: Write, block: Block) -> Descriptor:
-    total = kind.products * kind.m * kind.n
-    first = (block.product * kind.m + block.m[0]) * kind.n
-    if write.elements == total and block.columns < kind.n:
-        return rows(
-            write.size_bytes,
-            total,
-            first=first + block.n[0],
-            number=block.rows,
-            pitch=kind.n,
-            width=block.columns,
-            requester="output",
-        )
-    first += block.rows * block.n[0]
-    stop = first + block.rows * block.columns
-    return run(write.size_bytes, first=first, stop=stop, total=total, requester="output")
-
-
-PARTS = (_input_part, _weight_part)

@@ -60,11 +60,13 @@ def place(
         for ref, size in lasting[kind].values():
             placements[ref.id] = Placement(end, size, LAYOUTS[kind])
             end += -(-size // turn) * turn
+    cores = architecture.cores
+    is_shared = cores.count == 1 or cores.split == "utterances"
     layouts: list[Layout] = []
     highest = end
     for workload in workloads:
         own = {ref.id: placements[ref.id] for ref in workload.tensors() if ref.id in placements}
-        found = _activations(workload, turn, is_shared=architecture.cores.count == 1)
+        found = _activations(workload, turn, is_shared=is_shared)
         for ref_id, (offset, size) in found.items():
             own[ref_id] = Placement(end + offset, size, "row_major")
             highest = max(highest, end + offset + -(-size // turn) * turn)

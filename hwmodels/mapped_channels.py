@@ -6,7 +6,7 @@ import numpy as np
 
 from hwmodels.architecture import FEMTO
 from hwmodels.dram.address import locate
-from hwmodels.dram.fields import map_parts
+from hwmodels.dram.fields import hashes, map_parts
 from hwmodels.dram.jit import Integers
 from hwmodels.dram.spec import DramSpec
 from hwmodels.memory import Channels, Descriptor, Share
@@ -45,11 +45,15 @@ def turn_bytes(spec: DramSpec) -> int:
     """
     organisation = spec.organisation
     spread = {"channel", "pseudo_channel"}
-    if spread & spec.address_hash.keys() or organisation.channels & (organisation.channels - 1):
+    if spread & hashes(spec.address_map).keys():
         return organisation.capacity_bytes
-    parts = map_parts(organisation.sizes, spec.address_map)
-    top = max((part.low + part.width for part in parts if part.field in spread), default=0)
-    return organisation.burst_bytes << top
+    period = turn = organisation.burst_bytes
+    for part in map_parts(organisation.sizes, spec.address_map):
+        is_divided = part.field == "channel" and not part.width
+        period *= organisation.channels if is_divided else 1 << part.width
+        if part.field in spread:
+            turn = period
+    return turn
 
 
 def burst_addresses(descriptor: Descriptor, origin: int, burst_bytes: int) -> Integers:

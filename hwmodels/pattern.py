@@ -17,6 +17,7 @@ from hwmodels.mapping import Room, room
 from hwmodels.memory import Channels, Descriptor
 from hwmodels.plan import Load, Pattern, Port, Step, Store
 from hwmodels.vector import VectorFunction, function_cycles, functions_with
+from hwmodels.workload import Runs
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -94,6 +95,7 @@ class Read(NamedTuple):
     """What a pattern knows of a tensor it reads: its size, where it is and where it goes.
 
     `size_bytes` of `elements`, `is_here` before any load, `is_kept` once loaded, through `port`.
+    `runs` say how matrices lie in it, see `workload.TensorRef`.
     """
 
     port: Port
@@ -102,6 +104,7 @@ class Read(NamedTuple):
     is_constant: bool
     is_here: bool
     is_kept: bool
+    runs: Runs | None = None
 
 
 class Write(NamedTuple):

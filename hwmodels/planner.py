@@ -326,6 +326,7 @@ def _read(operand: Operand) -> Read:
         ref.kind == "constant",
         operand.is_here,
         operand.is_kept,
+        ref.runs,
     )
 
 

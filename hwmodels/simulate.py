@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
+from hwmodels.bandwidth import Watch
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
@@ -53,19 +55,34 @@ class Chip:
         """Return what makes the server of the memory's fidelity, None for the roofline."""
         if self.dram is None:
             return None
-        if self.architecture.memory.fidelity == "exact":
-            return self.dram.serve
         from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
 
-        return partial(SampledServer, memory=self.dram, channels=channels)
+        memory = self.architecture.memory
+        make: Serve = self.dram.serve
+        if memory.fidelity == "sampled":
+            make = partial(SampledServer, memory=self.dram, channels=channels)
+        return make if memory.arbitration == "fifo" else partial(arbitrated, make)
+
+    def buses(self, channels: Channels) -> tuple[Channels, int]:
+        """Return the data buses that descriptors go to, and how many of them are a channel."""
+        if self.dram is None:
+            return channels, 1
+        from hwmodels.mapped_channels import MappedChannels  # noqa: PLC0415 (brings numba)
+
+        spec = self.dram.spec
+        return MappedChannels(channels, spec), spec.organisation.pseudo_channels
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the calls of one sequence share: patterns built and rows of the ledger made so far."""
+    """What the calls of one sequence share: patterns built and rows of the ledger made so far.
+
+    `watch` notes what moves when.
+    """
 
     patterns: Patterns
     ledger: Ledger
+    watch: Watch | None = None
 
 
 @dataclass
@@ -166,19 +183,21 @@ def simulate_calls(
     dram: "Dram | None" = None,
     residency: Kept = (),
     reuse: Reuse | None = None,
+    watch: Watch | None = None,
 ) -> list[RunStats]:
     """Return one result per call, e.g. an encoder and its decoding steps, one after the other.
 
     Constants that are on chip after a call are there for the next; nothing else is, because a token
     is chosen between calls. An exact memory begins each call with its rows closed, one interval
     before its next refresh. Calls equal to one in `reuse` return that very object; add results with
-    `stats.combine`. Raises as `simulate`.
+    `stats.combine`. `watch` is told what moves when, in calls that are not reused. Raises as
+    `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
     if architecture.mapping.im2col == "materialised":
         calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
-    shared = Shared(patterns, Ledger(found.prices))
+    shared = Shared(patterns, Ledger(found.prices), watch)
     count = architecture.cores.count
     if residency and count > 1:
         raise ValueError(
@@ -219,7 +238,7 @@ def _call(
 
 
 @contextmanager
-def _paused_collector() -> Iterator[None]:
+def paused_collector() -> Iterator[None]:
     """Pause the search for cycles: a call makes many objects and hardly any garbage."""
     is_on = gc.isenabled()
     gc.disable()
@@ -230,7 +249,7 @@ def _paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-@_paused_collector()
+@paused_collector()
 def _simulate(
     workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
 ) -> tuple[RunStats, Residency]:
@@ -241,7 +260,10 @@ def _simulate(
         workload, divided, architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
     channels = shared.patterns.setting.channels
-    outcome = run(plans, architecture, channels, on.serve(channels))
+    serve = on.serve(channels)
+    if shared.watch is not None:
+        serve = shared.watch.serve(serve, *on.buses(channels))
+    outcome = run(plans, architecture, channels, serve)
     shares = memory_shares(plans, outcome)
     found = [
         collect(
@@ -265,6 +287,8 @@ def _simulate(
             ledger=shared.ledger,
             is_rest_charged=outcome.totals is None,
         )
+    if shared.watch is not None:
+        shared.watch.close(result.cycles.total * architecture.array.period_fs)
     result = replace(
         result,
         simpy_events=outcome.events,

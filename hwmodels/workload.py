@@ -29,6 +29,19 @@ NUMBER_BITS: dict[Number, int] = {
 
 
 @dataclass(frozen=True)
+class Runs:
+    """How the matrices of several products lie in one tensor, in elements.
+
+    Each matrix is in runs of `elements`, `pitch` apart; the first runs of two matrices in a row lie
+    `apart`. Heads of a layer lie so: a frame holds a run of every head.
+    """
+
+    elements: int
+    pitch: int
+    apart: int
+
+
+@dataclass(frozen=True)
 class TensorRef:
     """One tensor as memory holds it.
 
@@ -45,6 +58,7 @@ class TensorRef:
     index_bits: int = 0
     reserved_bits: int = 0
     digest: str = ""
+    runs: Runs | None = None
 
     @property
     def size_bits(self) -> int:

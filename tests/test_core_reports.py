@@ -53,6 +53,20 @@ def test_the_terminal_tells_of_cores(simulate):
     assert "times as fast as one of them" in text
 
 
+def test_utterances_side_by_side_are_timed_each_and_together(simulate):
+    split = ("--set", "cores.split=utterances")
+    total = json.loads(simulate("--json", *CORES, *split, "--utterances", "3")[1])["total"]
+    one = json.loads(simulate("--json")[1])["total"]
+    assert [turn["core"] for turn in total["utterances"]] == [0, 1, 0]
+    assert max(turn["end_s"] for turn in total["utterances"]) == total["seconds"]
+    assert total["macs"] == 3 * one["macs"]
+    assert total["one_core_cycles"] == 3 * one["cycles"]
+    assert 1 < total["speed_up"] < 2
+    code, text = simulate("--utterances", "3")
+    assert code == 2
+    assert "cores.split: utterances" in text
+
+
 @pytest.mark.parametrize(
     ("assignment", "said"),
     [("cores.count=0", "cores.count"), ("cores.split=colums", 'did you mean "columns"')],

@@ -21,12 +21,23 @@ from cosim.errors import CosimError
 from cosim.evaluate import Progress
 from kernels import peaks
 
-__all__ = ["Bench", "bench", "bench_chips", "bench_memory", "bench_models", "load", "plans", "save"]
+__all__ = [
+    "Bench",
+    "bench",
+    "bench_chips",
+    "bench_memory",
+    "bench_models",
+    "bench_tiles",
+    "load",
+    "plans",
+    "save",
+]
 _NEEDED = ("kernel", "shape", "threads", "ratio_torch", "ratio_numpy", "share_of_limit", "gops")
 _NEEDED_BY: Mapping[str, tuple[str, ...]] = {
     "kernels": _NEEDED,
     "models": ("model", "note"),
     "memory": ("case", "kind"),
+    "tiles": ("case", "chip", "cycles", "dense_cycles", "note"),
     **dict.fromkeys(QUESTIONS, ("case", "model", "version", "config_hash", "note")),
 }
 
@@ -119,6 +130,19 @@ def bench_models(text: str, *, rounds: int, progress: Progress) -> Bench:
     rows = list(zoo.zoo_rows(paths, rounds=rounds, progress=progress))
     failed = [{"case": row["model"], "note": row["note"]} for row in rows if row["note"]]
     total |= {"skipped": [], "failed": failed, "load_average_after": load_average()}
+    return Bench(rows, total)
+
+
+def bench_tiles(text: str, *, progress: Progress) -> Bench:
+    """Simulate blocks of zeros as large as the array for the cases that contain `text`.
+
+    Raises CosimError when there is no such case.
+    """
+    from cosim.bench.tiles import tile_rows  # noqa: PLC0415, imports what only models need
+
+    total: dict[str, object] = describe() | {"filter": text, "rounds": 1, "threads": 1}
+    rows = list(tile_rows(text, progress))
+    total |= {"skipped": [], "failed": [], "load_average_after": load_average()}
     return Bench(rows, total)
 
 

@@ -23,6 +23,9 @@ class WorkContext(Protocol):
     def ref(self, name: str) -> TensorRef:
         """Return the tensor behind a value or constant; views share it, or a part of it."""
 
+    def operand(self, name: str) -> TensorRef:
+        """Return the tensor behind a value, and how matrices of its last two axes lie in it."""
+
     def refs(self, names: Iterable[str]) -> tuple[TensorRef, ...]:
         """Return the tensors behind values, each once; of parts of one, as much as all see."""
 

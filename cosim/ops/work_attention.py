@@ -53,9 +53,9 @@ def attention(context: WorkContext, op: Op) -> list[WorkItem]:
         prod(heads),
         rows,
         context.shape(key)[-2],
-        context.ref(query),
-        context.ref(key),
-        context.ref(value),
+        context.operand(query),
+        context.operand(key),
+        context.operand(value),
         context.ref(op.outputs[0]),
     )
     return list(_products(context, op, label, part))

@@ -272,6 +272,8 @@ def _cores_line(cores: Sequence[Mapping[str, Any]], totals: Mapping[str, Any]) -
             f"; {totals['speed_up']:.2f} times as fast as one of them, "
             f"efficiency {percent(totals['core_efficiency'])}"
         )
+    if turns := totals.get("utterances"):
+        line += f"; {len(turns) / totals['seconds']:.3g} utterances/s"
     return line
 
 

@@ -230,12 +230,10 @@ def test_what_does_not_fit_is_refused_with_all_mistakes(edge):
     with pytest.raises(ValueError, match=r"policy: unknown policy") as error:
         hbm2(architecture, policy="ramulator3", address_map="row channel")
     assert "address_map: bank is missing" in str(error.value)
-    broken = replace(architecture, memory=replace(architecture.memory, arbitration="priority"))
     technology = replace(parts["technology"], burst_bytes=64, capacity_bytes=1 << 40)
-    with pytest.raises(ValueError, match=r"memory\.arbitration") as error:
-        simulate(feed_forward(), broken, **{**parts, "technology": technology})
-    for text in ("burst_bytes: found 64, expected 32", "capacity_bytes: found 8796093022208"):
-        assert text in str(error.value)
+    with pytest.raises(ValueError, match=r"burst_bytes: found 64, expected 32") as error:
+        simulate(feed_forward(), architecture, **{**parts, "technology": technology})
+    assert "capacity_bytes: found 8796093022208" in str(error.value)
     with pytest.raises(ValueError, match=r"memory\.fidelity: found \"exact\" without"):
         simulate(feed_forward(), architecture, **{**parts, "dram": None})
 

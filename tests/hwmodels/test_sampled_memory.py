@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simpy
-from hw_samples import gemm, tensor, vector
+from hw_samples import feed_forward, gemm, tensor, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -240,12 +240,38 @@ def hbm2_8():
 def test_a_map_that_hashes_channels_has_no_turn_below_the_capacity(hbm2_8):
     _, spec = hbm2_8
     assert turn_bytes(spec) == 32 * 16
-    hashed = replace(spec, address_hash={"channel": ("row",)})
+    hashed = replace(spec, address_map=spec.address_map.replace(" channel", " channel^row"))
     assert turn_bytes(hashed) == spec.organisation.capacity_bytes
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_buses_come_round_again_after_a_turn(hbm2_8, channels):
+    spec = hbm2_8[1]
+    organisation = replace(spec.organisation, channels=channels)
+    for order in (spec.address_map, "row bank pseudo_channel column channel bank_group"):
+        own = replace(spec, organisation=organisation, address_map=order)
+        lines = 32 * np.arange(3 * turn_bytes(own) // 32)
+        place = locate(own, lines)
+        bus = 2 * place[:, 0] + place[:, 1] // (organisation.banks_per_channel // 2)
+        period = turn_bytes(own) // 32
+        np.testing.assert_array_equal(bus[period:], bus[:-period])
+        assert (bus[period // 2 :] != bus[: -(period // 2)]).any()
 
 
 def test_a_chip_without_timings_is_refused():
     with pytest.raises(CosimError, match=r'fidelity: found "sampled" without memory\.timing'):
-        load_chip(
-            CONFIGS / "hardware/stacked_edge_16.yaml", assignments=["memory.fidelity=sampled"]
-        )
+        load_chip(CONFIGS / "hardware/edge_tpu_64.yaml", assignments=["memory.fidelity=sampled"])
+
+
+@pytest.mark.parametrize("name", ["stacked_edge_16", "stacked_server_128", "gemmini_16"])
+def test_shipped_chips_with_timings_run_on_their_controller(name):
+    chip = load_chip(CONFIGS / f"hardware/{name}.yaml", assignments=["memory.fidelity=sampled"])
+    stats = simulate(
+        feed_forward(),
+        chip.architecture,
+        technology=chip.technology,
+        energy=chip.energy,
+        dram=chip.dram,
+    )
+    assert stats.controller.commands["RD"] > 0
+    assert stats.controller.sampling.exact_share == 1
