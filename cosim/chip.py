@@ -164,11 +164,11 @@ def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[
 
 
 def memory_behind(memory: MemoryStack) -> "Dram | None":
-    """Return the controller's side of a memory with `fidelity: exact`, None for others.
+    """Return the controller's side of a memory, None for the roofline.
 
     Raises CosimError as `load_chip`.
     """
-    if memory.fidelity != "exact" or not memory.timing:
+    if memory.fidelity == "roofline" or not memory.timing:
         return None
     return _dram(memory, memory.timing, Path())[0]
 

@@ -323,6 +323,8 @@ def simulate_command(
 @click.option("--seed", type=int, help="Of random arrivals and draws (default: 0).")
 @click.option("--chips", type=int, default=1, help="Equal chips behind one queue.")
 @click.option("--battery-wh", type=float, help="Say how long a battery of so many Wh lasts.")
+@click.option("--grid-g-per-kwh", type=float, help="Say grams of CO2 where a kWh takes so many.")
+@click.option("--rest", type=_PATH, help="State of rest of idle chips (default: awake).")
 @_JSON
 def stream_command(
     run: Path,
@@ -332,13 +334,16 @@ def stream_command(
     seed: int | None,
     chips: int,
     battery_wh: float | None,
+    grid_g_per_kwh: float | None,
+    rest: Path | None,
     as_json: bool,
 ) -> None:
     """Let the utterances of a RUN arrive over time: waiting, use and energy of its chip."""
     from cosim.report.stream_table import print_stream  # noqa: PLC0415
     from cosim.stream import Stream, stream_run  # noqa: PLC0415
 
-    rows, total = stream_run(run, Stream(arrivals, rate_hz, draw, seed, chips, battery_wh))
+    asked = Stream(arrivals, rate_hz, draw, seed, chips, battery_wh, grid_g_per_kwh, rest)
+    rows, total = stream_run(run, asked)
     if as_json:
         _echo_table(rows, total)
     else:

@@ -15,6 +15,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt, Le, MinLen
 
+from cosim.config import load, resolve
 from cosim.errors import CosimError, collect, suggestion
 from cosim.results import read_rows
 from cosim.speech.manifest import lines, utterance_id
@@ -22,6 +23,8 @@ from cosim.validate import parse
 from hwmodels.architecture import FEMTO
 from hwmodels.arrivals import RATES_HZ, Served, StreamStats, Task, edge, idle_rows, poisson, serve
 from hwmodels.energy import EnergyRow
+from hwmodels.energy_split import by_cause
+from hwmodels.rest import Resting, RestState, rest_rows, resting
 from hwmodels.stats import energy_row
 
 Seconds = Annotated[float, Ge(0), Le(1e10)]
@@ -37,7 +40,9 @@ class Stream:
     `arrivals` is `batch` (all at time 0), `poisson` (`rate_hz` on average) or the path of a file of
     JSON lines that says when each utterance starts. `draw` utterances are drawn from the run with
     replacement; without it each comes once, in the run's order. `seed` is that of random times and
-    draws, 0 where None. `battery_wh` asks how long a battery lasts.
+    draws, 0 where None. `battery_wh` asks how long a battery lasts, `grid_g_per_kwh` for grams of
+    CO2 where a kilowatt hour takes so many. `rest` is the file of the state in which idle chips
+    rest; without it they stay awake.
     """
 
     arrivals: str
@@ -46,6 +51,8 @@ class Stream:
     seed: int | None = None
     chips: int = 1
     battery_wh: float | None = None
+    grid_g_per_kwh: float | None = None
+    rest: Path | None = None
 
     @property
     def has_file(self) -> bool:
@@ -87,6 +94,7 @@ class _Recorded:
     cycles: int
     energy_rows: tuple[EnergyRow, ...]
     utterances: Annotated[tuple[_Simulated, ...], MinLen(1)]
+    area_mm2: Annotated[float, Gt(0)] | None = None
 
     @property
     def period_fs(self) -> int:
@@ -122,11 +130,17 @@ def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict
         raise CosimError(problems)
     come = _arrivals(recorded, stream, [row for _, row in starts])
     tasks = [Task(one.id, arrival_fs, one.cycles * recorded.period_fs) for arrival_fs, one in come]
-    found = serve(tasks, chips=stream.chips)
+    how = _resting(recorded, stream)
+    found = serve(
+        tasks,
+        chips=stream.chips,
+        rest_after_fs=None if how is None else edge(how.after_fs, recorded.period_fs),
+        wake_fs=0 if how is None else edge(how.wake_fs, recorded.period_fs),
+    )
     joules = {one.id: one.energy_j for one in recorded.utterances}
     rows = [_row(one, joules[one.task.name]) for one in found.served]
     busy_j = sum(joules[one.task.name] for one in found.served)
-    return rows, _total(recorded, stream, found, busy_j)
+    return rows, _total(recorded, stream, found, busy_j=busy_j, how=how)
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
@@ -155,9 +169,16 @@ def _option_problems(stream: Stream) -> Iterator[str]:
         yield f"--seed: found beside --arrivals {given} without --draw: nothing is random there"
     if stream.chips < 1:
         yield f"--chips: found {stream.chips}, expected an integer >= 1"
-    charge = stream.battery_wh
+    yield from _figure_problems(stream)
+
+
+def _figure_problems(stream: Stream) -> Iterator[str]:
+    """Yield what is wrong with the figures that joules are turned into."""
+    charge, grid = stream.battery_wh, stream.grid_g_per_kwh
     if charge is not None and not 0 < charge < float("inf"):
         yield f"--battery-wh: found {charge:g}, expected watt hours above 0"
+    if grid is not None and not 0 <= grid < float("inf"):
+        yield f"--grid-g-per-kwh: found {grid:g}, expected grams of CO2, 0 or more"
 
 
 def _read_run(run: Path) -> _Recorded:
@@ -181,6 +202,7 @@ def _read_run(run: Path) -> _Recorded:
         "cycles": totals.get("cycles"),
         "energy_rows": [_only(row, EnergyRow) for row in rows] if isinstance(rows, list) else rows,
         "utterances": [_only(row, _Simulated) for row in utterances],
+        "area_mm2": totals.get("area_mm2"),
     }
     recorded = parse(plain, _Recorded, source=str(run))
     problems = []
@@ -295,11 +317,21 @@ def _row(served: Served, energy_j: float) -> dict[str, object]:
 
 
 def _total(
-    recorded: _Recorded, stream: Stream, found: StreamStats, busy_j: float
+    recorded: _Recorded,
+    stream: Stream,
+    found: StreamStats,
+    *,
+    busy_j: float,
+    how: Resting | None,
 ) -> dict[str, object]:
     window_s = found.window_fs / FEMTO
-    idle_cycles = recorded.hardware.cores * (found.idle_fs // recorded.period_fs)
-    idle = idle_rows(recorded.energy_rows, idle_cycles)
+    idle = rest_rows(
+        recorded.energy_rows,
+        found,
+        how,
+        period_fs=recorded.period_fs,
+        cores=recorded.hardware.cores,
+    )
     idle_j = sum(row.energy_j for row in idle)
     energy_j = busy_j + idle_j
     power_w = energy_j / window_s
@@ -334,10 +366,55 @@ def _total(
         "power_w": power_w,
         "energy_per_hour_j": 3600 * power_w,
         "energy_per_utterance_j": energy_j / len(found.served),
+        "rest": None if how is None else how.state.name,
+        "rest_after_s": None if how is None else how.after_s,
+        "rested_s": found.rested_fs / FEMTO,
+        "wakes": found.wakes,
+        "energy_by_cause_j": _causes(recorded, idle, busy_j),
+        "grid_g_per_kwh": stream.grid_g_per_kwh,
+        "co2_g_per_hour": None
+        if stream.grid_g_per_kwh is None
+        else stream.grid_g_per_kwh * power_w / 1000,
         "battery_wh": stream.battery_wh,
         "battery_hours": None if stream.battery_wh is None else stream.battery_wh / power_w,
         "warnings": list(_warnings(recorded, stream, found, offered)),
     }
+
+
+def _resting(recorded: _Recorded, stream: Stream) -> Resting | None:
+    """Return how idle chips rest; CosimError for a state that is wrong or saves nothing."""
+    if stream.rest is None:
+        return None
+    file = resolve(str(stream.rest))
+    state = load(file, RestState)
+    if recorded.area_mm2 is None:
+        raise CosimError(
+            f"{recorded.name}: found a run that does not know the area of its chip, which waking "
+            "takes joules for; expected one of an energy table with areas"
+        )
+    try:
+        return resting(
+            state,
+            recorded.energy_rows,
+            area_m2=1e-6 * recorded.area_mm2,
+            clock_hz=recorded.hardware.clock_hz,
+            cores=recorded.hardware.cores,
+        )
+    except ValueError as error:
+        raise CosimError(f"{file}: {line}" for line in str(error).splitlines()) from None
+
+
+def _causes(recorded: _Recorded, idle: Sequence[EnergyRow], busy_j: float) -> dict[str, float]:
+    """Return joules of the stream: of utterances by cause, as in the run, then idle and waking."""
+    work = by_cause(recorded.energy_rows)
+    whole = sum(work.values())
+    found: dict[str, float] = {
+        f"working_{name}": busy_j * value / whole if whole else 0.0 for name, value in work.items()
+    }
+    for row in idle:
+        name = {"wake": "waking"}.get(row.action, f"idle_{row.component}")
+        found[name] = found.get(name, 0.0) + row.energy_j
+    return found
 
 
 def _order(stream: Stream) -> str:

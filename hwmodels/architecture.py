@@ -158,11 +158,13 @@ class Buffers:
 class MemoryStack:
     """Which memory is used: the path of its YAML, how many channels and how it is modelled.
 
-    `fidelity: exact` needs `timing`, the path of a timing table in a folder `timing`; energy of
-    commands is in the file of that name in the folder `energy` beside it. `policy` names the rules
-    of the controller, see `hwmodels.dram.policy`; `address_map` goes before that of the table, see
-    `hwmodels.dram.fields`. `thermal` is the path of what heat crosses, see `hwmodels.thermal`: the
-    DRAM is refreshed as often as its temperature under lasting work asks for.
+    `fidelity: exact` and `sampled` need `timing`, the path of a timing table in a folder `timing`;
+    energy of commands is in the file of that name in the folder `energy` beside it. `policy` names
+    the rules of the controller, see `hwmodels.dram.policy`; `address_map` goes before that of the
+    table, see `hwmodels.dram.fields`. No more than `prefetch` loads of an operand buffer are on
+    their way at a time; null: as many as it has room for. `thermal` is the path of what heat
+    crosses, see `hwmodels.thermal`: the DRAM is refreshed as often as its temperature under lasting
+    work asks for.
     """
 
     technology: Annotated[str, MinLen(1)]
@@ -173,6 +175,7 @@ class MemoryStack:
     policy: Annotated[str, MinLen(1)] = "ramulator2"
     address_map: Annotated[str, MinLen(1)] | None = None
     thermal: Annotated[str, MinLen(1)] | None = None
+    prefetch: Annotated[int, Ge(1)] | None = None
 
 
 @dataclass(frozen=True)

@@ -80,12 +80,15 @@ class StreamStats:
     """What became of a stream, from time 0 until the last task was done.
 
     `served` stand in order of arrival. `present_fs` is the number of tasks that wait or are served,
-    integrated over time.
+    integrated over time. `rested_fs` is the idle time that chips rested, all together, and `wakes`
+    how often one was woken.
     """
 
     served: tuple[Served, ...]
     chips: int
     present_fs: int
+    rested_fs: int = 0
+    wakes: int = 0
 
     @cached_property
     def window_fs(self) -> int:
@@ -133,8 +136,17 @@ class StreamStats:
         return Spread.of([one.task.service_fs for one in self.served])
 
 
-def serve(tasks: Iterable[Task], *, chips: int = 1) -> StreamStats:
+def serve(
+    tasks: Iterable[Task],
+    *,
+    chips: int = 1,
+    rest_after_fs: int | None = None,
+    wake_fs: int = 0,
+) -> StreamStats:
     """Return what becomes of tasks that `chips` equal chips serve, first come first served.
+
+    A chip that has been idle for `rest_after_fs` rests, never where None, and takes `wake_fs` to
+    begin the next task.
 
     Tasks may be given in any order; those that come at the same time are served in the order given,
     by the chip that has been without work for longest. Raises ValueError with every mistake: no
@@ -163,17 +175,27 @@ def serve(tasks: Iterable[Task], *, chips: int = 1) -> StreamStats:
         problems.append("tasks: found none, expected one or more")
     if chips < 1:
         problems.append(f"chips: found {chips}, expected 1 or more")
+    problems += [
+        f"{name}: found {value}, expected 0 or more"
+        for name, value in (("rest_after_fs", rest_after_fs or 0), ("wake_fs", wake_fs))
+        if value < 0
+    ]
     if problems:
         raise ValueError("\n".join(problems))
-    return _Queue(line, chips).run()
+    return _Queue(line, chips, rest_after_fs, wake_fs).run()
 
 
 class _Queue:
     """Chips that take tasks from one queue, and the number of tasks present over time."""
 
-    def __init__(self, line: Sequence[Task], chips: int) -> None:
+    def __init__(
+        self, line: Sequence[Task], chips: int, rest_after_fs: int | None, wake_fs: int
+    ) -> None:
         self.line = line
         self.chips = chips
+        self.rest_after_fs, self.wake_fs = rest_after_fs, wake_fs
+        self.rested_fs, self.wakes = 0, 0
+        self.idle_since = dict.fromkeys(range(chips), 0)
         self.clock = Clock()
         self.waiting = simpy.Store(self.clock)
         self.served: dict[int, Served] = {}
@@ -197,7 +219,9 @@ class _Queue:
                 f"{len(served)} tasks were present for {self.present_fs} fs and answered after "
                 f"{responses_fs} fs in all"
             )
-        return StreamStats(served, self.chips, self.present_fs)
+        for chip in self.idle_since:
+            self._rest(chip)
+        return StreamStats(served, self.chips, self.present_fs, self.rested_fs, self.wakes)
 
     def _arrive(self) -> Process:
         """Let the tasks arrive."""
@@ -211,12 +235,25 @@ class _Queue:
         """Serve task after task on one chip."""
         while True:
             number, task = yield self.waiting.get()
+            if self._rest(chip):
+                self.wakes += 1
+                yield self.clock.timeout(self.wake_fs)
+            del self.idle_since[chip]
             start_fs = self.clock.now
             yield self.clock.timeout(task.service_fs)
             self._count(-1)
+            self.idle_since[chip] = self.clock.now
             self.served[number] = Served(task, chip, start_fs, self.clock.now)
             if len(self.served) == len(self.line):
                 self.all_served.succeed()
+
+    def _rest(self, chip: int) -> bool:
+        """Add what an idle chip has rested until now; return whether it has."""
+        if self.rest_after_fs is None:
+            return False
+        begun_fs = self.idle_since[chip] + self.rest_after_fs
+        self.rested_fs += max(0, self.clock.now - begun_fs)
+        return self.clock.now > begun_fs
 
     def _count(self, change: int) -> None:
         """Add up who was present until now, and who is from now on."""

@@ -100,16 +100,24 @@ class Stream:
     """The read engine of one operand buffer: `orders` one by one, as room and producers allow.
 
     `room` is the streaming part of the buffer. `arrivals` are the loads that were started
-    and not yet asked for.
+    and not yet asked for. No more than `prefetch` loads are on their way, None: no limit but room.
     """
 
     def __init__(
-        self, clock: Clock, engine: Engine, free_bytes: int, orders: Iterable[Order]
+        self,
+        clock: Clock,
+        engine: Engine,
+        free_bytes: int,
+        orders: Iterable[Order],
+        *,
+        prefetch: int | None = None,
     ) -> None:
         self.clock = clock
         self.engine = engine
         self.room = Credits(clock, free_bytes)
         self.arrivals: deque[Completion] = deque()
+        # The last `prefetch` loads; the next takes the place of the oldest.
+        self._on_their_way: deque[Completion] = deque(maxlen=prefetch or 0)
         self._waits = self._run(orders)
         self._wanted: simpy.Event | None = None
 
@@ -123,6 +131,11 @@ class Stream:
         """Return the event that the next load starts."""
         self._wanted = self.clock.event()
         return self._wanted
+
+    def _is_full(self) -> bool:
+        """Whether as many loads as are allowed are on their way."""
+        loads = self._on_their_way
+        return 0 < len(loads) == loads.maxlen and loads[0].done_fs > self.clock.now
 
     def _run(self, orders: Iterable[Order]) -> Iterator[simpy.Event]:
         """Start the loads; yields what has to be waited for.
@@ -139,7 +152,11 @@ class Stream:
                 event = self.room.take(load.credit_bytes)
                 if event is not None:
                     yield event
-            self.arrivals.append(self.engine.move(load.descriptor, origin=address))
+            if self._is_full():
+                yield self._on_their_way[0].wait()
+            done = self.engine.move(load.descriptor, origin=address)
+            self.arrivals.append(done)
+            self._on_their_way.append(done)
             if self._wanted is not None:
                 self._wanted.succeed()
                 self._wanted = None

@@ -36,11 +36,22 @@ def print_stream(total: Mapping[str, Any]) -> None:
         f"energy {scaled(total['energy_j'], 'J')}: utterances "
         f"{scaled(total['busy_energy_j'], 'J')}, idle {scaled(total['idle_energy_j'], 'J')} "
         f"({scaled(total['idle_energy_low_j'], 'J')} to {scaled(total['idle_energy_high_j'], 'J')};"
-        " nothing switched off)"
+        f" {_rest(total)})"
     )
     power = (
         f"power {scaled(total['power_w'], 'W')}, per hour {scaled(total['energy_per_hour_j'], 'J')}"
         f", per utterance {scaled(total['energy_per_utterance_j'], 'J')}{lasts}"
     )
+    if total["co2_g_per_hour"] is not None:
+        grams, intensity = scaled(total["co2_g_per_hour"], "g"), total["grid_g_per_kwh"]
+        power += f"; {grams} CO2 per hour at {intensity:g} g/kWh"
     for line in (use, energy, power, *(f"warning: {text}" for text in total["warnings"])):
         console.print(line, soft_wrap=True)
+
+
+def _rest(total: Mapping[str, Any]) -> str:
+    """Return what idle chips do."""
+    if total["rest"] is None:
+        return "nothing switched off"
+    after, rested = scaled(total["rest_after_s"], "s"), scaled(total["rested_s"], "s")
+    return f"{total['rest']} after {after} idle: {rested} at rest, {total['wakes']} wakes"
