@@ -97,7 +97,13 @@ def _fit(
     while True:
         try:
             mapping = map_product(
-                shape, array, limits, setting.costs, is_holding=is_holding, row=row
+                shape,
+                array,
+                limits,
+                setting.costs,
+                is_holding=is_holding,
+                is_whole=is_holding and not tensors.fused,
+                row=row,
             )
         except ValueError:
             if is_wide:
