@@ -74,7 +74,7 @@ def test_area_is_in_every_result(total):
 def test_repricing_is_simulating_with_the_other_table(products):
     chip = load_chip(CHIP)
     other = load_chip(CHIP, configs_root() / "energy" / "horowitz_45nm.yaml")
-    parts = {"technology": chip.technology}
+    parts = {"technology": chip.technology, "dram": chip.dram}
     ledgers = [
         simulate(read_gemms(products), chip.architecture, **parts, energy=one.energy).energy
         for one in (chip, other)

@@ -71,11 +71,11 @@ def test_a_stack_too_hot_at_any_rate_is_refused_with_its_temperatures(simulate):
 
 
 def test_the_roofline_says_that_it_leaves_refresh_out(simulate):
-    code, text = simulate(82)
+    code, text = simulate(82, "--set", "memory.fidelity=roofline")
     assert code == 0
     assert "asks for refresh x2, which fidelity roofline leaves out of time and energy" in text
     assert "working without a pause: DRAM 9" in text
-    assert "leaves out" not in simulate(20)[1]
+    assert "leaves out" not in simulate(20, "--set", "memory.fidelity=roofline")[1]
 
 
 def test_a_file_that_is_no_stack_is_refused_with_all_its_mistakes(simulate, tmp_path):

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hw_samples import figure
+from hw_samples import figure, with_roofline
 
 from cosim import config
 from cosim.energy_tables import load_table
@@ -121,7 +121,8 @@ def shipped():
         architecture = config.load(CONFIGS / "hardware" / f"{name}.yaml", Architecture)
         memory = CONFIGS.parent / architecture.memory.technology
         energy = CONFIGS / "energy" / "aladdin_cacti_28nm.yaml"
-        one_core = replace(architecture, cores=Cores())  # the rules of tests are those of one
+        # The rules of tests are those of one core, with a memory that follows from its figures.
+        one_core = with_roofline(replace(architecture, cores=Cores()))
         return one_core, config.load(memory, MemoryTechnology), load_table(energy)
 
     return load

@@ -1,9 +1,15 @@
 """Small workloads and figures for tests."""
 
+from dataclasses import replace
 from math import prod
 
 from hwmodels.energy_table import EnergyFigure
 from hwmodels.workload import Gemm, TensorRef, Transfer, VectorOp, Workload
+
+
+def with_roofline(architecture):
+    """Return a chip whose memory serves by the roofline: for rules of the chip, not of the DRAM."""
+    return replace(architecture, memory=replace(architecture.memory, fidelity="roofline"))
 
 
 def figure(value, low=None, high=None):

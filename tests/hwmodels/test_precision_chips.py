@@ -40,7 +40,7 @@ def stats(on, a, w):
         w_number=w,
     )
     work = Workload("w", (item,))
-    return simulate(work, on.architecture, technology=on.technology, energy=on.energy)
+    return simulate(work, on.architecture, technology=on.technology, energy=on.energy, dram=on.dram)
 
 
 def test_a_layer_of_wav2vec2_takes_fewer_cycles_the_fewer_bits_composable_cells_multiply():

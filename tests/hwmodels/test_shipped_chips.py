@@ -11,6 +11,7 @@ import pytest
 from hw_samples import feed_forward, gemm, tensor, vector
 
 from cosim import config
+from cosim.chip import load_chip
 from cosim.energy_tables import load_table
 from hwmodels.architecture import Architecture, MappingChoice, MemoryTechnology, check
 from hwmodels.array import closed_form
@@ -38,11 +39,13 @@ PAIRS = [*product(CHIPS, [DEFAULT]), *product([FULL], TABLES)]
 
 @pytest.mark.parametrize(("chip", "table"), dict.fromkeys(PAIRS), ids=lambda path: path.stem)
 def test_every_chip_runs_a_layer_with_balanced_ledgers(chip, table):
-    architecture = config.load(chip, Architecture)
-    technology = config.load(ROOT / architecture.memory.technology, MemoryTechnology)
-    parts = {"technology": technology, "energy": load_table(table)}
+    loaded = load_chip(chip, table)
     calls = simulate_calls(
-        [feed_forward(70, 200, 300), feed_forward(1, 200, 300)], architecture, **parts
+        [feed_forward(70, 200, 300), feed_forward(1, 200, 300)],
+        loaded.architecture,
+        technology=loaded.technology,
+        energy=loaded.energy,
+        dram=loaded.dram,
     )
     for stats in calls:
         assert stats.cycles.total == sum(layer.cycles.total for layer in stats.layers)

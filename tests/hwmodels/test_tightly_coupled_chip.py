@@ -30,6 +30,7 @@ def run(chip, item):
         chip.architecture,
         technology=chip.technology,
         energy=chip.energy,
+        dram=chip.dram,
     )
 
 
