@@ -59,6 +59,13 @@ def test_heads_take_their_columns_of_what_lies_side_by_side():
     assert (first.w.id, second.w.id) == ("qk.w[run 0:96 of 192]", "qk.w[run 96:192 of 192]")
 
 
+def test_heads_of_one_column_are_still_divided_by_head():
+    work = Workload("w", (gemm("g", 2, 1, 1, count=2),))
+    for part in gemms(divide(work, count=2, split="heads")):
+        assert part.result.shape == (2,)
+        assert part.result.id.startswith("g.y[run")
+
+
 def test_heads_exchange_nothing_between_their_products():
     # Each core makes the columns of q that its heads read, and softmax works on rows of one head.
     divided = divide(attention(), count=2, split="heads")
