@@ -136,7 +136,7 @@ class SpeechRun:
         joules = [stats.energy_j for stats in self.utterances]
         speech_s = sum(self.durations_s)
         return {
-            **totals_of(self.whole, self.thermal),
+            **totals_of(self.whole, self.thermal, self.chip),
             **energy_totals(self.whole, self.chip),
             "simpy_events": self.simpy_events,
             "simulated_calls": self.simulated_calls,
@@ -152,8 +152,13 @@ class SpeechRun:
         }
 
 
-def totals_of(stats: RunStats, thermal: Thermal | None = None) -> dict[str, object]:
+def totals_of(
+    stats: RunStats, thermal: Thermal | None = None, chip: Chip | None = None
+) -> dict[str, object]:
     """Return cycles, energy and bandwidth of a run, and its sums by kind of layer."""
+    memory = {} if stats.controller is None else _memory(stats, stats.controller)
+    if memory and chip is not None and chip.dram is not None:
+        memory["rest_w"] = vars(chip.dram.rest_w())
     return {
         "cycles": stats.cycles.total,
         "cycles_by_category": dict(vars(stats.cycles)),
@@ -174,7 +179,7 @@ def totals_of(stats: RunStats, thermal: Thermal | None = None) -> dict[str, obje
         "macs": stats.macs,
         "simpy_events": stats.simpy_events,
         "by_kind": _by_kind(stats),
-        **({} if stats.controller is None else {"memory": _memory(stats, stats.controller)}),
+        **({"memory": memory} if memory else {}),
         **({} if thermal is None else {"thermal": _temperatures(thermal)}),
         **({"cores": core_rows(stats)} if stats.cores else {}),
     }
@@ -441,7 +446,7 @@ def simulate_any(
     (stats, turns), thermal = settled(chip, run, lambda result: result[0])
     if bandwidth is not None:
         write_bandwidth(bandwidth, watches[-1])
-    total = totals_of(stats, thermal) | _against_one(stats, calls, chip, utterances)
+    total = totals_of(stats, thermal, chip) | _against_one(stats, calls, chip, utterances)
     total |= {
         **energy_totals(stats, chip),
         "utterances": [_turn_row(turn, chip.clock_hz) for turn in turns],

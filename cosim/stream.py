@@ -20,7 +20,7 @@ from cosim.errors import CosimError, collect, suggestion
 from cosim.results import read_rows
 from cosim.speech.manifest import lines, utterance_id
 from cosim.validate import parse
-from hwmodels.architecture import FEMTO
+from hwmodels.architecture import FEMTO, Figure
 from hwmodels.arrivals import RATES_HZ, Served, StreamStats, Task, edge, idle_rows, poisson, serve
 from hwmodels.energy import EnergyRow
 from hwmodels.energy_split import by_cause
@@ -196,6 +196,11 @@ def _read_run(run: Path) -> _Recorded:
     totals = document.get("totals")
     totals = totals if isinstance(totals, dict) else {}
     rows = totals.get("energy_rows")
+    memory = totals.get("memory")
+    if isinstance(rows, list) and isinstance(memory, dict) and "rest_w" in memory:
+        rest = parse(memory["rest_w"], Figure, source=f"{run}: totals.memory.rest_w")
+        hardware = _only(document.get("hardware"), _Hardware)
+        rows = [*rows, _background(rest, parse(hardware, _Hardware, source=str(run)))]
     plain = {
         "name": document.get("name"),
         "hardware": _only(document.get("hardware"), _Hardware),
@@ -219,6 +224,15 @@ def _read_run(run: Path) -> _Recorded:
     if problems:
         raise CosimError(f"{run}: {problem}" for problem in problems)
     return recorded
+
+
+def _background(rest: Figure, hardware: _Hardware) -> dict[str, object]:
+    """Return what a memory behind a controller takes without work, per cycle of each core."""
+    cycles_hz = hardware.clock_hz * hardware.cores
+    low, high = rest.bounds
+    prices = (rest.value / cycles_hz, low / cycles_hz, high / cycles_hz)
+    row = EnergyRow("memory", "background", 0, *prices, rest.source, "memory at rest")
+    return dict(vars(row))
 
 
 def _only(data: object, kind: type) -> object:

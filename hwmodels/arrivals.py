@@ -6,7 +6,7 @@ slows another down, and serves one utterance at a time to its end; who came firs
 """
 
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -294,17 +294,14 @@ def edge(time_fs: int, period_fs: int) -> int:
     return time_fs + -time_fs % period_fs
 
 
-def idle_rows(rows: Sequence[EnergyRow], cycles: int) -> tuple[EnergyRow, ...]:
+def idle_rows(rows: Iterable[EnergyRow], cycles: int) -> tuple[EnergyRow, ...]:
     """Return the ledger of a chip that is on without work for `cycles`, all its cores together.
 
     `rows` are those of work on the chip. Its static rows, leakage and what its memory takes in the
-    background, refresh included, go on at the same price per cycle: nothing is switched off. Where
-    a controller counted ticks and refreshes, rows are closed meanwhile and refreshes come as often
-    as in the work. Raises ValueError naming each static action that `rows` lack or price more than
-    once.
+    background, refresh included, go on at the same price per cycle: nothing is switched off. Raises
+    ValueError naming each static action that `rows` lack or price more than once.
     """
-    known = [*rows, *_background(rows)]
-    static = [row for row in known if (row.component, row.action) in STATIC]
+    static = [row for row in rows if (row.component, row.action) in STATIC]
     found = [(row.component, row.action) for row in static]
     problems = [
         f"{component} {action}: found {found.count((component, action))} rows, expected one price"
@@ -314,26 +311,3 @@ def idle_rows(rows: Sequence[EnergyRow], cycles: int) -> tuple[EnergyRow, ...]:
     if problems:
         raise ValueError("\n".join(problems))
     return tuple(dataclasses.replace(row, count=cycles) for row in static)
-
-
-def _background(rows: Iterable[EnergyRow]) -> Iterator[EnergyRow]:
-    """Yield what a memory behind a controller takes per cycle while it rests, if there is one."""
-    counted: dict[str, EnergyRow] = {}
-    cycles = 0
-    for row in rows:
-        if row.component == "memory":
-            counted[row.action] = row
-        elif (row.component, row.action) == ("array", "leakage"):
-            cycles = row.count
-    closed = counted.get("closed_tick")
-    if closed is None or not cycles:
-        return
-    ticks = closed.count + (counted["open_tick"].count if "open_tick" in counted else 0)
-    parts = [(closed, ticks)]
-    parts += [(row, row.count) for name, row in counted.items() if name.startswith("refresh_")]
-    prices = [
-        sum(number * getattr(row, name) for row, number in parts) / cycles
-        for name in ("energy_per_action_j", "low_per_action_j", "high_per_action_j")
-    ]
-    source = "; ".join(f"{row.action}: {row.source}" for row, _ in parts)
-    yield EnergyRow("memory", "background", cycles, *prices, source, closed.factor)

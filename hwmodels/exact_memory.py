@@ -12,7 +12,7 @@ from math import inf
 import numpy as np
 import simpy
 
-from hwmodels.architecture import FEMTO, Architecture, MemoryStack, MemoryTechnology
+from hwmodels.architecture import FEMTO, Architecture, Figure, MemoryStack, MemoryTechnology
 from hwmodels.dram.commands import COMMANDS, LIMITS
 from hwmodels.dram.controller import Controller, trace
 from hwmodels.dram.energy import DramEnergy, dram_counts, dram_prices
@@ -49,6 +49,25 @@ class Dram:
     def prices(self) -> Prices:
         """Return joules of every action of the memory."""
         return dram_prices(self.spec, self.energy)
+
+    def rest_w(self) -> Figure:
+        """Return watts without work: all rows closed, and refreshes as often as they are due."""
+        spec, prices = self.spec, self.prices()
+        organisation = spec.organisation
+        ranks = organisation.channels * organisation.pseudo_channels * organisation.ranks
+        due_s = spec.cycles("tREFI") * spec.ticks_per_clock * spec.tick_s / self.refresh_rate
+        number, kind = ranks, "refresh_rank"
+        if self.policy.refresh == "per_bank":
+            number, kind = organisation.channels * organisation.banks_per_channel, "refresh_bank"
+        parts = [(prices["memory", "closed_tick"], ranks / spec.tick_s)]
+        if ("memory", kind) in prices:
+            parts.append((prices["memory", kind], number / due_s))
+        return Figure(
+            sum(rate * price.value_j for price, rate in parts),
+            "; ".join(price.source for price, _ in parts),
+            sum(rate * price.low_j for price, rate in parts),
+            sum(rate * price.high_j for price, rate in parts),
+        )
 
     def serve(self, env: simpy.Environment) -> "ExactServer":
         """Return a server that begins with all rows closed."""

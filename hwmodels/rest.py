@@ -6,7 +6,7 @@ future takes more than twice what the best rule takes, and none does better (Kar
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -57,7 +57,7 @@ class Resting:
 
 def resting(
     state: RestState,
-    rows: Sequence[EnergyRow],
+    rows: Iterable[EnergyRow],
     *,
     area_m2: float,
     clock_hz: float,

@@ -10,6 +10,7 @@ from cosim.cli import main
 
 CHIP = Path(__file__).resolve().parents[1] / "configs" / "hardware" / "stacked_edge_32.yaml"
 CORES = ("--set", "cores.count=2")
+ROOFLINE = ("--set", "memory.fidelity=roofline")
 
 
 @pytest.fixture
@@ -80,7 +81,9 @@ def test_impossible_cores_are_refused(simulate, assignment, said):
 def test_a_chip_without_work_leaks_with_all_its_cores(tmp_path, simulate):
     window = {}
     for cores in (1, 2):
-        ledger = json.loads(simulate("--json", "--set", f"cores.count={cores}")[1])["total"]
+        ledger = json.loads(simulate("--json", "--set", f"cores.count={cores}", *ROOFLINE)[1])[
+            "total"
+        ]
         hardware = {"name": "edge", "clock_hz": 1e9, "cores": cores}
         totals = ledger | {"cycles": 10**9}
         document = {"schema": 1, "name": "run", "hardware": hardware, "totals": totals}

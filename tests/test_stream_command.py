@@ -13,8 +13,10 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 from cosim.chip import load_chip
 from cosim.cli import main
-from cosim.config import resolve
+from cosim.config import load, resolve
 from cosim.simulate import simulate_any
+from hwmodels.dram.energy import DramEnergy, core_figures
+from hwmodels.dram.spec import DramSpec
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "streams.md"
 CHIP = "configs/hardware/stacked_edge_32.yaml"
@@ -26,7 +28,7 @@ def ledger(tmp_path_factory):
     """The totals of a simulation: what `run.json` holds of the chip."""
     path = tmp_path_factory.mktemp("list") / "products.csv"
     path.write_text("name,m,n,k,count,a_number,w_number\none,4,8,8,1,i8,i8\n")
-    return simulate_any(path, resolve(CHIP))[1]
+    return simulate_any(path, resolve(CHIP), assignments=["memory.fidelity=roofline"])[1]
 
 
 @pytest.fixture
@@ -105,6 +107,23 @@ def test_idle_chips_pay_leakage_and_background_of_their_files(run):
     assert math.isclose(total["energy_per_hour_j"], 3600 * total["energy_j"] / 26.25)
     assert math.isclose(total["battery_hours"], 5 * 3600 / total["energy_per_hour_j"])
     assert "2 utterances of the run are not in" in " ".join(total["warnings"])
+
+
+def test_a_controller_without_work_keeps_rows_closed_and_refreshes(run, tmp_path):
+    path = tmp_path / "products.csv"
+    path.write_text("m,n,k,bits\n4,8,8,8\n")
+    found = simulate_any(path, resolve(CHIP))[1]
+    document = json.loads((run / "run.json").read_text())
+    document["totals"] = found | {"cycles": sum(CYCLES.values())}
+    (run / "run.json").write_text(json.dumps(document))
+    total = table(run, "--arrivals", "batch", "--chips", 4)[1]
+    (row,) = [row for row in total["idle_energy_rows"] if row["component"] == "memory"]
+    spec = load(resolve("configs/memory/timing/hbm2_2000.yaml"), DramSpec)
+    energy = load(resolve("configs/memory/energy/hbm2_2000.yaml"), DramEnergy)
+    core = core_figures(spec, energy)
+    refresh_w = core["refresh_j"].value / 3900e-9
+    expected_w = 8 * 2 * (core["closed_w"].value + refresh_w)  # pseudo-channels of one rank
+    assert math.isclose(row["energy_j"], expected_w * total["idle_s"], rel_tol=1e-3)
 
 
 def test_segments_of_a_recording_arrive_where_they_end(run):
