@@ -33,9 +33,8 @@ from hwmodels.layout import Layout
 from hwmodels.mapping import resident_bytes
 from hwmodels.pattern import Patterns, Read, Tensors, Write
 from hwmodels.plan import Exchange, Group, Pattern, Port, Source, Tally, Target, UnitName, Written
-from hwmodels.products import array_operands
 from hwmodels.residency import Entry, Kept, Pool
-from hwmodels.vector import operation_count, require_functions
+from hwmodels.vector import operation_count
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
 
 
@@ -377,41 +376,3 @@ def _reader_groups(
                     readers.setdefault(ref.id, []).append(number)
             own.update(ref.id for ref in items[index].writes)
     return readers
-
-
-def require_supported(workload: Workload, architecture: Architecture) -> tuple[str, ...]:
-    """Return a warning per pair of operand types that falls back to the vector unit.
-
-    Raises KeyError for unknown vector functions and ValueError listing every GEMM that the chip
-    supports nowhere.
-    """
-    require_functions(workload)
-    supports = architecture.array.supports
-    lost = [
-        item
-        for item in workload.items
-        if isinstance(item, Gemm) and array_operands(item) not in supports
-    ]
-    if not lost:
-        return ()
-    if not architecture.vector_unit.fallback:
-        raise ValueError(
-            "\n".join(
-                f"{gemm.name}: {architecture.name} supports {', '.join(supports)} and has no "
-                f"fallback; found {array_operands(gemm)}"
-                for gemm in lost
-            )
-        )
-    kinds: dict[str, list[Gemm]] = {}
-    for gemm in lost:
-        kinds.setdefault(array_operands(gemm), []).append(gemm)
-    return tuple(
-        f"{_named(found)}: {operands} is not among {', '.join(supports)} of {architecture.name}; "
-        "runs on the vector unit"
-        for operands, found in kinds.items()
-    )
-
-
-def _named(gemms: Sequence[Gemm]) -> str:
-    first = gemms[0].name
-    return first if len(gemms) == 1 else f"{len(gemms)} products ({first}, ...)"
