@@ -336,7 +336,7 @@ def plan_cores(
     """
     warnings = require_supported(workload, architecture)
     exchange = Exchange(waits=divided.waits)
-    places = _with_parts(layout, divided)
+    places = _with_parts(layout, divided, patterns.setting.channels.shape.burst_bytes)
     planners = [
         Planner(
             core.workload,
@@ -382,13 +382,14 @@ def plan_cores(
     ]
 
 
-def _with_parts(layout: Layout, divided: Divided) -> Layout:
-    """Return a layout that also knows where the parts of divided tensors begin."""
+def _with_parts(layout: Layout, divided: Divided, burst_bytes: int) -> Layout:
+    """Return a layout that also knows in which burst the parts of divided tensors begin."""
     if not divided.origins:
         return layout
     placements = dict(layout.placements)
     for name, (whole, first_byte) in divided.origins.items():
         place = layout.placements[whole]
-        room = place.size_bytes - first_byte
-        placements[name] = Placement(place.base + first_byte, room, place.layout)
+        offset = first_byte // burst_bytes * burst_bytes
+        room = place.size_bytes - offset
+        placements[name] = Placement(place.base + offset, room, place.layout)
     return Layout(placements)

@@ -174,13 +174,14 @@ def test_whole_calls_leave_the_other_cores_to_wait_and_leak(make_chip, make_memo
     h=st.integers(1, 21),
     cores=st.integers(2, 5),
     size=st.sampled_from([256, 4096]),
+    burst=st.sampled_from([1, 32]),
     split=st.sampled_from(["columns", "heads"]),
 )
 def test_ledgers_balance_per_core_and_in_total(
-    m, d, h, cores, size, split, make_chip, make_memory, on
+    m, d, h, cores, size, burst, split, make_chip, make_memory, on
 ):
     work = feed_forward(m, d, h)
-    chip, memory = make_chip(size=size, fallback=True), make_memory(channels=2)
+    chip, memory = make_chip(size=size, fallback=True), make_memory(channels=2, burst=burst)
     one, many = on(work, chip, memory), on(work, chip, memory, cores=cores, split=split)
     assert many.macs == one.macs == sum(core.macs for core in many.cores)
     assert many.cycles.total == max(core.cycles.total for core in many.cores)
