@@ -136,7 +136,7 @@ def parse_chip(
     if architecture is None or table is None or technology is None or problems:
         raise CosimError(problems)
     document = {"hardware": hardware, "memory": memory, "energy": energy, **behind.documents}
-    if {"extends", "between"} & set(energy):
+    if {"extends", "between", "of"} & set(energy):
         document["energy_in_full"] = asdict(table)
     return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
 

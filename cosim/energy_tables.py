@@ -9,6 +9,7 @@ from cosim.config import parse, read, resolve
 from cosim.errors import CosimError, collect
 from hwmodels.energy_files import Between, Extension, at_node, extend
 from hwmodels.energy_table import EnergyTable, table_problems
+from hwmodels.voltage import AtVoltage, at_voltage
 
 
 def load_table(path: Path) -> EnergyTable:
@@ -42,6 +43,14 @@ def parse_table(
             raise CosimError(problems)
         ends = [table for table in tables if table is not None]
         return _made(source, lambda: at_node(middle.name, middle.node_m, ends))
+    if "of" in data:
+        other = parse(data, AtVoltage, source=source)
+        return _made(
+            source,
+            lambda: at_voltage(
+                other.name, other.voltage_v, _named(other.of, source, relative_to, above)
+            ),
+        )
     return parse(data, EnergyTable, source=source)
 
 

@@ -23,9 +23,9 @@ from hwmodels.batch import Turn, simulate_batch
 from hwmodels.cores import core_rows, efficiency, speed_up
 from hwmodels.gemm_list import YAML_SUFFIXES, read_gemms
 from hwmodels.memory_totals import MemoryTotals, Sampling
-from hwmodels.planner import require_supported
 from hwmodels.simulate import Reuse, simulate_calls
 from hwmodels.stats import LayerStats, RunStats, combine, row
+from hwmodels.support import require_supported
 from hwmodels.thermal import StackPower, Thermal, ThermalError, make_ladder, power_of, settle
 from hwmodels.workload import Workload
 

@@ -21,6 +21,7 @@ class Work(NamedTuple):
     operand whose loads hide behind nothing, because a unit has no room until the one before goes;
     `held_cycles` are those in which what stays in the cells shifts in after such a load. All but
     `passing_cycles` of the loads is waited for: those in which the tiles of a unit go one by one.
+    `held_stored_bytes` are those of results that must be gone before the next sums have room.
     """
 
     array_cycles: int
@@ -33,18 +34,20 @@ class Work(NamedTuple):
     held_weight_bytes: int = 0
     held_cycles: int = 0
     passing_cycles: int = 0
+    held_stored_bytes: int = 0
 
 
 class Ends(NamedTuple):
     """What no other work hides when a product runs alone.
 
-    Bytes of each operand that must be there before the first step, and bytes of results that go to
-    memory after the last one.
+    Bytes of each operand that must be there before the first step, bytes of results that go to
+    memory after the last one, and the array cycles of that last one, behind all loads.
     """
 
     input_bytes: int
     weight_bytes: int
     stored_bytes: int
+    last_cycles: int
 
 
 @dataclass(frozen=True)
@@ -92,24 +95,29 @@ class Costs:
         return joules if self.objective == "energy" else cycles * joules
 
 
-def exposed(ends: Ends, rates: Rates) -> int:
-    """Return the array cycles before the first step and after the last one of a lone product.
+def alone(work: Work, ends: Ends, rates: Rates) -> int:
+    """Return the array cycles of a product that runs alone, about: `latency` with its ends.
+
+    The array begins behind the first loads and memory goes on until the last ones, after which
+    come the last step and the last stores.
 
     Example:
-        >>> exposed(Ends(320, 480, 64), Rates(16.0, 32, 16, 1))
-        114
+        >>> work, ends = Work(100, 320, 640, 0, 0, stored_bytes=64), Ends(320, 480, 32, 25)
+        >>> alone(work, ends, Rates(16.0, 32, 16, 1)), alone(work, ends, Rates(4.0, 32, 16, 1))
+        (182, 332)
 
     """
-    loads = max(
+    first = max(
         _cycles(ends.input_bytes + ends.weight_bytes, rates.memory),
         _cycles(ends.input_bytes, rates.input_port),
         _cycles(ends.weight_bytes, rates.weight_port),
     )
-    stores = max(
-        _cycles(ends.stored_bytes, rates.memory),
-        _cycles(ends.stored_bytes, rates.output_port),
+    last = max(
+        _cycles(ends.stored_bytes, rates.memory), _cycles(ends.stored_bytes, rates.output_port)
     )
-    return loads + stores
+    hidden = work.stored_bytes - ends.stored_bytes
+    moved = _cycles(work.input_bytes + work.weight_bytes + hidden, rates.memory)
+    return max(first + _busy(work, rates), moved + ends.last_cycles) + last
 
 
 def latency(work: Work, rates: Rates) -> int:
@@ -124,16 +132,8 @@ def latency(work: Work, rates: Rates) -> int:
 
     """
     moved = work.input_bytes + work.weight_bytes + work.stored_bytes
-    loads = sum(
-        max(_cycles(held, rates.memory), _cycles(held, port))
-        for held, port in (
-            (work.held_input_bytes, rates.input_port),
-            (work.held_weight_bytes, rates.weight_port),
-        )
-    )
-    waits = work.held_cycles + max(0, loads - work.passing_cycles)
     return max(
-        work.array_cycles + waits,
+        _busy(work, rates),
         _cycles(moved, rates.memory),
         _cycles(work.input_bytes, rates.input_port),
         _cycles(work.weight_bytes, rates.weight_port),
@@ -188,6 +188,23 @@ def costs(
             sum(priced[action].value_j for action in STATIC),
         ),
     )
+
+
+def _busy(work: Work, rates: Rates) -> int:
+    """Return the array's cycles with those in which it waits for loads that hide behind nothing."""
+    loads = sum(
+        max(_cycles(held, rates.memory), _cycles(held, port))
+        for held, port in (
+            (work.held_input_bytes, rates.input_port),
+            (work.held_weight_bytes, rates.weight_port),
+        )
+    )
+    results = max(
+        _cycles(work.held_stored_bytes, rates.memory),
+        _cycles(work.held_stored_bytes, rates.output_port),
+    )
+    waits = work.held_cycles + max(0, loads - work.passing_cycles) + results
+    return work.array_cycles + waits
 
 
 def _cycles(size_bytes: int, bytes_per_cycle: float | None) -> int:

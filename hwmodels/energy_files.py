@@ -141,6 +141,32 @@ def at_node(name: str, node_m: float, tables: Sequence[EnergyTable]) -> EnergyTa
     )
 
 
+def change_figures(
+    table: EnergyTable,
+    *,
+    dynamic: Callable[[EnergyFigure], EnergyFigure],
+    leakage: Callable[[EnergyFigure], EnergyFigure],
+) -> EnergyTable:
+    """Return a table with every figure of dynamic energy and of leakage changed; areas stay."""
+    return replace(
+        table,
+        actions={name: dynamic(figure) for name, figure in table.actions.items()},
+        sram=tuple(
+            replace(
+                point,
+                read_j_per_byte=dynamic(point.read_j_per_byte),
+                write_j_per_byte=dynamic(point.write_j_per_byte),
+            )
+            for point in table.sram
+        ),
+        multiply=tuple(replace(p, energy_j=dynamic(p.energy_j)) for p in table.multiply),
+        add=tuple(replace(p, energy_j=dynamic(p.energy_j)) for p in table.add),
+        sram_leakage_w_per_byte=leakage(table.sram_leakage_w_per_byte),
+        cell_leakage_w=leakage(table.cell_leakage_w),
+        lane_leakage_w=leakage(table.lane_leakage_w),
+    )
+
+
 Change = Callable[[EnergyFigure, str], EnergyFigure]
 Mean = Callable[[EnergyFigure, EnergyFigure], EnergyFigure]
 

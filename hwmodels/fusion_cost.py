@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from hwmodels.architecture import Architecture
 from hwmodels.costs import Work, latency
-from hwmodels.mapper import array_cycles, map_product, work
+from hwmodels.mapper import map_product
 from hwmodels.mapping import resident_bytes
+from hwmodels.mapping_work import array_cycles, work
 from hwmodels.pattern import Patterns, Setting
 from hwmodels.precision import engine_of
 from hwmodels.products import array_operands, shape_of

@@ -97,7 +97,13 @@ def _fit(
     while True:
         try:
             mapping = map_product(
-                shape, array, limits, setting.costs, is_holding=is_holding, row=row
+                shape,
+                array,
+                limits,
+                setting.costs,
+                is_holding=is_holding,
+                is_whole=is_holding and not tensors.fused,
+                row=row,
             )
         except ValueError:
             if is_wide:
@@ -212,8 +218,9 @@ def _array_work(array: ProcessingArray, kind: GemmKind, blocks: list[Block]) -> 
     """Return the array cycles of each block, none on the vector unit."""
     if not kind.is_on_array:
         return [Split()] * len(blocks)
-    if kind.nonzero is None:
-        return [_block_work(array, kind, block) for block in blocks]
+    if kind.nonzero is None:  # all products have the same blocks, one product after the other
+        first = blocks[: len(blocks) // kind.products]
+        return [_block_work(array, kind, block) for block in first] * kind.products
     spots = [Spot(block.product, block.n[0], block.k[0], block.rows) for block in blocks]
     return block_splits(array, kind.nonzero, cut_of(kind.mapping, kind.n, kind.k), spots)
 

@@ -14,8 +14,9 @@ from hwmodels.costs import Costs, Work, energy, latency
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.gemm_steps import plan_gemm
 from hwmodels.lane_steps import fits_lanes, lane_cycles, plan_lanes
-from hwmodels.mapper import array_cycles, map_product, work
+from hwmodels.mapper import map_product
 from hwmodels.mapping import resident_bytes
+from hwmodels.mapping_work import array_cycles, work
 from hwmodels.planner import Planner
 from hwmodels.precision import Engine, engine_of
 from hwmodels.products import activation_bits, array_operands, block_diagonal, shape_of

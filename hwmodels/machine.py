@@ -22,7 +22,7 @@ from hwmodels.mapping import room
 from hwmodels.memory import FOREVER_FS, Channels, Descriptor, MemoryServer, Process, Server
 from hwmodels.memory_totals import MemoryTotals
 from hwmodels.plan import Group, Plan, Port, Source, Step, Target, Written
-from hwmodels.stats import Cycles
+from hwmodels.stats import Cycles, add
 from hwmodels.timeline import Cause, Record, divide
 
 
@@ -129,7 +129,9 @@ class Machine:
         """
         cycles: dict[int, Cycles] = {}
         for group, record in zip(self.plan.groups, self.records, strict=True):
-            cycles |= divide(group, record, self.period_fs)
+            for item, found in divide(group, record, self.period_fs).items():
+                parts = [found] if item not in cycles else [cycles[item], found]
+                cycles[item] = add(((part, 1) for part in parts), Cycles)
         return Timeline(tuple(cycles[i] for i in sorted(cycles)), tuple(self.records))
 
     def _orders(self, port: Port) -> Iterator[Order]:
@@ -248,7 +250,7 @@ class Machine:
         end = start + -start % self.vector_period_fs
         for number, cycles in step.vector:
             end += cycles * self.vector_period_fs
-            record.vector.append((start, end, group.items[number]))
+            record.vector.append((start, end, group.workers[number]))
             start = end
         return end
 

@@ -1,12 +1,12 @@
 """The search for the best tiling of one product: exhaustive, but for tilings that cannot win."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from itertools import product as cartesian
 
 from hwmodels.architecture import ProcessingArray
-from hwmodels.array import product, shift_in_cycles
-from hwmodels.costs import Costs, Ends, Work, exposed
+from hwmodels.costs import Costs, alone, latency
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import (
     ORDERS,
@@ -14,16 +14,19 @@ from hwmodels.mapping import (
     Order,
     Room,
     Shape,
+    Unit,
     array_grains,
-    array_passes,
     counts,
-    lengths,
     operand_traffic,
     sum_bytes,
 )
+from hwmodels.mapping_work import array_cycles, ends, steps, work
 
 # Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
 FINE_BITS = 8
+
+# Cost, array cycles, DRAM bytes, cycles alone in such parts, steps.
+Rank = tuple[float, int, int, int, int]
 
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
 MOST_PARTS = 8
@@ -37,16 +40,18 @@ def map_product(
     costs: Costs,
     *,
     is_holding: bool = False,
+    is_whole: bool = False,
     row: int = 0,
 ) -> Mapping:
     """Return the mapping of lowest cost, then fewest array cycles, then fewest DRAM bytes.
 
-    Of those that are equal in all three, the one which shows least of its first loads and last
-    stores, then the one of fewest steps.
+    Of those that are equal in all three, the one that is done first when it runs alone, with its
+    first loads and last stores, then the one of fewest steps.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
-    time in which one tile after the other goes.
+    time in which one tile after the other goes. With `is_whole` the sums of a product that is one
+    tile may take the whole output buffer, and the next ones wait until its results are stored.
 
     The search covers all numbers of panels along one dimension that lies on the array, both orders,
     and for the other dimension the largest tile with which results, a whole operand, some number
@@ -62,26 +67,56 @@ def map_product(
     Raises ValueError naming each buffer that cannot hold one fold and the bytes it lacks.
     """
     _require_one_fold(shape, array, limits)
-    best: tuple[tuple[float, int, int, int, int], Mapping] | None = None
-    for cut in _cuts(shape, array, limits, is_holding=is_holding):
+    best: tuple[Rank, Mapping] | None = None
+    for cut in _cuts(shape, array, limits, is_holding=is_holding, is_whole=is_whole):
         if row and cut.tile_n < shape.n and cut.tile_n % row:
             continue
         cycles = array_cycles(shape, array, cut)
         for order in ORDERS:
-            holds = _holding(limits, order) if is_holding else limits
-            candidate = _complete(shape, array, limits, cut, holds=holds)
-            if candidate is None:
-                continue
-            candidate = replace(candidate, order=order)
-            for held in _held_tiles(shape, candidate, limits, holds):
-                ordered = _with_traffic(shape, candidate, held)
-                cost = costs.of(work(shape, array, ordered, cycles, limits))
-                shown = exposed(ends(shape, ordered), costs.rates) // max(1, cycles >> FINE_BITS)
-                rank = (cost, cycles, ordered.dram_bytes, shown, _steps(shape, ordered))
+            rooms = (limits, _holding(limits, order)) if is_holding else (limits,)
+            for candidate in _completed(shape, array, limits, replace(cut, order=order), rooms):
+                rank = _rank(shape, array, candidate, cycles, limits, costs)
                 if best is None or rank < best[0]:
-                    best = rank, ordered
+                    best = rank, candidate
     if best is None:
         raise ValueError(f"product m={shape.m} n={shape.n} k={shape.k}: no tiling fits {limits}")
+    return _finer(shape, array, best, limits, costs)
+
+
+def _rank(
+    shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, limits: Room, costs: Costs
+) -> Rank:
+    """Return what is least of the best mapping, what counts most first."""
+    done = work(shape, array, mapping, cycles, limits)
+    whole = alone(done, ends(shape, mapping, cycles), costs.rates)
+    fine = max(1, latency(done, costs.rates) >> FINE_BITS)
+    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, steps(shape, mapping)
+
+
+def _finer(
+    shape: Shape, array: ProcessingArray, best: tuple[Rank, Mapping], limits: Room, costs: Costs
+) -> Mapping:
+    """Return a mapping with smaller chunks of the sum where it ends sooner for that.
+
+    It does where memory or a port takes longer than the array: the last step waits for the last
+    load. Cost, cycles and bytes are those of the best mapping.
+    """
+    (_, cycles, *_), mapping = best
+    is_bound = latency(work(shape, array, mapping, cycles, limits), costs.rates) > cycles
+    if not is_bound or mapping.held_tiles > 1 or DATAFLOWS[mapping.dataflow].time == "k":
+        return mapping
+    grain = array_grains(array)["k"]
+    chunk: Unit = "chunk"
+    units = {mapping.input_unit, chunk}, {mapping.weight_unit, chunk}
+    for pieces, input_unit, weight_unit in cartesian((2, 4), *units):
+        depth = _even_chunk(shape.k, -(-mapping.tile_k // pieces), grain)
+        if not 0 < depth < mapping.tile_k:
+            continue
+        finer = replace(mapping, tile_k=depth, input_unit=input_unit, weight_unit=weight_unit)
+        finer = _with_traffic(shape, finer, 1)
+        rank = _rank(shape, array, finer, cycles, limits, costs)
+        if rank < best[0]:
+            best = rank, finer
     return best[1]
 
 
@@ -93,24 +128,35 @@ def _holding(limits: Room, order: Order) -> Room:
 
 
 def _cuts(
-    shape: Shape, array: ProcessingArray, limits: Room, *, is_holding: bool
+    shape: Shape, array: ProcessingArray, limits: Room, *, is_holding: bool, is_whole: bool
 ) -> Iterator[Mapping]:
     """Yield the tiles of rows and columns worth a try, each with the whole sum."""
     wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
-    for width in _panel_widths(shape.sizes[wide], array_grains(array)[wide]):
-        for height in _tile_heights(shape, array, limits, wide, width, is_holding=is_holding):
-            tile_m, tile_n = (width, height) if wide == "m" else (height, width)
-            yield Mapping(
-                array.dataflow,
-                "weights_outer",
-                tile_m,
-                tile_n,
-                shape.k,
-                "whole_k",
-                "whole_k",
-                0,
-                array_grains(array)["k"],
-            )
+    grain = array_grains(array)
+    size = shape.sizes
+    tiles = [
+        (width, height)
+        for width in _panel_widths(size[wide], grain[wide])
+        for height in _tile_heights(shape, array, limits, wide, width, is_holding=is_holding)
+    ]
+    sums = shape.m * shape.n * sum_bytes(array)
+    if is_whole and limits.output_bytes < sums <= 2 * limits.output_bytes:
+        tall: Axis = "n" if wide == "m" else "m"
+        width, height = (grain[axis] * -(-size[axis] // grain[axis]) for axis in (wide, tall))
+        tiles.append((width, height))
+    for width, height in tiles:
+        tile_m, tile_n = (width, height) if wide == "m" else (height, width)
+        yield Mapping(
+            array.dataflow,
+            "weights_outer",
+            tile_m,
+            tile_n,
+            shape.k,
+            "whole_k",
+            "whole_k",
+            0,
+            grain["k"],
+        )
 
 
 def _panel_widths(size: int, grain: int) -> list[int]:
@@ -180,6 +226,20 @@ def _sharing(whole: int, fits: int, tallest: int) -> set[int]:
         if groups <= -(-whole // fits):
             break
     return heights
+
+
+def _completed(
+    shape: Shape, array: ProcessingArray, limits: Room, cut: Mapping, rooms: Sequence[Room]
+) -> Iterator[Mapping]:
+    """Yield the mappings of a cut and an order, whole operands within each of `rooms`."""
+    found: set[Mapping] = set()
+    for holds in rooms:
+        candidate = _complete(shape, array, limits, cut, holds=holds)
+        if candidate is None or candidate in found:
+            continue
+        found.add(candidate)
+        for held in _held_tiles(shape, candidate, limits, rooms[-1]):
+            yield _with_traffic(shape, candidate, held)
 
 
 def _held_tiles(shape: Shape, mapping: Mapping, limits: Room, holds: Room) -> set[int]:
@@ -253,80 +313,6 @@ def _even_chunk(size: int, largest: int, grain: int) -> int:
 def _with_traffic(shape: Shape, mapping: Mapping, held: int) -> Mapping:
     found = mapping if held == 1 else replace(mapping, held_tiles=held)
     return replace(found, dram_bytes=sum(operand_traffic(shape, found)))
-
-
-def work(shape: Shape, array: ProcessingArray, mapping: Mapping, cycles: int, limits: Room) -> Work:
-    """Return what one product does under a mapping that takes `cycles` of the array.
-
-    A unit larger than its room in `limits` is waited for whenever it is replaced. Where it is made
-    of several tiles, these go during its last pass, when its successor's tiles take their place.
-    """
-    input_passes, weight_passes = array_passes(shape.m, shape.n, array, mapping)
-    moved = operand_traffic(shape, mapping)
-    tiles, parts, _ = counts(shape, mapping)
-    is_outer = mapping.order == "activations_outer", mapping.order == "weights_outer"
-    input_rows, weight_rows = (
-        min(tile * (mapping.held_tiles if outer else 1), size)
-        for outer, tile, size in zip(
-            is_outer, (mapping.tile_m, mapping.tile_n), (shape.m, shape.n), strict=True
-        )
-    )
-    is_input_held = (
-        mapping.input_unit == "whole_k"
-        and not shape.is_input_kept
-        and -(-shape.input_bytes * input_rows // shape.m) > limits.input_bytes
-    )
-    is_weight_held = (
-        mapping.weight_unit == "whole_k"
-        and not shape.is_weight_kept
-        and -(-shape.weight_bytes * weight_rows // shape.n) > limits.weight_bytes
-    )
-    shifts, passing = 0, 0
-    if mapping.held_tiles > 1:
-        passing = cycles // (tiles if is_outer[1] else parts)
-    elif array.schedule == "double_buffered":
-        shifts = {
-            "weight_stationary": is_weight_held * (parts - 1),
-            "input_stationary": is_input_held * (tiles - 1),
-        }.get(array.dataflow, 0)
-    return Work(
-        cycles,
-        *moved,
-        input_passes * shape.array_input_bytes,
-        weight_passes * shape.weight_bytes,
-        shape.stored_bytes,
-        is_input_held * moved[0],
-        is_weight_held * moved[1],
-        shifts * shift_in_cycles(array),
-        passing,
-    )
-
-
-def ends(shape: Shape, mapping: Mapping) -> Ends:
-    """Return what the first step of a product waits for, and what is stored after its last."""
-    height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
-    depth = {"whole_k": shape.k, "chunk": min(mapping.tile_k, shape.k)}
-    first_input = -(-shape.input_bytes * height * depth[mapping.input_unit] // (shape.m * shape.k))
-    first_weight = -(
-        -shape.weight_bytes * width * depth[mapping.weight_unit] // (shape.n * shape.k)
-    )
-    last = -(-shape.stored_bytes * height * width // (shape.m * shape.n))
-    return Ends(first_input, first_weight, last)
-
-
-def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:
-    """Return the array cycles of one product without any wait."""
-    return product(
-        array,
-        m_tiles=lengths(mapping.row_tiles(shape.m)),
-        n_tiles=lengths(mapping.column_panels(shape.n)),
-        k=shape.k,
-    ).total
-
-
-def _steps(shape: Shape, mapping: Mapping) -> int:
-    tiles, parts, chunks = counts(shape, mapping)
-    return tiles * parts * chunks
 
 
 def _row_bytes(size_bytes: int, elements: int, depth: int) -> int:

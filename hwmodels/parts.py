@@ -67,7 +67,8 @@ def cut(ref: TensorRef, part: Part) -> TensorRef:
     if part.is_whole:
         return ref
     elements = part.of(ref.elements)
-    shape = (*ref.shape[:-1], part.size) if part.axis == "columns" else (elements,)
+    is_by_column = part.axis == "columns" and ref.shape[-1] == part.total
+    shape = (*ref.shape[:-1], part.size) if is_by_column else (elements,)
     return replace(
         ref,
         id=part_name(ref, part),
@@ -80,11 +81,11 @@ def cut(ref: TensorRef, part: Part) -> TensorRef:
 
 def of_products(gemm: Gemm, ref: TensorRef, share: Part) -> Part:
     """Return where some products of a GEMM have their part of an operand or of the result."""
+    if len(ref.shape) > 2 and prod(ref.shape[:-2]) == gemm.count:
+        return share.times(ref.elements // gemm.count)
     shape = _squeezed(ref.shape)
     sides = {gemm.m, gemm.n, gemm.k}
     per_head, left = divmod(shape[-1], gemm.count)
-    if prod(shape[:-2]) == gemm.count and len(shape) > 2:
-        return share.times(ref.elements // gemm.count)
     if not left and {per_head, prod(shape[:-1])} <= sides and len(shape) > 1:
         return share.times(per_head, axis="columns")
     if shape[0] % gemm.count == 0 and ref.elements % gemm.count == 0:

@@ -117,11 +117,11 @@ class Write(NamedTuple):
 
 
 class Tensors(NamedTuple):
-    """The tensors of a pattern, and the (function, elements) of its fused ops."""
+    """The tensors of a pattern, and the (operations of each pass, elements) of its fused ops."""
 
     reads: tuple[Read, ...]
     writes: tuple[Write, ...]
-    fused: tuple[tuple[str, int], ...]
+    fused: tuple[tuple[tuple[int, ...], int], ...]
 
 
 class Builder:
@@ -192,10 +192,10 @@ class Builder:
 
     def fused_work(self, share: Share) -> tuple[tuple[int, int], ...]:
         """Return (op within the group, vector cycles) of the fused ops for one step's results."""
-        lanes, functions = self.setting.lanes, self.setting.functions
+        lanes = self.setting.lanes
         return tuple(
-            (number, function_cycles(functions[function].operations, share.of(elements), lanes))
-            for number, (function, elements) in enumerate(self.tensors.fused, start=1)
+            (number, function_cycles(operations, share.of(elements), lanes))
+            for number, (operations, elements) in enumerate(self.tensors.fused, start=1)
         )
 
     def finish(self) -> Pattern:

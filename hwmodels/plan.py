@@ -132,6 +132,7 @@ class Group:
     """One op and the ops fused behind it: item numbers, unit, what to do and with which tensors.
 
     `spills` are kept tensors that are written to memory whole before the first step, to make room.
+    Behind its ops it does the first pass of the items `ahead`, which are heads of later groups.
     """
 
     items: tuple[int, ...]
@@ -140,6 +141,12 @@ class Group:
     sources: tuple[Source, ...] = ()
     targets: tuple[Target, ...] = ()
     spills: list[tuple[Target, Descriptor]] = field(default_factory=list)
+    ahead: tuple[int, ...] = ()
+
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """Numbers of all items that the group works for."""
+        return self.items + self.ahead
 
 
 @dataclass(slots=True)

@@ -13,11 +13,12 @@ The rules, all decided here and charged where they cost:
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hwmodels.architecture import Architecture
 from hwmodels.descriptors import run
+from hwmodels.first_pass import first_passes
 from hwmodels.fusion import (
     Apart,
     Groups,
@@ -32,9 +33,8 @@ from hwmodels.layout import Layout
 from hwmodels.mapping import resident_bytes
 from hwmodels.pattern import Patterns, Read, Tensors, Write
 from hwmodels.plan import Exchange, Group, Pattern, Port, Source, Tally, Target, UnitName, Written
-from hwmodels.products import array_operands
 from hwmodels.residency import Entry, Kept, Pool
-from hwmodels.vector import operation_count, require_functions
+from hwmodels.vector import operation_count
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
 
 
@@ -100,6 +100,7 @@ class Planner:
         self._exchange = exchange or Exchange()
         self._members = self._groups(is_apart)
         self._readers = _reader_groups(workload.items, self._members)
+        self._ahead = self._first_passes(is_apart)
 
     def _groups(self, is_apart: Apart) -> Groups:
         """Return which ops run together."""
@@ -114,13 +115,32 @@ class Planner:
         rules = Rules(setting.functions, setting.limits, pays)
         return fused_groups(self.items, rules, is_apart)
 
+    def _first_passes(self, is_apart: Apart) -> dict[int, tuple[int, ...]]:
+        """Return by group number the items whose first pass follows that group."""
+        if self.architecture.mapping.fusion == "marked":
+            return {}
+        setting = self.patterns.setting
+        return first_passes(self.items, self._members, setting.functions, setting.limits, is_apart)
+
+    def operations_left(self) -> tuple[int, ...]:
+        """Return the operations of each pass of the current head that was not taken ahead."""
+        head = self.groups[-1].items[0]
+        item = self.items[head]
+        if not isinstance(item, VectorOp):
+            return ()
+        operations = self.patterns.setting.functions[item.function].operations
+        return (
+            operations[1:] if any(head in ahead for ahead in self._ahead.values()) else operations
+        )
+
     def longest_row(self) -> int:
         """Return the longest row that an op fused behind the current head reduces, 0 for none."""
         return longest_row([self.items[index] for index in self.groups[-1].items])
 
     def begin(self, unit: UnitName) -> Group:
         """Return the next group, without steps."""
-        group = Group(self._members[len(self.groups)], unit)
+        number = len(self.groups)
+        group = Group(self._members[number], unit, ahead=self._ahead.get(number, ()))
         self.groups.append(group)
         return group
 
@@ -170,13 +190,11 @@ class Planner:
 
     def tally_fused(self, *, element_bytes: int) -> None:
         """Count what the fused ops of the current group do in the output buffer."""
-        for index in self.groups[-1].items[1:]:
-            item, tally = self.items[index], self.tallies[index]
-            if isinstance(item, VectorOp):
-                function = self.patterns.setting.functions[item.function]
-                tally.vector_operations = operation_count(function.operations, item.elements)
-                tally.output_buffer_read += function.passes * item.elements * element_bytes
-                tally.output_buffer_write += item.elements * element_bytes
+        for index, op, operations in self._behind():
+            tally, is_ahead = self.tallies[index], index in self.groups[-1].ahead
+            tally.vector_operations += operation_count(operations, op.elements)
+            tally.output_buffer_read += len(operations) * op.elements * element_bytes
+            tally.output_buffer_write += 0 if is_ahead else op.elements * element_bytes
 
     def reads(
         self, ref: TensorRef, *, port: Port, pinned: set[str], is_reused: bool = False
@@ -258,12 +276,20 @@ class Planner:
 
         `writes` describe the results where they are not written whole.
         """
-        fused = (self.items[index] for index in self.groups[-1].items[1:])
         return Tensors(
             tuple(_read(extra.operand) for extra in reads),
             tuple(writes or (_write(result) for result in results)),
-            tuple((item.function, item.elements) for item in fused if isinstance(item, VectorOp)),
+            tuple((operations, op.elements) for _, op, operations in self._behind()),
         )
+
+    def _behind(self) -> Iterator[tuple[int, VectorOp, tuple[int, ...]]]:
+        """Yield number, op and operations of each pass of all that follows the current head."""
+        group = self.groups[-1]
+        for index in group.workers[1:]:
+            item = self.items[index]
+            if isinstance(item, VectorOp):
+                operations = self.patterns.setting.functions[item.function].operations
+                yield index, item, operations[:1] if index in group.ahead else operations
 
     def bind(self, pattern: Pattern, reads: Sequence[Extra], results: Sequence[Result]) -> None:
         """Let the current group do `pattern` with these tensors, and charge what it moves."""
@@ -350,41 +376,3 @@ def _reader_groups(
                     readers.setdefault(ref.id, []).append(number)
             own.update(ref.id for ref in items[index].writes)
     return readers
-
-
-def require_supported(workload: Workload, architecture: Architecture) -> tuple[str, ...]:
-    """Return a warning per pair of operand types that falls back to the vector unit.
-
-    Raises KeyError for unknown vector functions and ValueError listing every GEMM that the chip
-    supports nowhere.
-    """
-    require_functions(workload)
-    supports = architecture.array.supports
-    lost = [
-        item
-        for item in workload.items
-        if isinstance(item, Gemm) and array_operands(item) not in supports
-    ]
-    if not lost:
-        return ()
-    if not architecture.vector_unit.fallback:
-        raise ValueError(
-            "\n".join(
-                f"{gemm.name}: {architecture.name} supports {', '.join(supports)} and has no "
-                f"fallback; found {array_operands(gemm)}"
-                for gemm in lost
-            )
-        )
-    kinds: dict[str, list[Gemm]] = {}
-    for gemm in lost:
-        kinds.setdefault(array_operands(gemm), []).append(gemm)
-    return tuple(
-        f"{_named(found)}: {operands} is not among {', '.join(supports)} of {architecture.name}; "
-        "runs on the vector unit"
-        for operands, found in kinds.items()
-    )
-
-
-def _named(gemms: Sequence[Gemm]) -> str:
-    first = gemms[0].name
-    return first if len(gemms) == 1 else f"{len(gemms)} products ({first}, ...)"

@@ -19,13 +19,14 @@ from hwmodels.machine import Serve, run
 from hwmodels.memory import Channels
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
-from hwmodels.planner import Planner, require_supported
+from hwmodels.planner import Planner
 from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
 from hwmodels.sparse_chip import sparsity_problems
 from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
+from hwmodels.support import require_supported
 from hwmodels.windows import materialised
 from hwmodels.workload import Gemm, VectorOp, Workload
 

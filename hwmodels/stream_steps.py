@@ -31,20 +31,22 @@ def plan_vector(planner: Planner, op: VectorOp) -> None:
 
     A chunk is a run of whole rows while a row fits, and all passes of row functions happen on it.
     Where a row does not fit, or the function reduces over the whole tensor, each pass runs over all
-    chunks and reads again what is not kept.
+    chunks and reads again what is not kept, but for a first pass that went ahead (`first_pass`).
     """
     planner.begin("vector")
     pinned = planner.pinned()
     function = planner.patterns.setting.functions[op.function]
-    reads = _operands(planner, op, pinned, is_reused=function.scope == "tensor")
+    operations = planner.operations_left()
+    is_reused = function.scope == "tensor" and len(operations) > 1
+    reads = _operands(planner, op, pinned, is_reused=is_reused)
     results = planner.writes(planner.results(), pinned=pinned)
     away = [extra for extra in reads if not extra.operand.is_here]
     row = max(op.row_length * (function.scope == "row"), planner.longest_row()) or op.row_length
     number, is_whole_rows = _chunks(planner, op, row, reads, results)
     is_barrier = function.scope == "tensor" or (function.scope == "row" and not is_whole_rows)
-    phases: tuple[tuple[int, ...], ...] = (function.operations,)
+    phases: tuple[tuple[int, ...], ...] = (operations,)
     if is_barrier and number > 1:
-        phases = tuple((operations,) for operations in function.operations)
+        phases = tuple((one,) for one in operations)
     units = op.elements // row if is_whole_rows else op.elements
     kind = StreamKind(units, number, op.elements, phases, planner.tensors(away, results))
     planner.bind(planner.patterns.of(kind, build_stream), away, results)
@@ -164,11 +166,11 @@ def _tally_vector(
 ) -> None:
     head = planner.groups[-1].items[0]
     tally = planner.tallies[head]
-    function = planner.patterns.setting.functions[op.function]
-    tally.vector_operations = operation_count(function.operations, op.elements)
+    operations = planner.operations_left()
+    tally.vector_operations += operation_count(operations, op.elements)
     for extra in reads:
         ref, item = extra.operand.ref, planner.tallies[extra.item]
-        times = function.passes if extra.item == head else 1
+        times = len(operations) if extra.item == head else 1
         if extra.operand.port == "input":
             item.input_buffer_read += times * ref.size_bytes
         else:

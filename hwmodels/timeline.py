@@ -46,7 +46,7 @@ def divide(group: Group, record: Record, period_fs: int) -> dict[int, Cycles]:
 
     head = group.items[0]
     split = group.pattern.work
-    vector = dict.fromkeys(group.items, 0)
+    vector = dict.fromkeys(group.workers, 0)
     stalls: dict[Cause, int] = {"input": 0, "weight": 0, "output": 0, "dependency": 0}
     busy = [(edge(start), edge(end), item) for start, end, item in record.vector]
     if group.unit != "array":

@@ -97,3 +97,16 @@ def test_a_chip_without_work_leaks_with_all_its_cores(tmp_path, simulate):
     for action, energy_j in window[1].items():
         times = 1 if action == memory else 2
         assert window[2][action] == pytest.approx(times * energy_j)
+
+
+def test_cores_behind_the_controller_pay_for_every_command_once(simulate):
+    timing = "memory.timing=configs/memory/timing/hbm2_2000.yaml"
+    exact = ("--set", "memory.fidelity=exact", "--set", timing)
+    total = json.loads(simulate("--json", *CORES, *exact)[1])["total"]
+    counts = {
+        row["action"]: row["count"] for row in total["energy_rows"] if row["component"] == "memory"
+    }
+    assert counts["read_burst"] == total["memory"]["commands"]["RD"]
+    assert counts["write_burst"] == total["memory"]["commands"]["WR"]
+    assert counts["read_burst"] + counts["write_burst"] == total["dram_bytes"] // 32
+    assert total["energy_j"] == pytest.approx(sum(core["energy_j"] for core in total["cores"]))

@@ -19,7 +19,7 @@ from hwmodels.stats import Cycles
 from hwmodels.workload import Workload
 
 SHARED = settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=12
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=8
 )
 
 

@@ -14,6 +14,7 @@ from test_mapping_products import (
     all_mappings,
     array_of,
     cycles,
+    result_bytes,
     units_of,
     walk,
 )
@@ -41,10 +42,14 @@ def held_of(shape, mapping, limits):
 
 
 def fits(shape, mapping, limits):
-    """Whether every unit fits: one room, two for whole operands of the outer loop."""
-    double = replace(
-        limits, input_bytes=2 * limits.input_bytes, weight_bytes=2 * limits.weight_bytes
-    )
+    """Whether every unit fits: one room, two for whole operands of the outer loop.
+
+    The sums of the only tile may take two rooms as well.
+    """
+    double = Room(*(2 * room for room in vars(limits).values()))
+    is_only = len(mapping.row_tiles(shape.m)) == len(mapping.column_panels(shape.n)) == 1
+    if not is_only and result_bytes(shape, mapping) > limits.output_bytes:
+        return False
     outer = ("activations_outer", "weights_outer").index(mapping.order)
     kept = (shape.is_input_kept, shape.is_weight_kept)
     chunks = (mapping.input_unit == "chunk", mapping.weight_unit == "chunk")
@@ -81,6 +86,7 @@ def work_of(shape, array, mapping, limits):
         moved[1] * held[1],
         array.rows * is_hidden * shifts.get(array.dataflow, 0),
         spent // inner if mapping.held_tiles > 1 else 0,
+        shape.stored_bytes if result_bytes(shape, mapping) > limits.output_bytes else 0,
     )
 
 
@@ -92,10 +98,8 @@ def test_no_mapping_costs_less_where_two_rooms_may_be_taken(
     dataflow, schedule, shape, limits, costs
 ):
     array = array_of(dataflow, schedule)
-    found = map_product(shape, array, limits, costs, is_holding=True)
-    double = replace(
-        limits, input_bytes=2 * limits.input_bytes, weight_bytes=2 * limits.weight_bytes
-    )
+    found = map_product(shape, array, limits, costs, is_holding=True, is_whole=True)
+    double = Room(*(2 * room for room in vars(limits).values()))
     every = [one for one in all_mappings(shape, array, double) if fits(shape, one, limits)]
     assert fits(shape, found, limits)
     best = min(costs.of(work_of(shape, array, one, limits)) for one in every)
@@ -113,7 +117,14 @@ def test_more_room_never_costs_more_where_two_rooms_may_be_taken(
     array = array_of(dataflow)
     larger = Room(*(room + extra for room, extra in zip(vars(limits).values(), more, strict=True)))
     less, most = (
-        costs.of(work_of(shape, array, map_product(shape, array, one, costs, is_holding=True), one))
+        costs.of(
+            work_of(
+                shape,
+                array,
+                map_product(shape, array, one, costs, is_holding=True, is_whole=True),
+                one,
+            )
+        )
         for one in (limits, larger)
     )
     assert less >= most

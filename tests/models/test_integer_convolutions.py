@@ -17,7 +17,7 @@ from cosim.execute import Weights as Constants
 from cosim.lower import assemble, capture_all
 from cosim.models import ModelConfig, RandomWeights, Weights, load
 from cosim.schedule import schedule
-from hwmodels.planner import require_supported
+from hwmodels.support import require_supported
 from hwmodels.workload import Gemm
 from kernels import encodings as store
 

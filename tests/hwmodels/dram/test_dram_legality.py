@@ -56,6 +56,15 @@ def test_no_command_comes_too_soon(name, policy):
         assert_legal(spec, POLICIES[policy], requests)
 
 
+def test_no_command_comes_too_soon_on_five_hashed_channels():
+    spec = memory("hbm2_2000")
+    text = "row bank^row column bank_group pseudo_channel^column channel^column^row"
+    organisation = replace(spec.organisation, channels=5)
+    spec = replace(spec, organisation=organisation, address_map=text)
+    for requests in (make_trace(spec, "RM", 300), hammer(spec, 300)):
+        assert_legal(spec, POLICIES["ramulator2"], requests)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_a_memory_cannot_do_is_refused(name):
     spec = memory(name)

@@ -18,6 +18,11 @@ from hwmodels.dram.policy import POLICIES
 SPECS = {
     name: memory(name) for name in ("hbm2_2000", "hbm2_2000_legacy", "ddr4_3200", "ddr4_3200_2rank")
 }
+SPECS["five channels"] = replace(
+    SPECS["hbm2_2000"],
+    organisation=replace(SPECS["hbm2_2000"].organisation, channels=5),
+    address_map="row bank^row column bank_group pseudo_channel^column channel^column^row",
+)
 COLUMN = {"RD", "WR", "RDA", "WRA"}
 
 
@@ -95,6 +100,7 @@ def check_read(requests, stats, ticks, index, others):
         ("hbm2_2000", "ramulator2"),
         ("hbm2_2000", "ramulator2_closed"),
         ("hbm2_2000", "ramulator2_per_bank"),
+        ("five channels", "ramulator2"),
         ("ddr4_3200", "ramulator2"),
         ("hbm2_2000_legacy", "dramsim3"),
         ("ddr4_3200_2rank", "dramsim3"),

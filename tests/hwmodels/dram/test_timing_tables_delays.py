@@ -151,6 +151,12 @@ def test_delays_are_those_of_the_reference(name, rows, column):
             assert others.get(tuple(pair)) == ticks, pair
 
 
+def test_hbm4_keeps_refreshes_of_a_bank_farther_from_activates_of_its_bank_group():
+    own, _, _ = delays("hbm4_8000")
+    assert (own["ACT", "REFpb", RANK], own["ACT", "REFpb", GROUP]) == (12, 16)
+    assert own["REFpb", "ACT", RANK] >= 12
+
+
 @pytest.mark.parametrize("name", PEAKS)
 def test_peaks_are_pins_times_rate(name):
     assert load(name).peak_bytes_per_s == pytest.approx(PEAKS[name], rel=1e-12)
