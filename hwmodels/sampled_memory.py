@@ -43,7 +43,7 @@ class SampledServer:
         self.statistics: dict[str, RequesterStats] = self._exact.statistics
         spec = memory.spec
         self._burst_bytes = spec.organisation.burst_bytes
-        interval = spec.cycles("tREFI") * spec.ticks_per_clock
+        interval = spec.cycles("tREFI") * spec.ticks_per_clock // memory.refresh_rate
         self._interval_fs = round(interval * spec.tick_s * FEMTO)
         policy = memory.policy
         self._holding_fs = round(  # on one bus, for writes that make the controller turn to them

@@ -20,6 +20,8 @@ SMALLEST, LARGEST = 0.5, 256.0
 """Range of factors that is searched."""
 SCALE_FS = 1e7
 """What a factor e times another must change in the ends of descriptors to be told from it."""
+DELAYED = 0.5
+"""Share of the squares of a common delay that counts as explained by it."""
 GRID, SMALLEST_STEP = 24, 1e-4
 """Factors tried over the whole range, and when logarithms of them are known well enough."""
 
@@ -210,7 +212,11 @@ def _cost(
     taken: Floats,
     tried: Floats,
 ) -> float:
-    """Return the squares of what no delay explains, with the exponentials of `tried` as factors."""
+    """Return the squares of what no delay explains, with the exponentials of `tried` as factors.
+
+    A long delay has its price, so that factors explain what they can: where all descriptors are of
+    one size and wait for none, either might.
+    """
     kinds = tried.size
     factor = np.exp(tried)
     count, total, squares = np.zeros(kinds), np.zeros(kinds), np.zeros(kinds)
@@ -226,5 +232,5 @@ def _cost(
     cost = arrival.size * SCALE_FS**2 * np.sum(tried**2)
     for own in range(kinds):
         if count[own]:
-            cost += squares[own] - total[own] ** 2 / count[own]
+            cost += squares[own] - DELAYED * total[own] ** 2 / count[own]
     return cost
