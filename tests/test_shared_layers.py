@@ -168,7 +168,9 @@ def simulated(times: int, weight_buffer_bytes: int) -> RunStats:
         buffers=replace(buffers, weight=weight),
     )
     work = schedule(shared, "main", bindings={"frames": 7})
-    return simulate(work, architecture, technology=chip.technology, energy=chip.energy)
+    return simulate(
+        work, architecture, technology=chip.technology, energy=chip.energy, dram=chip.dram
+    )
 
 
 @lru_cache
