@@ -147,6 +147,7 @@ def step(
         ch.active_wake = 0
         ch.hit_wake = 0
         ch.row_wake = 0
+        ch.bank_wake = 0
     if rules.lead:
         tick_banks(rules, ch, tick, requests, run, log, channel)
     elif rules.bus == 0:

@@ -9,7 +9,6 @@ from hwmodels.dram.state import (
     IS_SEEN,
     IS_WRITE,
     READS,
-    ROOM,
     WRITES,
 )
 
@@ -21,9 +20,11 @@ def length(ch: Record, queue: int) -> int:
 
 
 @helper
-def append(ch: Record, queue: int, bank: int, row: int, line: int, index: int, flags: int) -> None:
+def append(
+    rules: Record, ch: Record, queue: int, bank: int, row: int, line: int, index: int, flags: int
+) -> None:
     """Put a request at the end of a queue."""
-    if ch.tail[queue] == ROOM:
+    if ch.tail[queue] == rules.room[queue]:
         n = length(ch, queue)
         copy(ch, queue, ch.head[queue], 0, n)
         ch.head[queue] = 0

@@ -28,7 +28,7 @@ SHIFT = 4
 NEVER = 1 << 58
 """A tick that does not come."""
 ROOM = 2 * MAX_QUEUE
-"""Places of a queue; it moves through them and back to the front when it meets their end."""
+"""Most places of a queue; it moves through them and back to the front when it meets their end."""
 MAX_ROWS = 128
 MAX_RANKS = 16
 MAX_REFRESHES = 256
@@ -68,6 +68,7 @@ RULES = np.dtype(
         ("is_closed", np.int64),
         ("is_unified", np.int64),
         ("capacity", np.int64, (2,)),
+        ("room", np.int64, (3,)),  # places of a queue that are used: few stay in the cache
         ("write_high", np.float64),
         ("write_low", np.float64),
         ("bank_queue", np.int64),
@@ -118,7 +119,7 @@ STATE = np.dtype(
         ("column_free", np.int64),  # for all column commands
         ("open_row", np.int64, (MAX_BANKS,)),  # -1: closed
         ("active", np.int64, (MAX_BANKS,)),  # requests whose row was opened for them
-        ("movable", np.int64, (MAX_BANKS,)),  # scratch: when ACT or PRE may move a bank
+        ("movable", np.int64, (MAX_BANKS,)),  # neither ACT nor PRE may come before this tick
         ("hits", np.int32, (MAX_BANKS,)),  # accesses since ACT
         ("opening", np.int64, (MAX_BANKS,)),  # limit that held back the last ACT
         ("opening_late", np.int64, (MAX_BANKS,)),  # ticks that it could have gone sooner but for
@@ -128,8 +129,10 @@ STATE = np.dtype(
         ("open_banks", np.int64, (MAX_RANKS,)),
         ("open_since", np.int64, (MAX_RANKS,)),
         ("bus_free", np.int64, (MAX_RANKS,)),
-        ("queue_count", np.int32, (MAX_BANKS,)),  # queues of banks
-        ("queue_wake", np.int64, (MAX_BANKS,)),
+        ("queued", np.int64),  # requests in the queues of banks
+        ("queue_count", np.int32, (MAX_BANKS,)),  # of each
+        ("queue_wake", np.int64, (MAX_BANKS,)),  # nothing of it can go before; empty: NEVER
+        ("bank_wake", np.int64),  # nothing of any of them can, but of a rank to be refreshed
         ("queue_row", np.int32, (MAX_BANKS, MAX_BANK_QUEUE)),
         ("queue_flags", np.int32, (MAX_BANKS, MAX_BANK_QUEUE)),
         ("queue_line", np.int64, (MAX_BANKS, MAX_BANK_QUEUE)),
@@ -235,6 +238,7 @@ def make_rules(
     rules["is_closed"] = policy.page == "closed"
     rules["is_unified"] = policy.is_unified
     rules["capacity"] = policy.read_queue, policy.write_queue
+    rules["room"] = 2 * np.array([policy.read_queue, policy.write_queue, span[CHANNEL]])
     rules["write_high"] = policy.write_high * policy.write_queue
     rules["write_low"] = policy.write_low * policy.write_queue
     rules["bank_queue"], rules["row_hits"] = policy.bank_queue, policy.row_hits
@@ -258,6 +262,7 @@ def make_state(rules: Record) -> np.ndarray:
     state["next_refresh"] = rules["refresh_interval"]
     state["half_bank"] = state["started"] = state["pair_tick"] = -1
     state["last_due"] = -1
+    state["queue_wake"] = NEVER
     return state
 
 
