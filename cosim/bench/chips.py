@@ -22,6 +22,7 @@ from cosim.bench import matrices
 from cosim.bench.cases import Run
 from cosim.bench.measure import Row
 from cosim.bench.questions import Block, Question, Subject, Variant, Version
+from cosim.calls import Caller
 from cosim.chip import DEFAULT_ENERGY, Chip, load_chip, parse_chip
 from cosim.compress.compressed import compress
 from cosim.compress.network import scan
@@ -33,7 +34,7 @@ from cosim.ir import Graph
 from cosim.models import LoadedModel, ModelConfig
 from cosim.models import load as load_model
 from cosim.results import config_hash, versions
-from cosim.simulate import Caller, simulate_workloads
+from cosim.simulate import simulate_workloads
 from hwmodels.stats import LayerStats, RunStats
 from hwmodels.workload import Workload
 from kernels import harness, panels
