@@ -201,7 +201,7 @@ def test_the_section_has_joules_with_range_beside_word_errors():
     assert "| 50 mJ | 20 mJ | 10 mJ | 20 mJ | 61 ms | 0.00 % |" in text  # the causes of w8a8
     assert "| 61 ms | 100.00 % |" in text  # fp32 is on the lanes
     assert "| w1a1 | not measured | cannot run: array.supports: i1xi1 is missing |" in text
-    assert "- prompts test: 958 words (english)." in text
+    assert "- WER: prompts test, 958 words (english)." in text
     assert "| fp32 | 40 MB | 0.00 % | not measured: no run of it given |" in text
     assert "refreshed more often: `fp32` 2 times." in text
     assert "Least: `w8a8`, 100 mJ." in text
@@ -217,6 +217,17 @@ def test_a_version_whose_prices_may_make_it_less_is_not_told_apart():
     near["energy_by_factor_j"] = {"other": {"value": 0.105, "low": 0.05, "high": 0.2}}
     text = energy_markdown([ROWS[0], ROWS[1], row("w4a8", near)], TOTAL)
     assert "Least: `w8a8`, 100 mJ, or `w4a8` (1.05 (0.25 to 2.50) of it)." in text
+
+
+def test_a_version_with_too_many_word_errors_is_not_called_usable():
+    heard = {"fp32": 0.03, "w8a8": 0.06, "w4a8": 0.061}
+    rows = [ROWS[0], ROWS[1], row("w4a8", on_chip(0.05))]
+    errors = {name: [scored(name, wer)] for name, wer in heard.items()}
+    found = bench.with_word_errors(bench.Bench(rows, TOTAL), errors).rows
+    text = energy_markdown(found, TOTAL)
+    assert "Least: `w4a8`, 50 mJ." in text
+    assert "Least with at most twice the word errors of `fp32`: `w8a8`, 100 mJ." in text
+    assert "word errors of" not in energy_markdown(rows, TOTAL)
 
 
 def test_what_failed_is_listed_and_has_no_line():

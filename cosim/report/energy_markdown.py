@@ -7,7 +7,6 @@ from typing import Any
 from cosim.report.chips_tables import by_model, heading, on_chip
 from cosim.report.energy_picture import picture_of
 from cosim.report.markdown import bullets, marks, table, with_section
-from cosim.report.models_markdown import machine_line
 from cosim.report.terminal import percent, scaled
 from cosim.results import write_text
 from hwmodels.energy_split import CAUSES, Range, Ratio, ratio_of
@@ -31,12 +30,12 @@ it is compressed.
 Joules are of one utterance, memory refreshed as the chip's own heat asks for. Behind them, in
 brackets, the low and the high end. In ratios figures that both versions use are wrong alike, so
 that their range is narrower than those of the joules. *Lanes* is the share of the products that the
-array has no cells for and the vector unit takes in its place; the chip is then slow, and pays for
-the wait. Of what a chip cannot hold or do at all the tables say so.
+array cannot run and the vector unit takes in its place; the chip is then slow, and pays for the
+wait. Where a chip cannot run a version at all, its line says so and why.
 
 ![Joules with ranges, and what they go to]({picture})
 
-{machine}
+Simulated on {day}; {versions}.
 """
 
 
@@ -52,8 +51,13 @@ def energy_markdown(rows: Iterable[Row], total: Row) -> str:
     """Return the section as Markdown: a part per model, in it a table per chip."""
     known = list(rows)
     begin, end = marks(_NAME)
-    intro = _INTRO.format(begin=begin, picture=PICTURE, machine=machine_line(total))
-    lines = [intro.rstrip()]
+    versions = ", ".join(
+        f"{name} {version}"
+        for name, version in total["versions"].items()
+        if version != "not installed"
+    )
+    day = str(total["created"])[:10]
+    lines = [_INTRO.format(begin=begin, picture=PICTURE, day=day, versions=versions).rstrip()]
     for model, found in by_model(known):
         _, *told = heading(model, found)
         lines += ["", f"### {model}", *told, "", *_errors(found)]
@@ -74,7 +78,7 @@ def _chips(rows: Sequence[Row]) -> list[str]:
 def _errors(rows: Sequence[Row]) -> list[str]:
     """Return a table of sizes and word errors by version, and what was heard."""
     heard = {one["speech"]: one for row in rows for one in row.get("wer", ())}
-    columns = [f"WER, {speech}" for speech in heard] or ["WER"]
+    columns = [f"WER {i}" for i in range(1, len(heard) + 1)] if len(heard) > 1 else ["WER"]
     lines = []
     for row in rows:
         found = {one["speech"]: one for one in row.get("wer", ())}
@@ -85,7 +89,8 @@ def _errors(rows: Sequence[Row]) -> list[str]:
         lines.append((str(row["version"]), *sizes, *(cells or [_absent(row)])))
     told = table(("version", "size", "zeros", *columns), lines)
     notes = [
-        f"{speech}: {one['words']} words ({one['normalizer']})." for speech, one in heard.items()
+        f"{column}: {speech}, {one['words']} words ({one['normalizer']})."
+        for column, (speech, one) in zip(columns, heard.items(), strict=False)
     ]
     return [*told, "", *bullets(notes)] if notes else told
 
@@ -178,6 +183,13 @@ def _findings(rows: Sequence[Row], chip: str) -> Iterator[str]:
     ]
     told = "".join(f", or `{row['version']}` ({_ratio_text(found)} of it)" for row, found in close)
     yield f"Least: `{best['version']}`, {scaled(_of(best, chip)['energy_j'], 'J')}{told}."
+    heard = [row for row in sound if _is_usable(row, rows[0])]
+    if heard:
+        least = min(heard, key=lambda row: float(_of(row, chip)["energy_j"]))
+        yield (
+            f"Least with at most twice the word errors of `{rows[0]['version']}`: "
+            f"`{least['version']}`, {scaled(_of(least, chip)['energy_j'], 'J')}."
+        )
     yield (
         "Most goes to: "
         + ", ".join(f"`{row['version']}` {_most(_of(row, chip))}" for row in sound)
@@ -189,6 +201,15 @@ def _findings(rows: Sequence[Row], chip: str) -> Iterator[str]:
             f"`{row['version']}` {_of(row, chip)['refresh_multiplier']} times" for row in hot
         )
         yield f"Memory is so warm that it is refreshed more often: {rates}."
+
+
+def _is_usable(row: Row, first: Row) -> bool:
+    """Return whether word errors are known, and at most twice those of `first` on every corpus."""
+    bounds = {one["speech"]: 2 * one["wer"] for one in first.get("wer", ())}
+    found = {one["speech"]: one["wer"] for one in row.get("wer", ())}
+    return bool(bounds) and all(
+        speech in found and found[speech] <= most for speech, most in bounds.items()
+    )
 
 
 def _most(one: Row) -> str:

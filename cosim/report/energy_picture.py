@@ -14,7 +14,8 @@ from hwmodels.energy_split import CAUSES
 
 Row = Mapping[str, Any]
 _WIDTH, _LINE, _HEAD = 960, 18, 66
-_LABEL, _RANGE, _SHARE = 150, (160, 560), (620, 940)
+_LABEL, _RANGE, _SHARE = 150, (160, 590), (640, 940)
+_MARGIN = 1.2
 _COLOURS = ("#4269d0", "#efb118", "#ff725c", "#9aa0a6")
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#222}.head{font-weight:600}"
@@ -54,7 +55,7 @@ def _lines(rows: Sequence[Row], model: str) -> tuple[str, list[tuple[str, Row | 
 def _legend() -> list[str]:
     parts = []
     for i, cause in enumerate(CAUSES):
-        left = _SHARE[0] - 240 + 140 * i
+        left = _SHARE[1] - 620 + 160 * i
         parts.append(
             f'<rect x="{left}" y="10" width="12" height="12" fill="{_COLOURS[i]}"/>'
             f'<text x="{left + 17}" y="20">{cause.replace("_", " ")}</text>'
@@ -64,22 +65,25 @@ def _legend() -> list[str]:
 
 def _panel(model: str, lines: Sequence[tuple[str, Row | None]], top: float) -> list[str]:
     drawn = [one for _, one in lines if one is not None]
-    low = math.floor(math.log10(min(one["energy_low_j"] for one in drawn)))
-    high = math.ceil(math.log10(max(one["energy_high_j"] for one in drawn)))
+    low = math.log10(min(one["energy_low_j"] for one in drawn) / _MARGIN)
+    high = math.log10(max(one["energy_high_j"] for one in drawn) * _MARGIN)
     first = top + _HEAD - 22
     bottom = first + _LINE * len(lines)
 
     def at(joules: float) -> float:
-        share = (math.log10(joules) - low) / max(1, high - low)
+        share = (math.log10(joules) - low) / (high - low)
         return _RANGE[0] + (_RANGE[1] - _RANGE[0]) * share
 
-    parts = [f'<text class="head" x="10" y="{top + 16}">{html.escape(model)}</text>']
-    for power in range(low, high + 1):
-        x = at(10.0**power)
+    parts = [
+        f'<text class="head" x="10" y="{top + 16}">{html.escape(model)}</text>',
+        f'<text x="{_SHARE[0]}" y="{first - 10}">share of the joules</text>',
+    ]
+    marks = [k * 10.0**power for power in range(math.floor(low), math.ceil(high)) for k in (1, 3)]
+    for joules in (one for one in marks if low <= math.log10(one) <= high):
+        x = at(joules)
         parts.append(
             f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{first - 4}" y2="{bottom}"/>'
-            f'<text x="{x:.1f}" y="{first - 10}" text-anchor="middle">{scaled(10.0**power, "J")}'
-            "</text>"
+            f'<text x="{x:.1f}" y="{first - 10}" text-anchor="middle">{scaled(joules, "J")}</text>'
         )
     for i, (label, one) in enumerate(lines):
         y = first + _LINE * i + _LINE / 2
