@@ -30,8 +30,9 @@ it is compressed.
 Joules are of one utterance, memory refreshed as the chip's own heat asks for. Behind them, in
 brackets, the low and the high end. In ratios figures that both versions use are wrong alike, so
 that their range is narrower than those of the joules. *Lanes* is the share of the products that the
-array cannot run and the vector unit takes in its place; the chip is then slow, and pays for the
-wait. Where a chip cannot run a version at all, its line says so and why.
+array cannot run and the vector unit takes in its place, at one price whatever their width
+(assumed); the chip is then slow, and pays for the wait. Where a chip cannot run a version at all,
+its line says so and why.
 
 ![Joules with ranges, and what they go to]({picture})
 
