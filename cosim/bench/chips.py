@@ -23,6 +23,7 @@ from cosim.bench import matrices
 from cosim.bench.cases import Run
 from cosim.bench.measure import Row
 from cosim.bench.questions import Block, Question, Subject, Variant, Version
+from cosim.calls import Caller
 from cosim.chip import DEFAULT_ENERGY, Chip, load_chip, parse_chip
 from cosim.compress.compressed import compress
 from cosim.compress.network import scan
@@ -31,11 +32,12 @@ from cosim.config import configs_root, load, read
 from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import Progress
+from cosim.heat import settled
 from cosim.ir import Graph
 from cosim.models import LoadedModel, ModelConfig
 from cosim.models import load as load_model
 from cosim.results import config_hash, versions
-from cosim.simulate import Caller, settled, simulate_workloads
+from cosim.simulate import simulate_workloads
 from hwmodels.stats import LayerStats, RunStats
 from hwmodels.workload import Workload
 from kernels import harness, panels
