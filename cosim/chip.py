@@ -178,8 +178,12 @@ def assembled(
     behind = _behind(memory, architecture.name, Path(), problems)
     if technology is None or problems:
         raise CosimError(problems)
-    parts = {"hardware": architecture, "memory": technology, "energy": table}
-    document = {name: asdict(part) for name, part in parts.items()} | behind.documents
+    document = {
+        "hardware": asdict(architecture),
+        "memory": asdict(technology),
+        "energy": asdict(table),
+        **behind.documents,
+    }
     return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
 
 
