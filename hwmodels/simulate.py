@@ -32,6 +32,7 @@ from hwmodels.workload import Gemm, VectorOp, Workload
 
 if TYPE_CHECKING:
     from hwmodels.exact_memory import Dram  # brings numba, which only the controller needs
+    from hwmodels.memo_periods import Memo
 
 
 Residency = tuple[Kept, ...]  # of each core
@@ -52,16 +53,22 @@ class Chip:
         dram = "" if self.dram is None else self.dram.key
         return (self.architecture, self.technology, tuple(self.prices.items()), dram)
 
-    def serve(self, channels: Channels) -> "Serve | None":
-        """Return what makes the server of the memory's fidelity, None for the roofline."""
+    def serve(self, channels: Channels, reuse: "Reuse | None" = None) -> "Serve | None":
+        """Return what makes the server of the memory's fidelity, None for the roofline.
+
+        With `reuse` the exact memory does not repeat busy periods like those that it knows.
+        """
         if self.dram is None:
             return None
+        from hwmodels.memo_memory import MemoServer  # noqa: PLC0415 (brings numba)
         from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
 
         memory = self.architecture.memory
         make: Serve = self.dram.serve
         if memory.fidelity == "sampled":
             make = partial(SampledServer, memory=self.dram, channels=channels)
+        elif reuse is not None:
+            make = partial(MemoServer, memory=self.dram, memo=reuse.memo(self.dram))
         return make if memory.arbitration == "fifo" else partial(arbitrated, make)
 
     def buses(self, channels: Channels) -> tuple[Channels, int]:
@@ -78,25 +85,28 @@ class Chip:
 class Shared:
     """What the calls of one sequence share: patterns built and rows of the ledger made so far.
 
-    `watch` notes what moves when.
+    `watch` notes what moves when, `reuse` is what calls may take from others.
     """
 
     patterns: Patterns
     ledger: Ledger
     watch: Watch | None = None
+    reuse: "Reuse | None" = None
 
 
 @dataclass
 class Reuse:
     """Results of calls that were simulated before, for equal work, addresses, chip and residency.
 
-    `hits` and `misses` count. One object may serve any number of chips and utterances. Workloads
-    are kept alive, so that one that comes again as the same object is recognised at once.
+    `hits` and `misses` count. `memos` are busy periods of exact memories, by their keys. One object
+    may serve any number of chips and utterances. Workloads are kept alive, so that one that comes
+    again as the same object is recognised at once.
     """
 
     results: dict[tuple[object, ...], tuple[RunStats, Residency]] = field(default_factory=dict)
     hits: int = 0
     misses: int = 0
+    memos: "dict[str, Memo]" = field(default_factory=dict)
     _numbers: dict[Workload, int] = field(default_factory=dict)
     _known: dict[int, tuple[Workload, int]] = field(default_factory=dict)
 
@@ -107,6 +117,14 @@ class Reuse:
             number = self._numbers.setdefault(workload, len(self._numbers))
             known = self._known[id(workload)] = workload, number
         return known[1]
+
+    def memo(self, dram: "Dram") -> "Memo":
+        """Return the busy periods of a memory."""
+        from hwmodels.memo_periods import Memo  # noqa: PLC0415 (brings numba)
+
+        if dram.key not in self.memos:
+            self.memos[dram.key] = Memo(dram)
+        return self.memos[dram.key]
 
 
 def chip(
@@ -198,7 +216,7 @@ def simulate_calls(
     if architecture.mapping.im2col == "materialised":
         calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
-    shared = Shared(patterns, Ledger(found.prices), watch)
+    shared = Shared(patterns, Ledger(found.prices), watch, reuse)
     count = architecture.cores.count
     if residency and count > 1:
         raise ValueError(
@@ -261,7 +279,7 @@ def _simulate(
         workload, divided, architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
     channels = shared.patterns.setting.channels
-    serve = on.serve(channels)
+    serve = on.serve(channels, shared.reuse)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
     outcome = run(plans, architecture, channels, serve)
