@@ -1,6 +1,7 @@
 """A study in small: rows are those of single artefacts, mistakes are told at once, work is kept."""
 
 import json
+import re
 
 import pytest
 
@@ -302,9 +303,11 @@ def test_settings_reach_into_the_lists_of_a_study(workspace):
 
 
 @pytest.mark.slow
-def test_every_shipped_recipe_is_carried_out_from_weights_to_tokens(workspace):
+def test_every_kind_of_shipped_recipe_is_carried_out_from_weights_to_tokens(workspace):
     shipped = sorted((configs_root() / "recipes").glob("*.yaml"))
-    files = [file for file in shipped if file.stem != "low_rank_ffn_50"]  # more than this width
+    shipped = [file for file in shipped if file.stem != "low_rank_ffn_50"]  # more than this width
+    alike = {re.sub(r"[0-9]*\.[0-9]+", "share", str(read(file))): file for file in shipped}
+    files = sorted(alike.values())  # of those that differ in shares alone, one
     path = write_study(
         workspace,
         model=drawn_model(width=64, heads=4, layers=2),
@@ -323,7 +326,9 @@ def test_every_shipped_recipe_is_carried_out_from_weights_to_tokens(workspace):
         assert (row["program_hash"] == plain["program_hash"]) == is_plain, row["recipe"]
         assert row["about"], row["recipe"]
     decided = [json.loads(line) for line in (out / "decisions.jsonl").read_text().splitlines()]
-    assert {row["recipe"] for row in decided} >= {"fuzzy2", "fuzzy3_alpha1", "fuzzy3_alpha2"}
+    fuzzy = {file.stem for file in files if file.stem.startswith("fuzzy")}
+    assert {row["recipe"] for row in decided} >= fuzzy
+    assert len(fuzzy) == 2
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)

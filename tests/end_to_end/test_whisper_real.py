@@ -144,7 +144,8 @@ def test_an_engine_hears_the_same_twice(prompts, loaded, artefacts, name):
 def test_array_cycles_of_every_product_are_the_closed_form(artefacts, name):
     # A softmax that follows its scores asks for whole rows, and so for tiles below the array.
     path = configs_root() / "hardware" / f"{name}.yaml"
-    chip = load_chip(path, assignments=["mapping.fusion=marked"])
+    assignments = ["mapping.fusion=marked", "memory.fidelity=roofline"]
+    chip = load_chip(path, assignments=assignments)
     array = chip.architecture.array
     calls = Caller(artefacts["w8a8"]).utterance(30.0, [1, 1, 1])
     found = simulate_calls(calls, chip.architecture, technology=chip.technology, energy=chip.energy)
