@@ -113,7 +113,8 @@ def _run_study(
     keep_going: bool,
     as_json: bool,
 ) -> None:
-    from cosim.report.compression_markdown import section, with_section  # noqa: PLC0415
+    from cosim.report.compression_markdown import TITLE, section  # noqa: PLC0415
+    from cosim.report.markdown import with_section  # noqa: PLC0415
     from cosim.report.study_table import print_study  # noqa: PLC0415
     from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
     from cosim.results import write_text  # noqa: PLC0415
@@ -127,7 +128,7 @@ def _run_study(
     text = section(document, f"cosim run {_told_path(path)} --markdown PAGE.md")
     write_text(folder / "table.md", text)
     if markdown is not None:
-        write_text(markdown, with_section(markdown, text, name=checked.name))
+        write_text(markdown, with_section(markdown, text, name=checked.name, title=TITLE))
     if as_json:
         click.echo(json.dumps(document, indent=2))
     else:
@@ -404,6 +405,10 @@ def _compare_tables(runs: tuple[Path, ...], tables: tuple[str, ...], *, as_json:
 @click.option("--patterns", is_flag=True, help="Zeros in patterns against policies of chips.")
 @click.option("--precision", is_flag=True, help="Widths of operands against cells of chips.")
 @click.option("--tiles", is_flag=True, help="Blocks of zeros as large as the array, beside SASP.")
+@click.option("--energy", is_flag=True, help="Joules of compressed versions, by cause, on chips.")
+@click.option(
+    "--wer", "runs", type=_PATH, multiple=True, help="Of --energy: a run or study with WER."
+)
 @_JSON
 def bench_command(
     text: str,
@@ -418,14 +423,17 @@ def bench_command(
     patterns: bool,
     precision: bool,
     tiles: bool,
+    energy: bool,
+    runs: tuple[Path, ...],
     as_json: bool,
 ) -> None:
     """Time kernels and whole networks against peers and limits, all in one alternating run.
 
-    A filter that begins with memory asks for figures of memories instead of times. With --patterns
-    or --precision, rows that the --out file holds already are kept.
+    A filter that begins with memory asks for figures of memories instead of times. With --patterns,
+    --precision or --energy, rows that the --out file holds already are kept.
     """
     asked = {"models": models, "patterns": patterns, "precision": precision, "tiles": tiles}
+    asked["energy"] = energy
     chosen = [name for name, is_asked in asked.items() if is_asked]
     others = "memory" if text.startswith("memory") else "kernels"
     subject = chosen[0] if chosen else others
@@ -436,16 +444,22 @@ def bench_command(
     if subject != "kernels" and (calibrate or roofline is not None or threads > 1):
         option = f"--{subject}" if chosen else "--filter memory"
         raise CosimError(f"{option}: found beside --calibrate, --roofline or --threads")
+    if runs and not energy:
+        raise CosimError("--wer: found without --energy, expected both")
     if calibrate:
         _calibrate()
         return
     from cosim import bench  # noqa: PLC0415
+    from cosim.bench.word_errors import word_errors  # noqa: PLC0415
 
+    errors = word_errors(runs)
     found = (
         _measured_bench(subject, text, rounds=rounds, threads=threads, out=out)
         if saved is None
         else bench.load(saved, of=subject)
     )
+    if runs:
+        found = bench.with_word_errors(found, errors)
     if out is not None:
         bench.save(found, out)
     _show_bench(found, subject, markdown=markdown, roofline=roofline, as_json=as_json)
@@ -475,6 +489,7 @@ def _show_bench(
 ) -> None:
     """Write the pages that are asked for, print the table, exit with 1 for cases that failed."""
     from cosim.report.bench_markdown import markdown_of  # noqa: PLC0415
+    from cosim.report.energy_markdown import energy_markdown, write_page  # noqa: PLC0415
     from cosim.report.memory_markdown import memory_markdown  # noqa: PLC0415
     from cosim.report.models_markdown import models_markdown  # noqa: PLC0415
     from cosim.report.patterns_markdown import patterns_markdown  # noqa: PLC0415
@@ -486,6 +501,7 @@ def _show_bench(
     from cosim.results import write_text  # noqa: PLC0415
 
     pages = {
+        "energy": energy_markdown,
         "kernels": markdown_of,
         "memory": memory_markdown,
         "models": models_markdown,
@@ -494,6 +510,9 @@ def _show_bench(
         "tiles": tiles_markdown,
     }
     page = pages[subject]
+    if subject == "energy" and markdown is not None:
+        write_page(markdown, found.rows, found.total)
+        markdown = None
     for path, made in ((markdown, page), (roofline, roofline_of)):
         if path is not None:
             write_text(path, made(found.rows, found.total))
