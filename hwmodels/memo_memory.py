@@ -28,11 +28,14 @@ from hwmodels.memory import Completion, Descriptor
 
 
 class MemoServer(ExactServer):
-    """Serves descriptors as `ExactServer`, but for periods that `memo` knows."""
+    """Serves descriptors as `ExactServer`, but for periods like those that were over before.
 
-    def __init__(self, env: simpy.Environment, memory: Dram, memo: Memo) -> None:
+    It begins with none, so what it does follows from what is submitted alone.
+    """
+
+    def __init__(self, env: simpy.Environment, memory: Dram) -> None:
         super().__init__(env, memory)
-        self._memo = memo
+        self.memo = Memo(memory)
         organisation = memory.spec.organisation
         self._ranks = organisation.channels * organisation.pseudo_channels * organisation.ranks
         self._refreshes: Integers = np.zeros(len(COUNTERS), dtype=np.int64)  # of a rotation
@@ -69,7 +72,7 @@ class MemoServer(ExactServer):
         tick = -(-max(now, not_before_fs) // self._tick_fs)
         if self._steps and not self._open:
             self._end_before(tick)
-        self._enter_interval(tick // self._memo.interval)
+        self._enter_interval(tick // self.memo.interval)
         entry = Open(descriptor, range(0), earliest_fs, done)
         is_first = not self._steps
         if is_first:
@@ -80,7 +83,7 @@ class MemoServer(ExactServer):
         step = Step(key, entry, base, tick)
         self._open.append(entry)
         if is_first:
-            self._is_apart = self._memo.is_apart(tick, tick)
+            self._is_apart = self.memo.is_apart(tick, tick)
             self._steps = [step]
             self._follow()
         elif self._node is None:
@@ -122,21 +125,21 @@ class MemoServer(ExactServer):
         if self._steps[0].entry.descriptor.size_bytes < LEAST_BYTES:
             self._resort()
             return
-        node = self._memo.walk(self._steps, is_apart=self._is_apart)
+        node = self.memo.walk(self._steps, is_apart=self._is_apart)
         if self._is_apart:
-            soon = self._memo.next_refresh(self._steps[0].tick)
+            soon = self.memo.next_refresh(self._steps[0].tick)
             if node is None or self._steps[-1].tick + node.end >= soon:
                 self._is_apart = False
-                node = self._memo.walk(self._steps, is_apart=False)
+                node = self.memo.walk(self._steps, is_apart=False)
         self._node = node
         if node is None:
             self._resort()
 
     def _resort(self) -> None:
         """Let the controller do the present period from its beginning."""
-        start, memo = self._steps[0].tick, self._memo
+        start, memo = self._steps[0].tick, self.memo
         self._node = None
-        self._memo.asked += 1
+        self.memo.asked += 1
         self._skip(start)
         interval = start // memo.interval
         if self._open_from >= 0 and interval == self._rows_at:
@@ -155,7 +158,7 @@ class MemoServer(ExactServer):
 
     def _skip(self, tick: int) -> None:
         """Leave out whole rotations of refreshes before a tick, in which the controller rests."""
-        memo, clock = self._memo, self._controller.clock
+        memo, clock = self.memo, self._controller.clock
         here = tick - self._skipped
         left_out = max(0, here - clock - 1) // memo.rotation * memo.rotation
         is_later = here // memo.interval != clock // memo.interval
@@ -169,7 +172,7 @@ class MemoServer(ExactServer):
         if interval == self._rows_at:
             return
         if self._open_from >= 0:
-            self._claim((self._rows_at + 1) * self._memo.interval)
+            self._claim((self._rows_at + 1) * self.memo.interval)
         self._rows.open = {}
         self._has_known = False
         self._rows_at = interval
@@ -195,14 +198,14 @@ class MemoServer(ExactServer):
             self._end_before(tick)
         elif self._node.counts is not None and end < tick:
             self._added += self._node.counts
-            self._memo.known += 1
+            self.memo.known += 1
             self._note_open(end, self._node.open_ranks)
             self._has_known = True
             self._steps = []
 
     def _note_open(self, end: int, ranks: int) -> None:
         """Note rows that a known period leaves open."""
-        start, interval = self._steps[0].tick, self._memo.interval
+        start, interval = self._steps[0].tick, self.memo.interval
         if self._asked_at != start // interval and self._open_from < 0:
             self._open_from, self._open_ranks = start, ranks
             self._rows_at = start // interval
@@ -218,8 +221,8 @@ class MemoServer(ExactServer):
             moves = [self._moved(step) for step in steps]
             counts = controller.counters() - self._before
             counts[[*REFRESHES, OPEN]] = 0
-            self._memo.note(steps, moves, end=end, counts=counts, open_ranks=controller.open_ranks)
-        self._asked_at = end // self._memo.interval
+            self.memo.note(steps, moves, end=end, counts=counts, open_ranks=controller.open_ranks)
+        self._asked_at = end // self.memo.interval
         self._steps = []
         controller.release(steps[-1].entry.numbers.stop)
 
@@ -250,7 +253,7 @@ class MemoServer(ExactServer):
         node, steps = self._node, self._steps
         sure = steps[-1].tick + node.valid
         if self._is_apart:
-            sure = min(sure, self._memo.next_refresh(steps[0].tick))
+            sure = min(sure, self.memo.next_refresh(steps[0].tick))
         ends = [
             FAR_TICK if move is None or step.is_over else step.tick + move.done
             for step, move in zip(steps, node.moves, strict=True)
@@ -266,7 +269,7 @@ class MemoServer(ExactServer):
             return False
         if self._is_apart:
             self._is_apart = False
-            self._node = self._memo.walk(steps, is_apart=False)
+            self._node = self.memo.walk(steps, is_apart=False)
         else:
             self._node = None
         if self._node is None:

@@ -32,7 +32,6 @@ from hwmodels.workload import Gemm, VectorOp, Workload
 
 if TYPE_CHECKING:
     from hwmodels.exact_memory import Dram  # brings numba, which only the controller needs
-    from hwmodels.memo_periods import Memo
 
 
 Residency = tuple[Kept, ...]  # of each core
@@ -53,10 +52,10 @@ class Chip:
         dram = "" if self.dram is None else self.dram.key
         return (self.architecture, self.technology, tuple(self.prices.items()), dram)
 
-    def serve(self, channels: Channels, reuse: "Reuse | None" = None) -> "Serve | None":
+    def serve(self, channels: Channels, *, is_reusing: bool = False) -> "Serve | None":
         """Return what makes the server of the memory's fidelity, None for the roofline.
 
-        With `reuse` the exact memory does not repeat busy periods like those that it knows.
+        With `is_reusing` the exact memory knows busy periods again.
         """
         if self.dram is None:
             return None
@@ -67,8 +66,8 @@ class Chip:
         make: Serve = self.dram.serve
         if memory.fidelity == "sampled":
             make = partial(SampledServer, memory=self.dram, channels=channels)
-        elif reuse is not None:
-            make = partial(MemoServer, memory=self.dram, memo=reuse.memo(self.dram))
+        elif is_reusing:
+            make = partial(MemoServer, memory=self.dram)
         return make if memory.arbitration == "fifo" else partial(arbitrated, make)
 
     def buses(self, channels: Channels) -> tuple[Channels, int]:
@@ -85,7 +84,7 @@ class Chip:
 class Shared:
     """What the calls of one sequence share: patterns built and rows of the ledger made so far.
 
-    `watch` notes what moves when, `reuse` is what calls may take from others.
+    `watch` notes what moves when, `reuse` knows calls before.
     """
 
     patterns: Patterns
@@ -98,15 +97,13 @@ class Shared:
 class Reuse:
     """Results of calls that were simulated before, for equal work, addresses, chip and residency.
 
-    `hits` and `misses` count. `memos` are busy periods of exact memories, by their keys. One object
-    may serve any number of chips and utterances. Workloads are kept alive, so that one that comes
-    again as the same object is recognised at once.
+    `hits` and `misses` count. One object may serve any number of chips and utterances. Workloads
+    are kept alive, so that one that comes again as the same object is recognised at once.
     """
 
     results: dict[tuple[object, ...], tuple[RunStats, Residency]] = field(default_factory=dict)
     hits: int = 0
     misses: int = 0
-    memos: "dict[str, Memo]" = field(default_factory=dict)
     _numbers: dict[Workload, int] = field(default_factory=dict)
     _known: dict[int, tuple[Workload, int]] = field(default_factory=dict)
 
@@ -117,14 +114,6 @@ class Reuse:
             number = self._numbers.setdefault(workload, len(self._numbers))
             known = self._known[id(workload)] = workload, number
         return known[1]
-
-    def memo(self, dram: "Dram") -> "Memo":
-        """Return the busy periods of a memory."""
-        from hwmodels.memo_periods import Memo  # noqa: PLC0415 (brings numba)
-
-        if dram.key not in self.memos:
-            self.memos[dram.key] = Memo(dram)
-        return self.memos[dram.key]
 
 
 def chip(
@@ -208,9 +197,9 @@ def simulate_calls(
 
     Constants that are on chip after a call are there for the next; nothing else is, because a token
     is chosen between calls. An exact memory begins each call with its rows closed, one interval
-    before its next refresh. Calls equal to one in `reuse` return that very object; add results with
-    `stats.combine`. `watch` is told what moves when, in calls that are not reused. Raises as
-    `simulate`.
+    before its next refresh. Calls equal to one in `reuse` return that very object, and with it an
+    exact memory knows busy periods of a call again; add results with `stats.combine`. `watch` is
+    told what moves when, in calls that are not reused. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
     if architecture.mapping.im2col == "materialised":
@@ -226,22 +215,15 @@ def simulate_calls(
     results = []
     stays: Residency = (residency, *[()] * (count - 1))
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
-        result, stays = _call(
-            workload, found, layout=layout, kept=stays, shared=shared, reuse=reuse
-        )
+        result, stays = _call(workload, found, layout=layout, kept=stays, shared=shared)
         results.append(result)
     return results
 
 
 def _call(
-    workload: Workload,
-    on: Chip,
-    *,
-    layout: Layout,
-    kept: Residency,
-    shared: Shared,
-    reuse: Reuse | None,
+    workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
 ) -> tuple[RunStats, Residency]:
+    reuse = shared.reuse
     if reuse is None:
         return _simulate(workload, on, layout=layout, kept=kept, shared=shared)
     bases = tuple((name, place.base) for name, place in layout.placements.items())
@@ -279,7 +261,7 @@ def _simulate(
         workload, divided, architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
     channels = shared.patterns.setting.channels
-    serve = on.serve(channels, shared.reuse)
+    serve = on.serve(channels, is_reusing=shared.reuse is not None)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
     outcome = run(plans, architecture, channels, serve)

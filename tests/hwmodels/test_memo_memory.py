@@ -7,7 +7,7 @@ import simpy
 from cosim.chip import load_chip
 from hwmodels.exact_memory import Dram, ExactServer
 from hwmodels.memo_memory import MemoServer
-from hwmodels.memo_periods import Memo, row_map
+from hwmodels.memo_periods import row_map
 from hwmodels.memory import Completion, Descriptor, Process
 from hwmodels.memory_totals import MemoryTotals
 
@@ -50,9 +50,10 @@ def served(env: simpy.Environment, server: ExactServer, repeats: int) -> MemoryT
 def test_periods_from_memory_agree_with_every_burst(memory: Dram) -> None:
     env = simpy.Environment()
     every = served(env, ExactServer(env, memory), 12)
-    memo, env = Memo(memory), simpy.Environment()
-    known = served(env, MemoServer(env, memory, memo), 12)
-    assert memo.known > memo.asked
+    env = simpy.Environment()
+    server = MemoServer(env, memory)
+    known = served(env, server, 12)
+    assert server.memo.known > server.memo.asked
     for name in ("RD", "WR", "REFab"):
         assert known.commands[name] == every.commands[name]
     assert known.ticks == pytest.approx(every.ticks, rel=0.01)
