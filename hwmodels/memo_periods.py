@@ -80,7 +80,7 @@ def refresh_interval(spec: DramSpec, policy: Policy) -> int:
 
 
 class Memo:
-    """Busy periods of one memory, by phase of the refresh; may serve any number of runs on it."""
+    """Busy periods of one memory by phase of the refresh; how many were `known`, or `asked`."""
 
     def __init__(self, memory: Dram) -> None:
         spec = memory.spec
@@ -107,11 +107,12 @@ class Memo:
 
     def walk(self, steps: "list[Step]", *, is_apart: bool) -> Node | None:
         """Return the node of a period, None where it is not known."""
-        node: Node | None = self.root(steps[0].tick, is_apart=is_apart)
+        node = self.root(steps[0].tick, is_apart=is_apart)
         for step in steps:
-            node = node.branches.get(step.key)
-            if node is None:
+            following = node.branches.get(step.key)
+            if following is None:
                 return None
+            node = following
         return node if node.valid >= 0 else None
 
     def note(

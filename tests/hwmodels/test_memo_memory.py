@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import simpy
+from hw_samples import gemm
 
 from cosim.chip import load_chip
 from hwmodels.exact_memory import Dram, ExactServer
@@ -10,6 +11,10 @@ from hwmodels.memo_memory import MemoServer
 from hwmodels.memo_periods import row_map
 from hwmodels.memory import Completion, Descriptor, Process
 from hwmodels.memory_totals import MemoryTotals
+from hwmodels.simulate import Reuse, simulate
+from hwmodels.workload import Workload
+
+EXACT = ["memory.fidelity=exact"]
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +78,25 @@ def test_rows_of_a_stretch_lie_above_columns_and_below_the_row(memory: Dram) -> 
     rows = organisation.capacity_bytes >> found.shift + found.bits
     assert rows == organisation.sizes["row"]
     assert np.log2(organisation.capacity_bytes) == found.shift + found.bits + np.log2(rows)
+
+
+def test_a_chip_that_knows_periods_agrees_with_one_that_does_every_burst() -> None:
+    found = load_chip("configs/hardware/stacked_edge_32.yaml", assignments=EXACT)
+    work = Workload("layers", tuple(gemm(name, 256, 192, 384) for name in "abcd"))
+    every, known = (
+        simulate(
+            work,
+            found.architecture,
+            technology=found.technology,
+            energy=found.energy,
+            dram=found.dram,
+            reuse=reuse,
+        )
+        for reuse in (None, Reuse())
+    )
+    assert known.traffic == every.traffic
+    assert known.cycles.total == pytest.approx(every.cycles.total, rel=0.01)
+    assert known.energy_j == pytest.approx(every.energy_j, rel=0.01)
+    for requester, served in every.memory.items():
+        for count in ("descriptors", "read_bytes", "write_bytes"):
+            assert known.memory[requester][count] == served[count]
