@@ -52,7 +52,7 @@ def compress_command(
     calibration_limit: int | None,
 ) -> None:
     """Write a compressed artefact: program text, encoded weights, size ledger."""
-    from cosim.artefact import compress_to  # noqa: PLC0415
+    from cosim.artefact_folder import compress_to  # noqa: PLC0415
     from cosim.evaluate import speech_at  # noqa: PLC0415
     from cosim.report.model_table import print_artefact  # noqa: PLC0415
     from cosim.report.terminal import TerminalProgress  # noqa: PLC0415

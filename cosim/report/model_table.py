@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cosim.artefact import WEIGHTS, Artefact, header_bytes
+from cosim.artefact import Artefact
+from cosim.artefact_folder import WEIGHTS, header_bytes
 from cosim.report.numbers import percent, scaled
 from cosim.report.terminal import open_console
 
