@@ -4,14 +4,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cosim.report.markdown import table
-from cosim.report.terminal import open_console, print_table, scaled
+from cosim.report.numbers import scaled
+from cosim.report.terminal import open_console, print_table
 
 Row = Mapping[str, Any]
 _COLUMNS = ("case", "simulator", "simulated cycles", "CPU time", "cycles a second", "ours faster")
 _HEAD = (
     "Layers run on 128 x 128 cells that keep weights, beside equal buffers and ports; models on "
-    "`stacked_edge_32`. Every simulator does what it does by itself, so that their cycles differ; "
-    "the search for tilings counts. Above 1 ours is faster."
+    "`stacked_edge_32` with its memory at the roofline. Every simulator does what it does by "
+    "itself, so that their cycles differ; the search for tilings counts. Above 1 ours is faster."
 )
 
 
@@ -37,7 +38,8 @@ def _lines(rows: Iterable[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         if not is_simulated(row):
             continue
-        yield _line(str(row["case"]), "ours", row, "")
+        who = f"ours, {row['fidelity']}" if "fidelity" in row else "ours"
+        yield _line(str(row["case"]), who, row, "")
         for name, peer in row["peers"].items():
             low, high, _ = peer["ratio_ours_interval"]
             against = f"{peer['ratio_ours']:,.0f} ({low:,.0f} to {high:,.0f})"

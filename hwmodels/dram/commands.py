@@ -31,7 +31,7 @@ ROW = (ACT, PRE, PREAB, REFAB, REFPB)
     REFRESH,
     COMMAND_BUS,
     QUEUE,
-    SOURCE,
+    DEMAND,
 ) = range(11)
 LIMITS = (
     "bus",
@@ -44,9 +44,9 @@ LIMITS = (
     "refresh",
     "command_bus",
     "queue",
-    "source",
+    "demand",
 )
-"""What may keep a data bus idle, by number; `bus` is the transfer itself."""
+"""What may keep a data bus idle, by number; `bus` is the transfer itself, `demand` no request."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _refresh_rows(spec: DramSpec) -> Iterator[Constraint]:
         (ACT, t("tRC")),
         (PRE, close),
         (PREAB, t("tRPab", close)),
-        (RDA, t("tRDA", t("tRTP")) + close),
+        (RDA, t("tRTP") + close),
         (WRA, t("tCWL") + t("tBL") + t("tWR") + close),
     ):
         yield _row(spec, RANK, (first, REFAB), cycles, ROW_CYCLE)
