@@ -304,6 +304,19 @@ def test_a_write_waits_for_the_read_before_it_even_when_writes_are_drained():
     check_order(spec, requests, stats)
 
 
+def test_writes_that_fill_their_queue_let_the_read_go_that_the_first_of_them_waits_for():
+    spec, policy = SPECS["hbm2_2000_legacy"], POLICIES["dramsim3"]
+    channel = spec.organisation.channels * spec.organisation.burst_bytes
+    places = [0, *(channel * 64 * i for i in range(policy.write_queue))]
+    requests = trace(places, [False] + [True] * policy.write_queue)
+    controller = Controller(spec, policy, offers=64, is_logging=True)
+    controller.submit(requests)
+    controller.advance(20_000)
+    assert controller.waiting <= policy.idle_writes
+    controller.finish()
+    check_order(spec, requests, controller.stats())
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
