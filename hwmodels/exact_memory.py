@@ -52,6 +52,16 @@ class Dram:
 
     def rest_w(self) -> Figure:
         """Return watts without work: all rows closed, and refreshes as often as they are due."""
+        parts = list(self.rest_by_action_w().values())
+        return Figure(
+            sum(part.value for part in parts),
+            "; ".join(part.source for part in parts),
+            sum(part.bounds[0] for part in parts),
+            sum(part.bounds[1] for part in parts),
+        )
+
+    def rest_by_action_w(self) -> dict[str, Figure]:
+        """Return the watts of `rest_w` by action: `background`, and `refresh` if there is any."""
         spec, prices = self.spec, self.prices()
         organisation = spec.organisation
         ranks = organisation.channels * organisation.pseudo_channels * organisation.ranks
@@ -59,15 +69,15 @@ class Dram:
         number, kind = ranks, "refresh_rank"
         if self.policy.refresh == "per_bank":
             number, kind = organisation.channels * organisation.banks_per_channel, "refresh_bank"
-        parts = [(prices["memory", "closed_tick"], ranks / spec.tick_s)]
+        parts = {"background": (prices["memory", "closed_tick"], ranks / spec.tick_s)}
         if ("memory", kind) in prices:
-            parts.append((prices["memory", kind], number / due_s))
-        return Figure(
-            sum(rate * price.value_j for price, rate in parts),
-            "; ".join(price.source for price, _ in parts),
-            sum(rate * price.low_j for price, rate in parts),
-            sum(rate * price.high_j for price, rate in parts),
-        )
+            parts["refresh"] = prices["memory", kind], number / due_s
+        return {
+            name: Figure(
+                rate * price.value_j, price.source, rate * price.low_j, rate * price.high_j
+            )
+            for name, (price, rate) in parts.items()
+        }
 
     def serve(self, env: simpy.Environment) -> "ExactServer":
         """Return a server that begins with all rows closed."""
