@@ -22,10 +22,12 @@ from hwmodels.mapping import (
 )
 from hwmodels.mapping_work import array_cycles, ends, steps, work
 
-# Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
-FINE_BITS = 8
+# What a step has to save at a product's ends to be worth its own time in the simulation: no more than
+# these cycles, and 2 ** -9 of what the product takes.
+STEP_CYCLES = 32
+STEP_BITS = 9
 
-# Cost, array cycles, DRAM bytes, cycles alone in such parts, steps.
+# Cost, array cycles, DRAM bytes, cycles alone with the price of all steps, steps.
 Rank = tuple[float, int, int, int, int]
 
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
@@ -46,7 +48,7 @@ def map_product(
     """Return the mapping of lowest cost, then fewest array cycles, then fewest DRAM bytes.
 
     Of those that are equal in all three, the one that is done first when it runs alone, with its
-    first loads and last stores, then the one of fewest steps.
+    first loads and last stores, where each step counts as STEP_CYCLES more.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
@@ -89,8 +91,8 @@ def _rank(
     """Return what is least of the best mapping, what counts most first."""
     done = work(shape, array, mapping, cycles, limits)
     whole = alone(done, ends(shape, mapping, cycles), costs.rates)
-    fine = max(1, latency(done, costs.rates) >> FINE_BITS)
-    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, steps(shape, mapping)
+    price, number = min(STEP_CYCLES, latency(done, costs.rates) >> STEP_BITS), steps(shape, mapping)
+    return costs.of(done), cycles, mapping.dram_bytes, whole + price * number, number
 
 
 def _finer(
