@@ -12,6 +12,7 @@ from time import perf_counter
 from typing import cast
 
 from cosim.artefact import DECISIONS, Artefact, ModelFacts, build, captured, facts_of
+from cosim.calls import check_chip
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe
 from cosim.evaluate import (
@@ -34,7 +35,7 @@ from cosim.execute import KernelChoice, ProgramEngine, fallbacks
 from cosim.experiment import Experiment
 from cosim.models import AttentionRules, LoadedModel, load
 from cosim.results import SCHEMA, RunFolder, config_hash, now, read_rows, versions, write_rows
-from cosim.simulate import SpeechRun, check_chip, simulate_speech
+from cosim.simulate_speech import SpeechRun, simulate_speech
 from cosim.speech.manifest import SpeechConfig
 from cosim.speech.normalize import normalizer
 from cosim.speech.selection import Speech, select

@@ -123,6 +123,18 @@ class WatchedServer:
             )
 
 
+def bandwidth_csv(watch: Watch) -> str:
+    """Return a row per bin of time and channel: when it begins, its length, bytes per second."""
+    seconds, moved = watch.bins()
+    header = "start_s,seconds,channel,read_bytes_per_s,write_bytes_per_s\n"
+    lines = (
+        f"{i * seconds:.9g},{seconds:.9g},{channel},{read / seconds:.6g},{write / seconds:.6g}\n"
+        for i, of_bin in enumerate(moved)
+        for channel, (read, write) in enumerate(of_bin)
+    )
+    return header + "".join(lines)
+
+
 def _round_up(number: int) -> int:
     """Return the next 1, 2 or 5 times a power of ten.
 

@@ -87,14 +87,20 @@ class Ratio:
 
 
 def ratio(mine: Iterable[EnergyRow], other: Iterable[EnergyRow]) -> Ratio | None:
-    """Return joules of `mine` over those of `other` with its ranges; None where that is zero.
+    """Return joules of `mine` over those of `other` with its ranges; None where that is zero."""
+    return ratio_of(by_factor(mine), by_factor(other))
+
+
+def ratio_of(above: Mapping[str, Range], below: Mapping[str, Range]) -> Ratio | None:
+    """Return the ratio of two ledgers of which the joules by factor are known, as `ratio` does.
 
     Each factor is at its low, value or high, alike in both ledgers, and factors move freely of each
     other. The extreme ratio r is the one at which A - r B is extreme at zero, found by Dinkelbach's
     iteration (Management Science 13, 1967), in which each factor chooses for itself.
     """
-    above, below = by_factor(mine), by_factor(other)
-    factors = {name: (above.get(name, Range()), below.get(name, Range())) for name in above | below}
+    factors = {
+        name: (above.get(name, Range()), below.get(name, Range())) for name in {**above, **below}
+    }
     ends = [_total(below, end) for end in ("value", "low", "high")]
     if min(ends) <= 0:
         return None

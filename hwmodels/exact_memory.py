@@ -14,7 +14,7 @@ import simpy
 
 from hwmodels.architecture import FEMTO, Architecture, Figure, MemoryStack, MemoryTechnology
 from hwmodels.dram.commands import COMMANDS, LIMITS
-from hwmodels.dram.controller import Controller, trace
+from hwmodels.dram.controller import Controller
 from hwmodels.dram.energy import DramEnergy, dram_counts, dram_prices
 from hwmodels.dram.jit import Integers
 from hwmodels.dram.policy import Policy, check, policy
@@ -22,7 +22,6 @@ from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import DramSpec
 from hwmodels.dram.stats import COUNTERS, limits_of
 from hwmodels.energy import Prices
-from hwmodels.mapped_channels import burst_addresses
 from hwmodels.memory import Completion, Descriptor, Process, RequesterStats
 from hwmodels.memory_totals import MemoryTotals, Sampling
 
@@ -224,13 +223,20 @@ class ExactServer:
         """
         now = int(self.env.now)
         done = Completion(self.env, now)
-        spec = self.memory.spec
-        addresses = burst_addresses(descriptor, origin, spec.organisation.burst_bytes)
-        if not addresses.size:
+        rows, row_bytes = descriptor.rows, descriptor.bytes
+        if descriptor.stride == row_bytes:
+            rows, row_bytes = 1, rows * row_bytes
+        numbers = self._controller.submit_runs(
+            descriptor.base + origin,
+            row_bytes,
+            stride=descriptor.stride,
+            rows=rows,
+            is_write=descriptor.is_write,
+            arrival_tick=self._tick(max(now, not_before_fs)),
+        )
+        if not numbers:
             done.settle(max(now, earliest_fs))
             return done
-        arrival = self._tick(max(now, not_before_fs)) / spec.ticks_per_clock
-        numbers = self._controller.submit(trace(addresses, descriptor.is_write, arrival))
         self._open.append(Open(descriptor, numbers, earliest_fs, done))
         if not self._is_serving:
             self._is_serving = True
@@ -322,30 +328,30 @@ class ExactServer:
         if tick < 0:
             return False
         done_fs, submitted = tick * self._tick_fs, entry.done.submitted_fs
-        accepted = self._controller.accepted(entry.numbers)
+        first, last = (at * self._tick_fs for at in self._controller.accepted_span(entry.numbers))
         stats = self.statistics.setdefault(entry.descriptor.requester, RequesterStats())
         stats.descriptors += 1
-        stats.queued_fs += max(0, int(accepted[0]) * self._tick_fs - submitted)
+        stats.queued_fs += max(0, first - submitted)
         stats.total_fs += done_fs - submitted
         moved = len(entry.numbers) * self.memory.spec.organisation.burst_bytes
-        read_ticks = None
-        if entry.descriptor.is_write:
+        is_write = entry.descriptor.is_write
+        if is_write:
             stats.write_bytes += moved
         else:
             stats.read_bytes += moved
-            read_ticks = self._controller.completed(entry.numbers) - accepted
-            self._note(read_ticks)
+            self._note(entry.numbers)
         if self._watch is not None:
-            first, last = int(accepted[0]) * self._tick_fs, int(accepted[-1]) * self._tick_fs
-            served = Served(first, last, done_fs, read_ticks)
-            self._watch(entry.done, served)
+            numbers, controller = entry.numbers, self._controller
+            ticks = (
+                None if is_write else controller.completed(numbers) - controller.accepted(numbers)
+            )
+            self._watch(entry.done, Served(first, last, done_fs, ticks))
         entry.done.settle(max(done_fs, entry.earliest_fs, int(self.env.now)))
         return True
 
-    def _note(self, ticks: Integers) -> None:
+    def _note(self, numbers: range) -> None:
         """Count reads by how long they took."""
-        found = np.bincount(ticks)
-        if found.size < self._read_ticks.size:
-            found = np.pad(found, (0, self._read_ticks.size - found.size))
-        found[: self._read_ticks.size] += self._read_ticks
-        self._read_ticks = found
+        longest = self._controller.count_latencies(numbers, self._read_ticks)
+        if longest >= self._read_ticks.size:
+            self._read_ticks = np.pad(self._read_ticks, (0, longest + 1))
+            self._controller.count_latencies(numbers, self._read_ticks)

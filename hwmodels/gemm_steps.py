@@ -21,6 +21,7 @@ from hwmodels.plan import Load, Pattern, Step
 from hwmodels.planner import Extra, Planner
 from hwmodels.precision import Engine, engine_of, group_ends
 from hwmodels.products import array_operands, block_diagonal, shape_of
+from hwmodels.repeats import Pitches, pitches, repeat
 from hwmodels.sparse_chip import pattern_of
 from hwmodels.sparse_steps import Spot, block_splits, cut_of, totals
 from hwmodels.vector import function_cycles
@@ -145,7 +146,7 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
     """Return the steps of a GEMM and the ops fused behind it."""
     builder, array = Builder(setting, kind.tensors), kind.array
     extras = range(2, len(kind.tensors.reads))
-    blocks = list(blocks_of(kind.mapping, kind.products, kind.m, kind.n, kind.k))
+    blocks, apart = _blocks(kind)
     work = _array_work(array, kind, blocks)
     operands = [
         stays(kind.mapping, source, blocks, is_here=read.is_here, is_kept=read.is_kept)
@@ -178,7 +179,18 @@ def build_gemm(setting: Setting, kind: GemmKind) -> Pattern:
             step.vector = ((0, cycles),)
         _finish_tile(builder, kind, step, block, share)
         builder.steps.append(step)
+    if apart is not None:
+        repeat(builder, kind.products, apart)
     return builder.finish()
+
+
+def _blocks(kind: GemmKind) -> tuple[list[Block], Pitches | None]:
+    """Return the blocks to build: of all products, or of the first where the others repeat it."""
+    blocks = list(blocks_of(kind.mapping, 1, kind.m, kind.n, kind.k))
+    apart = pitches(kind, blocks[0])
+    if apart is None:
+        blocks = list(blocks_of(kind.mapping, kind.products, kind.m, kind.n, kind.k))
+    return blocks, apart
 
 
 def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, share: Share) -> None:
@@ -219,8 +231,9 @@ def _array_work(array: ProcessingArray, kind: GemmKind, blocks: list[Block]) -> 
     if not kind.is_on_array:
         return [Split()] * len(blocks)
     if kind.nonzero is None:  # all products have the same blocks, one product after the other
-        first = blocks[: len(blocks) // kind.products]
-        return [_block_work(array, kind, block) for block in first] * kind.products
+        first = [block for block in blocks if block.product == 0]
+        work = [_block_work(array, kind, block) for block in first]
+        return work * (len(blocks) // len(first))
     spots = [Spot(block.product, block.n[0], block.k[0], block.rows) for block in blocks]
     return block_splits(array, kind.nonzero, cut_of(kind.mapping, kind.n, kind.k), spots)
 

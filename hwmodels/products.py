@@ -30,6 +30,8 @@ def block_diagonal(gemm: Gemm, together: int) -> Gemm:
         (10, 30, 7)
 
     """
+    if together == 1:
+        return gemm
     number = -(-gemm.count // together)
     return replace(gemm, n=together * gemm.n, k=together * gemm.k, count=number)
 

@@ -1,6 +1,7 @@
 """docs/compression.md: what a page says follows from the rows, and which rows nothing beats."""
 
-from cosim.report.compression_markdown import section, with_section
+from cosim.report.compression_markdown import TITLE, section
+from cosim.report.markdown import with_section
 from cosim.study_rows import pareto
 
 
@@ -104,10 +105,10 @@ def test_the_page_of_a_scan_puts_the_greatest_loss_first():
 def test_a_section_of_a_page_is_replaced_and_others_stay(tmp_path):
     page = tmp_path / "page.md"
     first = page_of([row_of("fp32", 0.1, [0, 0])])
-    page.write_text(with_section(page, first, name="n"))
+    page.write_text(with_section(page, first, name="n", title=TITLE))
     page.write_text(page.read_text() + "\nmine\n")
     second = first.replace("drawn", "trained")
-    text = with_section(page, second, name="n")
+    text = with_section(page, second, name="n", title=TITLE)
     assert "trained" in text
     assert "drawn" not in text
     assert text.count("<!-- study n -->") == 1

@@ -31,6 +31,7 @@ __all__ = [
     "load",
     "plans",
     "save",
+    "with_word_errors",
 ]
 _NEEDED = ("kernel", "shape", "threads", "ratio_torch", "ratio_numpy", "share_of_limit", "gops")
 _NEEDED_BY: Mapping[str, tuple[str, ...]] = {
@@ -174,6 +175,15 @@ def bench_chips(
         if out is not None:
             save(Bench(rows, total), out)
     return Bench(rows, total)
+
+
+def with_word_errors(found: Bench, errors: Mapping[str, list[Row]]) -> Bench:
+    """Return the rows with the word errors of their programs, as `word_errors` reads them.
+
+    A program of which there are none gets an empty list.
+    """
+    rows = [{**row, "wer": errors.get(str(row.get("program_hash")), [])} for row in found.rows]
+    return Bench(rows, found.total)
 
 
 def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | None = None) -> Bench:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,18 +23,21 @@ from cosim.bench import matrices
 from cosim.bench.cases import Run
 from cosim.bench.measure import Row
 from cosim.bench.questions import Block, Question, Subject, Variant, Version
+from cosim.calls import Caller
 from cosim.chip import DEFAULT_ENERGY, Chip, load_chip, parse_chip
 from cosim.compress.compressed import compress
 from cosim.compress.network import scan
-from cosim.compress.recipe import Recipe, parse_recipe
+from cosim.compress.recipe import Recipe, load_recipe, parse_recipe
 from cosim.config import configs_root, load, read
+from cosim.energy_results import energy_totals
 from cosim.errors import CosimError
 from cosim.evaluate import Progress
+from cosim.heat import settled
 from cosim.ir import Graph
 from cosim.models import LoadedModel, ModelConfig
 from cosim.models import load as load_model
 from cosim.results import config_hash, versions
-from cosim.simulate import Caller, simulate_workloads
+from cosim.simulate import simulate_workloads
 from hwmodels.stats import LayerStats, RunStats
 from hwmodels.workload import Workload
 from kernels import harness, panels
@@ -42,6 +46,8 @@ from kernels.sparse_speeds import Speed
 
 SEED = 0
 _NEVER = 1e-9
+_SPLIT = ("energy_by_component_j", "energy_by_cause_j", "energy_by_factor_j")
+_ENERGY = ("energy_table", "area_mm2", *_SPLIT)
 
 
 def cases(question: Question, text: str) -> list[tuple[Subject, Version]]:
@@ -124,9 +130,15 @@ def chip_of(variant: Variant) -> Chip:
 
 
 def recipe_of(version: Version) -> Recipe:
-    """Return the recipe of a version."""
+    """Return the recipe of a version; CosimError for one that is not sound."""
+    if version.methods is None:
+        return load_recipe(_recipe_file(version))
     data = {"methods": [dict(method) for method in version.methods]}
     return parse_recipe(data, name=version.name, source=f"version {version.name}")
+
+
+def _recipe_file(version: Version) -> Path:
+    return configs_root() / "recipes" / f"{version.name}.yaml"
 
 
 def _key(subject: Subject, version: Version, chips: Mapping[Variant, Chip], rounds: int) -> str:
@@ -134,10 +146,11 @@ def _key(subject: Subject, version: Version, chips: Mapping[Variant, Chip], roun
     return config_hash(
         {
             "versions": versions(),
-            "rounds": rounds,
+            "rounds": rounds if subject.blocks else 0,
             "model": read(path),
             "subject": vars(subject),
             "version": vars(version),
+            "recipe": read(_recipe_file(version)) if version.methods is None else None,
             "chips": [[variant.name, chip.document] for variant, chip in chips.items()],
         }
     )
@@ -200,6 +213,7 @@ def _measured(
         "seconds": model.subject.seconds,
         "steps": model.subject.steps,
         "is_random": artefact.model.is_random,
+        "program_hash": artefact.program.hash,
         "sparsity": artefact.compression.sparsity,
         "size_bytes": artefact.compression.size_bytes,
         "chips": found,
@@ -208,7 +222,9 @@ def _measured(
 
 
 def _on_chip(calls: Sequence[Workload], variant: Variant, chip: Chip, linears: set[str]) -> Row:
-    """Return what one utterance costs; a chip that cannot hold it is a row with a note.
+    """Return what one utterance costs; a chip that cannot hold or do it is a row with a note.
+
+    Memory is refreshed as the heat of the chip asks for.
 
     `linear_*` are of the linear layers in the blocks.
     """
@@ -221,13 +237,17 @@ def _on_chip(calls: Sequence[Workload], variant: Variant, chip: Chip, linears: s
         "note": "",
     }
     try:
-        stats = simulate_workloads(calls, chip, variant.name)
+        stats, thermal = settled(
+            chip, lambda own: simulate_workloads(calls, own, variant.name), lambda run: run
+        )
     except CosimError as error:
         return row | {"note": "; ".join(error.problems)}
     inner = [layer for layer in stats.layers if _module(layer) in linears]
+    totals = energy_totals(stats, chip)
     return (
         row
         | {
+            "run_seconds": stats.seconds,
             "cycles": stats.cycles.total,
             "array_cycles": stats.cycles.array,
             "vector_cycles": stats.cycles.vector,
@@ -240,6 +260,8 @@ def _on_chip(calls: Sequence[Workload], variant: Variant, chip: Chip, linears: s
             "energy_j": stats.energy_j,
             "energy_low_j": stats.energy_low_j,
             "energy_high_j": stats.energy_high_j,
+            **{key: totals[key] for key in _ENERGY},
+            "refresh_multiplier": 1 if thermal is None else thermal.refresh_multiplier,
             "notes": [*stats.notes, *stats.cycle_notes],
         }
         | _costs_of_widths(stats)

@@ -1,15 +1,18 @@
-"""What `cosim bench --patterns` and `--precision` ask: versions of models, variants of chips."""
+"""What `cosim bench --patterns`, `--precision` and `--energy` ask: versions, variants of chips."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
 class Version:
-    """How a model is compressed: entries of a recipe, and what linear layers of blocks take."""
+    """How a model is compressed: entries of a recipe, and what linear layers of blocks take.
+
+    A version without entries (None) is the shipped recipe of its name.
+    """
 
     name: str
-    methods: tuple[Mapping[str, object], ...] = field(hash=False)
+    methods: tuple[Mapping[str, object], ...] | None = field(default=None, hash=False)
     activation: str = "i8"
 
 
@@ -174,4 +177,14 @@ PRECISION = Question(
     (*_cells("stacked_edge_32", 32), *_cells("stacked_server_128", 128)),
 )
 
-QUESTIONS: Mapping[str, Question] = {one.name: one for one in (PATTERNS, PRECISION)}
+ENERGY = Question(
+    "energy",
+    tuple(replace(subject, blocks=()) for subject in SUBJECTS),
+    tuple(Version(name) for name in ("fp32", "w8a8", "w4a8", "prune80_w8a8", "w1a1", "w1a1_w8a8")),
+    tuple(
+        Variant("as shipped", chip, {})
+        for chip in ("stacked_edge_32", "composable_edge_32", "stacked_server_128")
+    ),
+)
+
+QUESTIONS: Mapping[str, Question] = {one.name: one for one in (PATTERNS, PRECISION, ENERGY)}

@@ -15,10 +15,11 @@ from cosim.artefact import build_from
 from cosim.bench.cases import AbsentError
 from cosim.bench.measure import Row
 from cosim.bench.simulator_peers import SIMULATORS, Worker, started
+from cosim.calls import Caller
 from cosim.chip import DEFAULT_ENERGY, load_chip
 from cosim.config import configs_root, load
 from cosim.evaluate import Progress
-from cosim.simulate import Caller, simulate_workloads
+from cosim.simulate import simulate_workloads
 from hwmodels import mapper
 from hwmodels.architecture import (
     Architecture,

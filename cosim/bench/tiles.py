@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from cosim.artefact import Artefact, ModelFacts, build, captured, facts_of
 from cosim.bench.measure import Row
+from cosim.calls import Caller
 from cosim.chip import load_chip
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import parse_recipe
@@ -19,7 +20,7 @@ from cosim.evaluate import Progress
 from cosim.ir import Graph
 from cosim.models import LoadedModel, ModelConfig
 from cosim.models import load as load_model
-from cosim.simulate import Caller, simulate_workloads
+from cosim.simulate import simulate_workloads
 from hwmodels.stats import RunStats
 
 MODEL, SECONDS = "wav2vec2_base", 10.0

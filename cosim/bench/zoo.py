@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cosim.artefact import Artefact, build, captured, facts_of
 from cosim.bench.measure import Row
+from cosim.calls import Caller, check_chip, has_decoder
 from cosim.chip import Chip, load_chip
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe, load_recipe
@@ -26,7 +27,7 @@ from cosim.models import LoadedModel, ModelConfig
 from cosim.models import load as load_model
 from cosim.profile import graph_lengths
 from cosim.schedule import schedule
-from cosim.simulate import Caller, check_chip, has_decoder, simulate_workloads
+from cosim.simulate import simulate_workloads
 from cosim.speech.engine import Engine
 from cosim.speech.features import RATE_HZ, features
 from cosim.speech.manifest import SpeechConfig

@@ -1,10 +1,9 @@
 """docs/compression.md: a section for each study, from its rows alone."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from cosim.report.markdown import bullets, table
+from cosim.report.markdown import bullets, marks, table
 from cosim.report.study_table import COLUMNS, cells, difference, speeches
 from cosim.report.terminal import percent, scaled
 
@@ -13,23 +12,13 @@ _TITLES = {
     "compression": "Size against word error rate",
     "sensitivity": "Which layers carry the loss",
 }
-_PAGE = "# Compression, measured\n"
-
-
-def with_section(page: Path, text: str, *, name: str) -> str:
-    """Return the text of a page with the section of study `name` replaced, or added at its end."""
-    begin, end = _marks(name)
-    old = page.read_text(encoding="utf-8") if page.exists() else _PAGE
-    if begin in old and end in old:
-        before, _, rest = old.partition(begin)
-        return f"{before}{text.rstrip()}{rest.partition(end)[2]}"
-    return f"{old.rstrip()}\n\n{text}"
+TITLE = "# Compression, measured"
 
 
 def section(document: Row, command: str) -> str:
     """Return the section of a study as Markdown; `command` is what makes it again."""
     total = document["total"]
-    begin, end = _marks(total["name"])
+    begin, end = marks(total["name"])
     lines = [begin, f"## {_TITLES[total['question']]}", "", *_head(document, command)]
     for speech, rows in speeches(document):
         lines += ["", f"### {speech['name']}", "", _speech_line(speech, rows, total), ""]
@@ -41,10 +30,6 @@ def section(document: Row, command: str) -> str:
     if total["question"] == "compression":
         lines += ["", *_recipes(document["rows"])]
     return "\n".join((*lines, "", end)) + "\n"
-
-
-def _marks(name: str) -> tuple[str, str]:
-    return f"<!-- study {name} -->", f"<!-- end of study {name} -->"
 
 
 def _head(document: Row, command: str) -> list[str]:

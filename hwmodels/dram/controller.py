@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hwmodels.dram.address import compile_map
+from hwmodels.dram.batches import count_latencies, count_runs, enter, enter_runs, next_end
 from hwmodels.dram.jit import Integers, Record
-from hwmodels.dram.loop import LOG_IS_FULL, advance, enter
+from hwmodels.dram.loop import LOG_IS_FULL, advance
 from hwmodels.dram.policy import Policy, check
 from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import DramSpec
@@ -132,7 +133,8 @@ class Controller:
         self._requests = np.zeros(0, REQUEST)
         self._arrivals = np.zeros(0)
         self._log = np.zeros(LOG_ROOM if is_logging else 0, LOG)
-        self._ends: list[int] = []
+        self._ends: Integers = np.zeros(64, dtype=np.int64)  # the last requests of open batches
+        self._open = 0  # how many those are
         self._reached = 0
 
     @property
@@ -156,24 +158,66 @@ class Controller:
         Those that arrive in a tick that is over are offered in the next one. Raises ValueError
         when the first arrives before the last one known.
         """
-        known, extra = int(self._run["count"]), requests.address.size
         arrivals = requests.arrival_cycles
-        ticks = np.ceil(arrivals * self.spec.ticks_per_clock - 1e-9).astype(np.int64)
-        first = self.released + known
-        if not extra:
+        if not requests.address.size:
+            first = self.released + int(self._run["count"])
             return range(first, first)
-        if known and arrivals[0] < self._arrivals[known - 1]:
+        ticks = np.ceil(arrivals * self.spec.ticks_per_clock - 1e-9).astype(np.int64)
+        known = self._make_room(requests.address.size, float(arrivals[0]))
+        self._arrivals[known : known + arrivals.size] = arrivals
+        enter(self._map, requests.address, requests.is_write, ticks, self._requests, known)
+        return self._entered(arrivals.size)
+
+    def submit_runs(
+        self,
+        base: int,
+        row_bytes: int,
+        *,
+        stride: int,
+        rows: int,
+        is_write: bool,
+        arrival_tick: int,
+    ) -> range:
+        """Add every burst that `rows` runs of bytes touch as a batch, as `submit` does.
+
+        Runs begin `stride` bytes apart and are counted each for itself. Raises ValueError when the
+        batch arrives before the last one known.
+        """
+        shift = int(self._map["burst_shift"])
+        size = int(count_runs(base, row_bytes, stride, rows, shift))
+        if not size:
+            first = self.released + int(self._run["count"])
+            return range(first, first)
+        arrival = arrival_tick / self.spec.ticks_per_clock
+        known = self._make_room(size, arrival)
+        self._arrivals[known : known + size] = arrival
+        enter_runs(
+            *(self._map, base, row_bytes, stride, rows, is_write, arrival_tick),
+            *(self._requests, known, size),
+        )
+        return self._entered(size)
+
+    def _make_room(self, extra: int, arrival: float) -> int:
+        """Make room for further requests and return how many there are before them."""
+        known = int(self._run["count"])
+        if known and arrival < self._arrivals[known - 1]:
             raise ValueError(
-                f"arrival_cycles: found {arrivals[0]:g} after {self._arrivals[known - 1]:g}"
+                f"arrival_cycles: found {arrival:g} after {self._arrivals[known - 1]:g}"
             )
         if known + extra > self._requests.size:
             room = max(known + extra, 2 * known)
             self._requests = _grown(self._requests, room)
             self._arrivals = _grown(self._arrivals, room)
-        self._arrivals[known : known + extra] = arrivals
-        enter(self._map, requests.address, requests.is_write, ticks, self._requests, known)
-        self._run["count"] = known + extra
-        self._ends.append(first + extra - 1)
+        return known
+
+    def _entered(self, extra: int) -> range:
+        """Count a batch that was written behind the others and return its numbers."""
+        first = self.released + int(self._run["count"])
+        self._run["count"] += extra
+        if self._open == self._ends.size:
+            self._ends = _grown(self._ends, 2 * self._open)
+        self._ends[self._open] = first + extra - 1
+        self._open += 1
         return range(first, first + extra)
 
     def advance(self, until: int) -> bool:
@@ -194,20 +238,14 @@ class Controller:
         Returns the tick reached. Requests that come because of that may arrive in it: nothing is
         decided yet that they could change.
         """
-        self._run["stop"] = self._next_end()
+        self._run["stop"], self._open = next_end(
+            self._requests, self._ends, self._open, self.released, self._reached
+        )
         self._run["is_stopping"] = 1
         self.advance(until - int(self._rules["lead"]))
         self._run["is_stopping"] = 0
         self._reached = max(self._reached, min(until, int(self._run["stop"])))
         return self._reached
-
-    def _next_end(self) -> int:
-        """Return the first completion of a batch after the tick reached, of those known."""
-        ends = np.array(self._ends, dtype=np.int64)
-        last = self._requests[ends - self.released]
-        is_over = (last["left"] == 0) & (last["latest"] <= self._reached)
-        self._ends = ends[~is_over].tolist()
-        return int(last["latest"][(last["left"] == 0) & ~is_over].min(initial=NEVER))
 
     def finish(self) -> None:
         """Let time pass until every request is served."""
@@ -231,6 +269,14 @@ class Controller:
         found: Integers = self._requests["accepted"][known.start : known.stop].copy()
         return found
 
+    def accepted_span(self, batch: range) -> tuple[int, int]:
+        """Return the ticks at which the first and the last of a batch were accepted, -1: not yet.
+
+        Raises ValueError when it is released.
+        """
+        known, accepted = self._known(batch), self._requests["accepted"]
+        return int(accepted[known.start]), int(accepted[known.stop - 1])
+
     def completed(self, numbers: range) -> Integers:
         """Return the tick at which each of these requests is complete, -1 where not yet known.
 
@@ -251,6 +297,15 @@ class Controller:
         last = self._requests[known.stop - 1]
         return -1 if last["left"] else int(last["latest"])
 
+    def count_latencies(self, numbers: range, found: Integers) -> int:
+        """Add these requests to `found` by ticks from acceptance to completion.
+
+        Returns the longest time; nothing is counted when that has no place in `found`. Raises
+        ValueError when one of them is released.
+        """
+        known = self._known(numbers)
+        return int(count_latencies(self._requests, known.start, known.stop, found))
+
     def _known(self, numbers: range) -> range:
         """Return where requests lie."""
         first = self.released
@@ -265,7 +320,10 @@ class Controller:
         but the arrays of `stats` begin with the first that is not forgotten.
         """
         count = int(self._run["count"])
-        over = min(before - self.released, int(self._run["next"]), oldest_waiting(self._state))
+        over = min(before - self.released, int(self._run["next"]))
+        if 2 * over < count or over < RELEASE_LEAST:
+            return
+        over = min(over, oldest_waiting(self._state))
         if 2 * over < count or over < RELEASE_LEAST:
             return
         for array in (self._requests, self._arrivals):
@@ -275,7 +333,9 @@ class Controller:
         self._run["count"] -= over
         self._run["next"] -= over
         self._run["refused"] -= over
-        self._ends = [end for end in self._ends if end >= self.released]
+        ends = self._ends[: self._open]
+        ends = ends[ends >= self.released]
+        self._ends[: ends.size], self._open = ends, ends.size
 
     def counters(self) -> Integers:
         """Return the counts so far without those of single requests, see `stats.COUNTERS`."""

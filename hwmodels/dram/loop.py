@@ -3,7 +3,6 @@
 import numpy as np
 
 from hwmodels.dram import bank_queues, shared_queues
-from hwmodels.dram.address import decode, line_of
 from hwmodels.dram.bank_queues import tick_banks
 from hwmodels.dram.jit import Integers, Record, entry, piece
 from hwmodels.dram.shared_queues import tick_dual, tick_single
@@ -12,33 +11,6 @@ from hwmodels.dram.state import NEVER
 
 IS_OVER, LOG_IS_FULL = range(2)
 """Why `advance` came back."""
-
-
-@entry
-def enter(
-    table: Record,
-    address: np.ndarray,
-    is_write: np.ndarray,
-    arrival: Integers,
-    requests: np.ndarray,
-    start: int,
-) -> None:
-    """Write new requests into the list of all, with the place that each address means."""
-    for i in range(address.size):
-        request = requests[start + i]
-        request.line = line_of(table, address[i])
-        channel, bank, row, _ = decode(table, request.line)
-        request.arrival = arrival[i]
-        request.accepted = -1
-        request.completed = -1
-        request.chain = -1
-        request.batch = start + address.size - 1
-        request.left = address.size
-        request.latest = -1
-        request.row = row
-        request.bank = bank
-        request.channel = channel
-        request.is_write = is_write[i]
 
 
 @entry

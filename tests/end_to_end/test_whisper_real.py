@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cosim.artefact import build, captured, facts_of
+from cosim.calls import Caller
 from cosim.chip import load_chip
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import load_recipe
@@ -16,7 +17,6 @@ from cosim.evaluate import difference_interval, measure, program_engines, transc
 from cosim.models import ModelConfig
 from cosim.models import load as load_model
 from cosim.models.torch_engine import torch_engine
-from cosim.simulate import Caller
 from cosim.speech.decoding import greedy
 from cosim.speech.features import log_mel
 from cosim.speech.manifest import SpeechConfig

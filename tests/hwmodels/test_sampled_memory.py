@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cosim import config
 from cosim.chip import load_chip
 from cosim.errors import CosimError
-from cosim.simulate import totals_of
+from cosim.totals import totals_of
 from hwmodels.dram.address import locate
 from hwmodels.dram.energy import DramEnergy
 from hwmodels.dram.spec import DramSpec
