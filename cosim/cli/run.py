@@ -28,7 +28,8 @@ def run_command(
 
     A file with `recipes` is a study: word errors and sizes of every recipe on every corpus.
     """
-    from cosim.report.terminal import TerminalProgress, print_run  # noqa: PLC0415
+    from cosim.report.run_table import print_run  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
     from cosim.study_file import is_study  # noqa: PLC0415
 
     if is_study(experiment, assignments):
@@ -89,8 +90,8 @@ def _run_study(
 @click.option(
     "--arrivals",
     required=True,
-    metavar="batch|poisson|FILE",
-    help="All at once, at random, or JSON lines with `id` and `start` in seconds.",
+    metavar="batch|poisson|continuous|FILE",
+    help="All at once, at random, spoken without a pause, or JSON lines with `id` and `start`.",
 )
 @click.option("--rate-hz", type=float, help="Arrivals per second of `poisson`.")
 @click.option("--draw", type=int, metavar="N", help="Draw so many (default: each once, in order).")
@@ -137,7 +138,7 @@ def compare_command(runs: tuple[Path, ...], tables: tuple[str, ...], as_json: bo
         _compare_tables(runs, tables, as_json=as_json)
         return
     from cosim.compare import compare  # noqa: PLC0415
-    from cosim.report.terminal import print_comparison  # noqa: PLC0415
+    from cosim.report.compare_table import print_comparison  # noqa: PLC0415
 
     rows = compare(runs)
     if as_json:
