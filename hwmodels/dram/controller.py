@@ -311,17 +311,12 @@ class Controller:
 
         Raises ValueError when it is empty or released.
         """
-        known = self._known(batch)
-        if not known:
+        if not batch:
             raise ValueError(f"batch: found no request in {batch}")
-        last = self._requests[known.stop - 1]
-        return -1 if last["left"] else int(last["latest"])
+        return self.completions([batch.stop - 1])[0]
 
     def completions(self, ends: Sequence[int]) -> list[int]:
-        """Return what `completion` does of every batch; `ends` are the numbers of their last.
-
-        Raises ValueError when one of them is released.
-        """
+        """Return what `completion` does of each batch, by the number of its last request."""
         if not ends:
             return []
         known = self._known(range(min(ends), max(ends) + 1))
