@@ -20,6 +20,7 @@ from hwmodels.dram.batches import (
     open_rows,
 )
 from hwmodels.dram.jit import Integers, Record
+from hwmodels.dram.links import first_away
 from hwmodels.dram.loop import LOG_IS_FULL, advance
 from hwmodels.dram.policy import Policy, check
 from hwmodels.dram.problems import SpecError
@@ -158,7 +159,8 @@ class Controller:
     @property
     def waiting(self) -> int:
         """Requests that are not served yet; of posted writes, whose data are not written yet."""
-        return int(self._run["base"] + self._run["count"] - self._state["finished"].sum())
+        left = int(self._run["base"] + self._run["count"] - self._state["finished"].sum())
+        return max(left, int(self._run["away"]))
 
     def submit(self, requests: Trace) -> range:
         """Add a batch of requests behind those already there; returns their numbers.
@@ -349,11 +351,13 @@ class Controller:
         if 2 * over < count or over < RELEASE_LEAST:
             return
         over = min(over, oldest_waiting(self._state))
+        if self._rules["links"]:
+            over = min(over, first_away(self._requests[:count]))
         if 2 * over < count or over < RELEASE_LEAST:
             return
         for array in (self._requests, self._arrivals):
             array[: count - over] = array[over:count]
-        shift(self._state, self._requests[: count - over], over)
+        shift(self._state, self._requests[: count - over], self._run, over)
         self._run["base"] += over
         self._run["count"] -= over
         self._run["next"] -= over
