@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hwmodels.alike import Passages, can_repeat, run_alike
 from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.bandwidth import Watch
@@ -84,6 +85,7 @@ class Shared:
     patterns: Patterns
     ledger: Ledger
     watch: Watch | None = None
+    passages: Passages | None = None
 
 
 @dataclass
@@ -198,7 +200,8 @@ def simulate_calls(
     if architecture.mapping.im2col == "materialised":
         calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
-    shared = Shared(patterns, Ledger(found.prices), watch)
+    passages = None if reuse is None else Passages()
+    shared = Shared(patterns, Ledger(found.prices), watch, passages)
     count = architecture.cores.count
     if residency and count > 1:
         raise ValueError(
@@ -264,7 +267,10 @@ def _simulate(
     serve = on.serve(channels)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
-    outcome = run(plans, architecture, channels, serve)
+    if shared.passages is not None and serve is None and can_repeat(architecture):
+        outcome = run_alike(plans[0], architecture, channels, shared.passages)
+    else:
+        outcome = run(plans, architecture, channels, serve)
     shares = memory_shares(plans, outcome)
     found = [
         collect(
