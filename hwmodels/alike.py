@@ -6,16 +6,16 @@ it did; so what a group took is noted with where it began, and the machine runs 
 Cycles, bytes and the statistics of the memory are those of a machine that runs everything.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import NamedTuple
 
 from hwmodels.architecture import Architecture
-from hwmodels.boundary import Boundary, Places, boundary, places, resume, server_of
+from hwmodels.boundary import PORTS, Boundary, Places, boundary, places, resume, server_of
 from hwmodels.machine import Ground, Machine, Outcome, Timeline
 from hwmodels.memory import Channels, RequesterStats
-from hwmodels.plan import Group, Plan, Written
+from hwmodels.plan import Group, Load, Pattern, Plan, Port, Source
 from hwmodels.stats import Cycles, add
 from hwmodels.timeline import divide
 
@@ -39,6 +39,20 @@ class Passage(NamedTuple):
     served: dict[str, tuple[int, ...]]
 
 
+class Kinds(NamedTuple):
+    """What the groups of a plan do, as numbers that are equal for equal work.
+
+    `groups` say all that a group does, `loads` what it loads through each port, END behind the
+    last.
+    """
+
+    groups: tuple[int, ...]
+    loads: tuple[tuple[int, ...], ...]
+
+
+Key = tuple[int, int, tuple[tuple[int, ...], ...]]  # boundary, kind of a group, loads after it
+
+
 @dataclass
 class Passages:
     """What groups took, for plans of one chip that share their patterns.
@@ -51,8 +65,9 @@ class Passages:
     boundaries: list[Boundary | None] = field(default_factory=lambda: [None])
     _numbers: dict[Boundary, int] = field(default_factory=dict)
     _kinds: dict[Hashable, int] = field(default_factory=dict)
-    _found: dict[tuple[int, tuple[int, ...]], Passage] = field(default_factory=dict)
-    _reaches: dict[tuple[int, int], list[int]] = field(default_factory=dict)
+    _loads: dict[tuple[int, Port], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
+    _found: dict[Key, Passage] = field(default_factory=dict)
+    _reaches: dict[tuple[int, int], list[tuple[int, ...]]] = field(default_factory=dict)
 
     def number(self, at: Boundary) -> int:
         """Return the number of a boundary, by which `boundaries` has it."""
@@ -62,59 +77,102 @@ class Passages:
             self.boundaries.append(at)
         return number
 
-    def kinds(self, plan: Plan, where: Places, channels: Channels) -> tuple[int, ...]:
-        """Return a number per group, equal for those that do the same, and END behind the last."""
-        turn = channels.shape.turn_bytes
-        return (
-            *(
-                self._kinds.setdefault(_kind(group, number, where.writes, turn), len(self._kinds))
-                for number, group in enumerate(plan.groups)
-            ),
-            END,
-        )
+    def kinds(self, plan: Plan, where: Places, channels: Channels) -> Kinds:
+        """Return which groups of a plan do the same, and which load the same."""
+        known, turn = self._kinds, channels.shape.turn_bytes
+        groups: list[int] = []
+        loads: list[list[int]] = [[] for _ in PORTS]
+        for number, group in enumerate(plan.groups):
+            sources = tuple([_source(source, number, where, turn) for source in group.sources])
+            kind = _kind(group, sources, turn)
+            groups.append(known.setdefault(kind, len(known)))
+            for port, found in zip(PORTS, loads, strict=True):
+                kind, used = self._loads_of(group.pattern, port)
+                loaded = port, kind, *(sources[source] for source in used)
+                found.append(known.setdefault(loaded, len(known)))
+        return Kinds(tuple(groups), tuple((*found, END) for found in loads))
 
-    def find(self, begin: int, ahead: Sequence[int], number: int) -> Passage | None:
+    def _loads_of(self, pattern: Pattern, port: Port) -> tuple[int, tuple[int, ...]]:
+        """Return a number for all that a pattern loads through a port, and its tensors."""
+        known = self._loads.get((id(pattern), port))
+        if known is None:
+            loads = pattern.loads[port]
+            kind = tuple([_load(load) for load in loads])
+            number = self._kinds.setdefault(kind, len(self._kinds))
+            used = tuple(sorted({load.source for load in loads}))
+            known = self._loads[id(pattern), port] = number, used
+        return known
+
+    def find(self, begin: int, ahead: Kinds, number: int) -> Passage | None:
         """Return what a group took that began at boundary `begin`, where that is known.
 
         `ahead` are the kinds of a plan's groups, of which it is that with `number`.
         """
-        for reach in self._reaches.get((begin, ahead[number]), ()):
-            found = self._found.get((begin, tuple(ahead[number : number + reach + 1])))
+        for reaches in self._reaches.get((begin, ahead.groups[number]), ()):
+            found = self._found.get(_key(begin, ahead, number, reaches))
             if found is not None:
                 return found
         return None
 
     def note(
-        self, begin: int, ahead: Sequence[int], number: int, *, reach: int, passage: Passage
+        self,
+        begin: int,
+        ahead: Kinds,
+        number: int,
+        *,
+        reaches: tuple[int, ...],
+        passage: Passage,
     ) -> None:
-        """Keep what a group took; it depends on the kinds of so many groups after it."""
+        """Keep what a group took; it depends on the loads of so many groups after it, by port."""
         at = self.boundaries[begin]
-        if reach + (0 if at is None else at.oldest()) >= FAR:
+        if max(reaches) + (0 if at is None else at.oldest()) >= FAR:
             return
-        reaches = self._reaches.setdefault((begin, ahead[number]), [])
-        if reach not in reaches:
-            reaches.append(reach)
-        self._found[begin, tuple(ahead[number : number + reach + 1])] = passage
+        known = self._reaches.setdefault((begin, ahead.groups[number]), [])
+        if reaches not in known:
+            known.append(reaches)
+        self._found[_key(begin, ahead, number, reaches)] = passage
 
 
-def _kind(group: Group, number: int, writes: dict[Written, tuple[int, int]], turn: int) -> Hashable:
-    """Return all of a group that a machine's time depends on; others are named by their distance.
-
-    Equal patterns of one chip are one object. Addresses count by the channel they begin on.
-    """
-    sources = tuple(
-        (
-            source.address % turn,
-            min(number - source.after_group, FAR) if source.after_group >= 0 else FAR,
-            tuple(
-                (number - writer, target)
-                for writer, target in (writes[written] for written in source.after)
-                if number - writer < FAR
-            ),
-        )
-        for source in group.sources
+def _key(begin: int, ahead: Kinds, number: int, reaches: tuple[int, ...]) -> Key:
+    loads = tuple(
+        [
+            kinds[number + 1 : number + reach + 1]
+            for kinds, reach in zip(ahead.loads, reaches, strict=True)
+        ]
     )
-    targets = tuple(target.address % turn for target in group.targets)
+    return begin, ahead.groups[number], loads
+
+
+def _load(load: Load) -> Hashable:
+    what = load.descriptor
+    size = what.base, what.bytes, what.stride, what.rows, what.requester
+    return size, load.source, load.credit_bytes, load.shift_cycles
+
+
+def _source(source: Source, number: int, where: Places, turn: int) -> Hashable:
+    """Return what the loads of a tensor depend on; what they wait for is named by its distance.
+
+    Addresses count by the channel they begin on.
+    """
+    return (
+        source.address % turn,
+        min(number - source.after_group, FAR) if source.after_group >= 0 else FAR,
+        tuple(
+            [
+                (number - writer, target)
+                for writer, target in (where.writes[written] for written in source.after)
+                if number - writer < FAR
+            ]
+        ),
+    )
+
+
+def _kind(group: Group, sources: tuple[Hashable, ...], turn: int) -> Hashable:
+    """Return all of a group that a machine's time depends on.
+
+    Equal patterns of one chip are one object.
+    """
+    targets = tuple([target.address % turn for target in group.targets])
     spills = tuple(
         (target.address % turn, spilt.base, spilt.bytes, spilt.stride, spilt.rows, spilt.requester)
         for target, spilt in group.spills
@@ -131,7 +189,7 @@ class _Walk:
     architecture: Architecture
     channels: Channels
     passages: Passages
-    kinds: tuple[int, ...]
+    kinds: Kinds
     where: Places
     number: int = 0
     at: int | None = BEGIN
@@ -193,8 +251,10 @@ class _Walk:
         )
         passages.misses += 1
         if self.at is not None and (after is not None or number == len(groups)):
-            reach = 1 if after is None else 1 + after.reach(len(groups) - number)
-            passages.note(self.at, self.kinds, own, reach=reach, passage=passage)
+            left = len(groups) - number
+            reaches = (0,) * len(PORTS) if after is None else after.reaches(left)
+            reaches = tuple([1 + reach for reach in reaches])
+            passages.note(self.at, self.kinds, own, reaches=reaches, passage=passage)
         self.take(passage)
         return self.known() is not None
 

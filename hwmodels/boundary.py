@@ -19,6 +19,8 @@ from hwmodels.machine import Machine, Tile
 from hwmodels.memory import Completion, MemoryServer
 from hwmodels.plan import Group, Plan, Port, Written
 
+PORTS: tuple[Port, ...] = ("input", "weight")
+
 EXHAUSTED = -1
 """The group of the next load of a stream that has none left."""
 
@@ -69,12 +71,14 @@ class Boundary(NamedTuple):
     tiles: tuple[tuple[int, int], ...]
     waiting: tuple[Port, ...]
 
-    def reach(self, groups_left: int) -> int:
-        """Return the last group ahead that was looked at before the boundary, by its number.
+    def reaches(self, groups_left: int) -> tuple[int, ...]:
+        """Return the last group of which each stream had looked at loads, by its number.
 
-        That is `groups_left` where somebody saw that no more come.
+        That is `groups_left` where a stream saw that no more come.
         """
-        return max(groups_left if line.group == EXHAUSTED else line.group for line in self.lines)
+        return tuple(
+            [groups_left if line.group == EXHAUSTED else line.group for line in self.lines]
+        )
 
     def oldest(self) -> int:
         """Return how many groups ago the oldest store that is still due was begun."""
@@ -91,12 +95,11 @@ class Places:
 
 def places(plan: Plan) -> Places:
     """Return which group does each load and each write of a plan."""
-    ports: tuple[Port, ...] = ("input", "weight")
     loads: dict[Port, tuple[int, ...]] = {
         port: tuple(
             accumulate((len(group.pattern.loads[port]) for group in plan.groups), initial=0)
         )
-        for port in ports
+        for port in PORTS
     }
     writes = {
         written: (number, index)
@@ -139,7 +142,7 @@ def boundary(machine: Machine, number: int, where: Places) -> Boundary | None:
     return Boundary(
         now % machine.period_fs,
         now % machine.vector_period_fs,
-        tuple(_line(machine, port, number, where) for port in machine.streams),
+        tuple([_line(machine, port, number, where) for port in PORTS]),
         max(0, machine.writer.free_fs - now),
         machine.output.free_bytes,
         max(0, machine.fused_fs - now),
@@ -212,7 +215,8 @@ def resume(machine: Machine, at: Boundary, number: int, where: Places) -> None:
     machine.output.free_bytes = at.output_bytes
     machine.fused_fs = clock.now + at.fused_fs
     _skip(machine, number, at)
-    for (port, stream), line in zip(machine.streams.items(), at.lines, strict=True):
+    for port, line in zip(PORTS, at.lines, strict=True):
+        stream = machine.streams[port]
         group = len(groups) if line.group == EXHAUSTED else number + line.group
         stream.engine.free_fs = clock.now + line.port_fs
         stream.room.free_bytes = line.free_bytes
