@@ -12,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 from hwmodels.architecture import Architecture
-from hwmodels.boundary import PORTS, Boundary, Places, boundary, places, resume, server_of
+from hwmodels.boundary import PORTS, Boundary, Places, Reach, boundary, places, resume, server_of
 from hwmodels.machine import Ground, Machine, Outcome, Timeline
 from hwmodels.memory import Channels, RequesterStats
 from hwmodels.plan import Group, Load, Pattern, Plan, Port, Source
@@ -42,15 +42,17 @@ class Passage(NamedTuple):
 class Kinds(NamedTuple):
     """What the groups of a plan do, as numbers that are equal for equal work.
 
-    `groups` say all that a group does, `loads` what it loads through each port, END behind the
-    last.
+    `groups` say all that a group does, `loads` what it loads through each port and `waits` what the
+    first of these waits for, both with END behind the last.
     """
 
     groups: tuple[int, ...]
     loads: tuple[tuple[int, ...], ...]
+    waits: tuple[tuple[int, ...], ...]
 
 
-Key = tuple[int, int, tuple[tuple[int, ...], ...]]  # boundary, kind of a group, loads after it
+Reaches = tuple[Reach, ...]
+Key = tuple[int, int, tuple[tuple[int, ...], ...]]  # boundary, kind of a group, what is after it
 
 
 @dataclass
@@ -67,7 +69,7 @@ class Passages:
     _kinds: dict[Hashable, int] = field(default_factory=dict)
     _loads: dict[tuple[int, Port], tuple[int, tuple[int, ...]]] = field(default_factory=dict)
     _found: dict[Key, Passage] = field(default_factory=dict)
-    _reaches: dict[tuple[int, int], list[tuple[int, ...]]] = field(default_factory=dict)
+    _reaches: dict[tuple[int, int], list[Reaches]] = field(default_factory=dict)
 
     def number(self, at: Boundary) -> int:
         """Return the number of a boundary, by which `boundaries` has it."""
@@ -82,24 +84,28 @@ class Passages:
         known, turn = self._kinds, channels.shape.turn_bytes
         groups: list[int] = []
         loads: list[list[int]] = [[] for _ in PORTS]
+        waits: list[list[int]] = [[] for _ in PORTS]
         for number, group in enumerate(plan.groups):
             sources = tuple([_source(source, number, where, turn) for source in group.sources])
             kind = _kind(group, sources, turn)
             groups.append(known.setdefault(kind, len(known)))
-            for port, found in zip(PORTS, loads, strict=True):
+            for port, found, waited in zip(PORTS, loads, waits, strict=True):
                 kind, used = self._loads_of(group.pattern, port)
                 loaded = port, kind, *(sources[source] for source in used)
                 found.append(known.setdefault(loaded, len(known)))
-        return Kinds(tuple(groups), tuple((*found, END) for found in loads))
+                first = sources[used[0]][1:] if used else ()
+                waited.append(known.setdefault(first, len(known)))
+        ends = [tuple([(*found, END) for found in lists]) for lists in (loads, waits)]
+        return Kinds(tuple(groups), *ends)
 
     def _loads_of(self, pattern: Pattern, port: Port) -> tuple[int, tuple[int, ...]]:
-        """Return a number for all that a pattern loads through a port, and its tensors."""
+        """Return a number for all that a pattern loads through a port, and its tensors in order."""
         known = self._loads.get((id(pattern), port))
         if known is None:
             loads = pattern.loads[port]
             kind = tuple([_load(load) for load in loads])
             number = self._kinds.setdefault(kind, len(self._kinds))
-            used = tuple(sorted({load.source for load in loads}))
+            used = tuple(dict.fromkeys(load.source for load in loads))
             known = self._loads[id(pattern), port] = number, used
         return known
 
@@ -120,12 +126,12 @@ class Passages:
         ahead: Kinds,
         number: int,
         *,
-        reaches: tuple[int, ...],
+        reaches: Reaches,
         passage: Passage,
     ) -> None:
         """Keep what a group took; it depends on the loads of so many groups after it, by port."""
         at = self.boundaries[begin]
-        if max(reaches) + (0 if at is None else at.oldest()) >= FAR:
+        if max(reach.waits for reach in reaches) + (0 if at is None else at.oldest()) >= FAR:
             return
         known = self._reaches.setdefault((begin, ahead.groups[number]), [])
         if reaches not in known:
@@ -133,14 +139,12 @@ class Passages:
         self._found[_key(begin, ahead, number, reaches)] = passage
 
 
-def _key(begin: int, ahead: Kinds, number: int, reaches: tuple[int, ...]) -> Key:
-    loads = tuple(
-        [
-            kinds[number + 1 : number + reach + 1]
-            for kinds, reach in zip(ahead.loads, reaches, strict=True)
-        ]
-    )
-    return begin, ahead.groups[number], loads
+def _key(begin: int, ahead: Kinds, number: int, reaches: Reaches) -> Key:
+    first, parts = number + 1, []
+    for loads, waits, reach in zip(ahead.loads, ahead.waits, reaches, strict=True):
+        parts.append(loads[first : first + reach.loads])
+        parts.append(waits[first + reach.loads : first + reach.waits])
+    return begin, ahead.groups[number], tuple(parts)
 
 
 def _load(load: Load) -> Hashable:
@@ -149,7 +153,7 @@ def _load(load: Load) -> Hashable:
     return size, load.source, load.credit_bytes, load.shift_cycles
 
 
-def _source(source: Source, number: int, where: Places, turn: int) -> Hashable:
+def _source(source: Source, number: int, where: Places, turn: int) -> tuple[Hashable, ...]:
     """Return what the loads of a tensor depend on; what they wait for is named by its distance.
 
     Addresses count by the channel they begin on.
@@ -167,7 +171,7 @@ def _source(source: Source, number: int, where: Places, turn: int) -> Hashable:
     )
 
 
-def _kind(group: Group, sources: tuple[Hashable, ...], turn: int) -> Hashable:
+def _kind(group: Group, sources: Hashable, turn: int) -> Hashable:
     """Return all of a group that a machine's time depends on.
 
     Equal patterns of one chip are one object.
@@ -252,8 +256,7 @@ class _Walk:
         passages.misses += 1
         if self.at is not None and (after is not None or number == len(groups)):
             left = len(groups) - number
-            reaches = (0,) * len(PORTS) if after is None else after.reaches(left)
-            reaches = tuple([1 + reach for reach in reaches])
+            reaches = (Reach(1, 1),) * len(PORTS) if after is None else after.reaches(left)
             passages.note(self.at, self.kinds, own, reaches=reaches, passage=passage)
         self.take(passage)
         return self.known() is not None

@@ -29,7 +29,8 @@ class Line(NamedTuple):
     """A stream: its next load by group and number in it, its room, its port, its loads to come.
 
     `arrivals_fs` are when loads arrive that no step has asked for yet, as far as it matters: 0 for
-    what is there, less for what has to be shifted in from there.
+    what is there, less for what has to be shifted in from there. `is_held`: the next load is the
+    first of its group and waits for another group or for a write.
     """
 
     group: int
@@ -37,6 +38,18 @@ class Line(NamedTuple):
     free_bytes: int
     port_fs: int
     arrivals_fs: tuple[int, ...]
+    is_held: bool
+
+
+class Reach(NamedTuple):
+    """How far ahead a stream has looked: numbers of groups from the boundary on.
+
+    It knows the loads of the first `loads`, and what those of the first `waits` wait for. One more
+    than there are where it saw that no more come.
+    """
+
+    loads: int
+    waits: int
 
 
 class Due(NamedTuple):
@@ -71,13 +84,15 @@ class Boundary(NamedTuple):
     tiles: tuple[tuple[int, int], ...]
     waiting: tuple[Port, ...]
 
-    def reaches(self, groups_left: int) -> tuple[int, ...]:
-        """Return the last group of which each stream had looked at loads, by its number.
-
-        That is `groups_left` where a stream saw that no more come.
-        """
+    def reaches(self, groups_left: int) -> tuple[Reach, ...]:
+        """Return how far ahead each stream had looked; there are so many groups left."""
         return tuple(
-            [groups_left if line.group == EXHAUSTED else line.group for line in self.lines]
+            [
+                Reach(groups_left + 1, groups_left + 1)
+                if line.group == EXHAUSTED
+                else Reach(line.group + (not line.is_held), line.group + 1)
+                for line in self.lines
+            ]
         )
 
     def oldest(self) -> int:
@@ -191,16 +206,18 @@ def _line(machine: Machine, port: Port, number: int, where: Places) -> Line:
         group = bisect_right(begun, ordinal) - 1
         load = groups[group].pattern.loads[port][ordinal - begun[group]]
         arrivals.append(max(arrival.done_fs - now, -load.shift_cycles * machine.period_fs))
-    group, load_number = EXHAUSTED, 0
+    group, load_number, is_held = EXHAUSTED, 0, False
     if stream.started < begun[-1]:
         own = bisect_right(begun, stream.started) - 1
         group, load_number = own - number, stream.started - begun[own]
+        is_held = not load_number and stream.is_held
     return Line(
         group,
         load_number,
         stream.room.free_bytes + stream.granted_bytes,
         max(0, stream.engine.free_fs - now),
         tuple(arrivals),
+        is_held,
     )
 
 

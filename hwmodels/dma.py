@@ -139,6 +139,12 @@ class Stream:
         """Bytes of room that were given to a load which has not started since."""
         return 0 if self.room.is_asked else self._asked_bytes
 
+    @property
+    def is_held(self) -> bool:
+        """Whether the next load waits for what has not happened yet, other than room."""
+        event = self.waits_for
+        return event is not None and not event.triggered and not self.room.is_asked
+
     def go_on(self, _: simpy.Event | None = None) -> None:
         """Start loads until something has to be waited for."""
         self.waits_for = event = next(self._waits, None)

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 Residency = tuple[Kept, ...]  # of each core
 
+MOST_NEW = 500_000
+"""New objects, less those that are gone, that may pile up while calls are simulated."""
+
 
 @dataclass(frozen=True)
 class Chip:
@@ -177,6 +180,25 @@ def simulate(
     )[0]
 
 
+@contextmanager
+def paused_collector() -> Iterator[None]:
+    """Pause the search for cycles: calls make many objects and little garbage, see `_tidy`."""
+    is_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_on:
+            gc.enable()
+
+
+def _tidy() -> None:
+    """Search the new objects for cycles, where there are so many that it pays."""
+    if gc.get_count()[0] > MOST_NEW:
+        gc.collect(0)
+
+
+@paused_collector()
 def simulate_calls(
     calls: Sequence[Workload],
     architecture: Architecture,
@@ -215,6 +237,7 @@ def simulate_calls(
             workload, found, layout=layout, kept=stays, shared=shared, reuse=reuse
         )
         results.append(result)
+        _tidy()
     return results
 
 
@@ -241,19 +264,6 @@ def _call(
     return found
 
 
-@contextmanager
-def paused_collector() -> Iterator[None]:
-    """Pause the search for cycles: a call makes many objects and hardly any garbage."""
-    is_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_on:
-            gc.enable()
-
-
-@paused_collector()
 def _simulate(
     workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
 ) -> tuple[RunStats, Residency]:
