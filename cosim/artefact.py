@@ -1,22 +1,14 @@
 """The artefact: one program with its encoded weights, and what is needed to use it.
 
-This is what the executor and the hardware model both take. On disk it is a folder: `program.txt`,
-`weights.safetensors`, `ledger.jsonl`, `decisions.jsonl`, `artefact.json` and, where the model has
-one, the file that turns tokens into text. `weights.safetensors` is as long as the ledger's tensors
-together and the header that `artefact.json` states.
+This is what the executor and the hardware model both take; `cosim.artefact_folder` keeps it.
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, cast
 
-from numpy.typing import NDArray
-
-from cosim import tensor_file
-from cosim.artefact_check import rebuilt, strange, unlike
 from cosim.cache import cache_folder
 from cosim.compress.compressed import CompressedModel, Report, compress, zipped_tensors
 from cosim.compress.network import scan
@@ -24,38 +16,13 @@ from cosim.compress.recipe import Recipe, load_recipe
 from cosim.config import load as load_config
 from cosim.config import resolve
 from cosim.errors import CosimError, collect
-from cosim.ir import Graph, Program, from_text, to_text
+from cosim.ir import Graph, Program
 from cosim.models import Decoding, FrontEnd, LoadedModel, ModelConfig, Network, Tokens
 from cosim.models import load as load_model
-from cosim.results import (
-    SCHEMA,
-    config_hash,
-    read_rows,
-    versions,
-    write_json,
-    write_rows,
-    write_text,
-)
-from cosim.verify import problems
-from kernels.encodings import (
-    Encoding,
-    attributes,
-    digest,
-    encode_dense,
-    kind,
-    size_bits,
-    tensors,
-)
+from cosim.results import config_hash, write_json
+from kernels.encodings import Encoding, digest, encode_dense, size_bits
 
 RATE_HZ = 16000
-WEIGHTS = "weights.safetensors"
-DECISIONS = "decisions.jsonl"
-T = TypeVar("T")
-_TOKENS = {  # kind -> file in the folder
-    "tokenizer_json": "tokenizer.json",
-    "pieces": "tokens.txt",
-    "characters": "vocab.json",
-}
 
 
 @dataclass(frozen=True)
@@ -119,7 +86,7 @@ class Artefact:
     decisions: tuple[Mapping[str, object], ...] = field(default=(), hash=False)
 
 
-def _quiet(_text: str) -> None:
+def quiet(_text: str) -> None:
     """Tell nobody."""
 
 
@@ -129,7 +96,7 @@ def stored_zipped_bytes(encodings: Mapping[str, Encoding]) -> int:
 
 
 def zipped_by_tensor(
-    encodings: Mapping[str, Encoding], *, report: Report = _quiet
+    encodings: Mapping[str, Encoding], *, report: Report = quiet
 ) -> dict[str, int]:
     """Return the zipped size of each encoding, kept in the user cache by content: zipping is slow.
 
@@ -186,7 +153,7 @@ def build(
     graphs: tuple[Graph, ...],
     *,
     is_zipped: bool = True,
-    report: Report = _quiet,
+    report: Report = quiet,
 ) -> Artefact:
     """Return the artefact of a compressed model: its `captured` graphs lowered and verified.
 
@@ -236,7 +203,7 @@ def build_from(
     *,
     is_zipped: bool = True,
     batches: Batches = lambda _loaded: (),
-    report: Report = _quiet,
+    report: Report = quiet,
 ) -> Artefact:
     """Return the artefact of a model file under a recipe file (None: fp32).
 
@@ -260,151 +227,3 @@ def build_from(
     report("capturing")
     graphs = () if compressed.is_restructured else captured(loaded)
     return build(loaded, compressed, facts, graphs, is_zipped=is_zipped, report=report)
-
-
-def compress_to(
-    model: Path,
-    recipe: Path,
-    out: Path,
-    *,
-    batches: Batches = lambda _loaded: (),
-    report: Report = _quiet,
-) -> Artefact:
-    """Write the artefact of a model file under a recipe file and return it."""
-    _refuse_other(out)
-    artefact = build_from(model, recipe, batches=batches, report=report)
-    save(artefact, out, report=report)
-    return artefact
-
-
-def header_bytes(artefact: Artefact) -> int:
-    """Return the bytes of `weights.safetensors` before the first tensor."""
-    return len(tensor_file.header_of(_arrays(artefact)))
-
-
-def _arrays(artefact: Artefact) -> dict[str, NDArray[Any]]:
-    """Return every stored array as `CONSTANT|PART`."""
-    return {
-        f"{name}|{part}": values
-        for name, encoding in artefact.encodings.items()
-        for part, values in tensors(encoding).items()
-    }
-
-
-def _refuse_other(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()) and not (folder / "artefact.json").exists():
-        raise CosimError(f"{folder}: exists and is not an artefact; choose another --out")
-
-
-def save(artefact: Artefact, folder: Path, *, report: Report = _quiet) -> None:
-    """Write an artefact folder; CosimError when the folder holds something else."""
-    _refuse_other(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "artefact.json").unlink(missing_ok=True)
-    header = tensor_file.write(folder / WEIGHTS, _arrays(artefact), report=report)
-    write_text(folder / "program.txt", to_text(artefact.program))
-    write_rows(folder / "ledger.jsonl", artefact.ledger)
-    write_rows(folder / DECISIONS, artefact.decisions)
-    tokens = artefact.tokens
-    if tokens is not None:
-        shutil.copyfile(tokens.file, folder / _TOKENS[tokens.kind])
-    write_json(
-        folder / "artefact.json",
-        {
-            "schema": SCHEMA,
-            "versions": versions(),
-            "program_hash": artefact.program.hash,
-            "model": asdict(artefact.model),
-            "decoding": type(artefact.model.decoding).__name__,
-            "tokens": tokens.kind if tokens is not None else None,
-            "compression": asdict(artefact.compression),
-            "header_bytes": header,
-            "encodings": {
-                name: {
-                    "kind": kind(encoding),
-                    "attributes": attributes(encoding),
-                    "digest": digest(encoding),
-                }
-                for name, encoding in artefact.encodings.items()
-            },
-        },
-    )
-
-
-def load(folder: Path) -> Artefact:
-    """Return the artefact in a folder, checked: every digest, the verifier, the program hash.
-
-    Raises CosimError naming each file and tensor that is missing, damaged or does not fit.
-    """
-    names = ("artefact.json", "program.txt", WEIGHTS, "ledger.jsonl")
-    missing = [f"{folder / name}: no such file" for name in names if not (folder / name).is_file()]
-    if missing:
-        raise CosimError([*missing, f"{folder}: not an artefact made by `cosim compress`"])
-    weights, ledger_file = folder / WEIGHTS, folder / "ledger.jsonl"
-    stored = tensor_file.read(weights)
-    program = _read(folder / "program.txt", from_text)
-    ledger = _read(ledger_file, lambda text: tuple(map(json.loads, text.splitlines())))
-    facts, model, compression = _read(folder / "artefact.json", _facts)
-    facts_file = folder / "artefact.json"
-    tokens = _sound(facts_file, lambda: _tokens(folder, facts["tokens"]))
-    encodings, wrong = _sound(facts_file, lambda: rebuilt(facts["encodings"], stored))
-    wrong = [f"{weights}: {text}" for text in wrong]
-    told = _sound(ledger_file, lambda: list(unlike(ledger, encodings)))
-    wrong += [f"{ledger_file}: {text}" for text in told]
-    file = folder / "program.txt"
-    wrong += [f"{file}: {text}" for text in (*problems(program), *strange(program, encodings))]
-    if program.hash != facts["program_hash"]:
-        wrong.append(f"{file}: hash differs from the one in artefact.json")
-    if wrong:
-        raise CosimError(wrong)
-    decisions = tuple(_sound(folder / DECISIONS, lambda: list(read_rows(folder / DECISIONS))))
-    return Artefact(program, encodings, model, compression, ledger, tokens, decisions)
-
-
-def _read(path: Path, read: Callable[[str], T]) -> T:
-    """Return what `read` makes of the text of a file."""
-    return _sound(path, lambda: read(path.read_text(encoding="utf-8")))
-
-
-def _sound(path: Path, work: Callable[[], T]) -> T:
-    """Return what `work` returns; CosimError with the file where its contents do not allow it."""
-    try:
-        return work()
-    except CosimError:
-        raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        kind = type(error).__name__
-        raise CosimError(f"{path}: the artefact is damaged: {kind}: {error}") from None
-
-
-def _facts(text: str) -> tuple[dict[str, Any], ModelFacts, CompressionFacts]:
-    """Return the contents of artefact.json, and what they say of the model and the recipe."""
-    facts = json.loads(text)
-    stated = dict(facts["compression"])
-    compression = CompressionFacts(notes=tuple(stated.pop("notes")), **stated)
-    missing = [key for key in ("program_hash", "tokens", "encodings") if key not in facts]
-    if missing:
-        raise KeyError(", ".join(missing))
-    return facts, _model_facts(facts), compression
-
-
-def _model_facts(facts: Mapping[str, Any]) -> ModelFacts:
-    """Return what `save` wrote of the model; tuples come back from JSON as lists."""
-    stated = dict(facts["model"])
-    kinds = {kind.__name__: kind for kind in get_args(Decoding)}
-    decoding = kinds[facts["decoding"]](**_tuples(stated.pop("decoding")))
-    front = FrontEnd(**_tuples(stated.pop("front")))
-    return ModelFacts(decoding=decoding, front=front, **stated)
-
-
-def _tuples(values: Mapping[str, object]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-
-
-def _tokens(folder: Path, kind: str | None) -> Tokens | None:
-    if kind is None:
-        return None
-    file = folder / _TOKENS[kind]
-    if not file.is_file():
-        raise CosimError(f"{file}: no such file, expected the tokens of the model")
-    return Tokens(kind, file)  # type: ignore[arg-type]  # a key of _TOKENS

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cosim.config import configs_root, override, parse, read, resolve
+from cosim.config import configs_root, load, override, parse, read, resolve
 from cosim.energy_tables import parse_table
 from cosim.errors import CosimError, collect
 from cosim.validate import mend
@@ -163,14 +163,28 @@ def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[
     return _Behind(dram, stack, tables | thermal)
 
 
-def memory_behind(memory: MemoryStack) -> "Dram | None":
-    """Return the controller's side of a memory, None for the roofline.
+def assembled(
+    architecture: Architecture, table: EnergyTable, technology: MemoryTechnology | None = None
+) -> Chip:
+    """Return the chip of an architecture, with what the files that its memory names hold.
 
-    Raises CosimError as `load_chip`.
+    Memory is the one that the architecture names unless `technology` is given. Raises CosimError
+    listing every mistake of those files.
     """
-    if memory.fidelity == "roofline" or not memory.timing:
-        return None
-    return _dram(memory, memory.timing, Path())[0]
+    problems: list[str] = []
+    memory = architecture.memory
+    if technology is None:
+        technology = collect(problems, lambda: load(resolve(memory.technology), MemoryTechnology))
+    behind = _behind(memory, architecture.name, Path(), problems)
+    if technology is None or problems:
+        raise CosimError(problems)
+    document = {
+        "hardware": asdict(architecture),
+        "memory": asdict(technology),
+        "energy": asdict(table),
+        **behind.documents,
+    }
+    return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
 
 
 def _thermal(path: str, relative_to: Path) -> "tuple[ThermalStack, dict[str, Any]]":

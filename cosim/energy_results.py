@@ -32,12 +32,7 @@ def energy_totals(stats: RunStats, chip: Chip) -> dict[str, object]:
         "energy_by_component_j": by_component(stats.energy),
         "energy_by_cause_j": by_cause(stats.energy),
         "energy_by_factor_j": {name: asdict(one) for name, one in by_factor(stats.energy).items()},
-        "energy_by_kind_j": {
-            kind: by_cause(
-                row for layer in stats.layers if layer.kind == kind for row in layer.energy
-            )
-            for kind in dict.fromkeys(layer.kind for layer in stats.layers)
-        },
+        "energy_by_kind_j": _by_kind(stats),
         "energy_per_mac_j": stats.energy_j / stats.macs if stats.macs else None,
         "power_w": stats.energy_j / stats.seconds if stats.cycles.total else None,
     }
@@ -48,4 +43,4 @@ def _by_kind(stats: RunStats) -> dict[str, dict[Cause, float]]:
     rows: dict[str, list[EnergyRow]] = {}
     for layer in stats.layers:
         rows.setdefault(layer.kind, []).extend(layer.energy)
-    return {kind: by_cause(some) for kind, some in rows.items()}
+    return {kind: by_cause(found) for kind, found in rows.items()}

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from cosim import dispatch
 from cosim.artefact import Artefact
-from cosim.artefact import load as load_artefact
+from cosim.artefact_folder import load as load_artefact
 from cosim.errors import CosimError
 from cosim.execute import KernelChoice, ProgramEngine, Weights, ZeroCounts, fallbacks
 from cosim.models import AttentionRules, Decoding

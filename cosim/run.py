@@ -11,7 +11,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import cast
 
-from cosim.artefact import DECISIONS, Artefact, ModelFacts, build, captured, facts_of
+from cosim.artefact import Artefact, ModelFacts, build, captured, facts_of
+from cosim.artefact_folder import DECISIONS
 from cosim.calls import check_chip
 from cosim.compress.compressed import compress
 from cosim.compress.recipe import Recipe

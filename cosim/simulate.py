@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cosim.artefact import build_from
-from cosim.artefact import load as load_artefact
+from cosim.artefact_folder import load as load_artefact
 from cosim.calls import Caller, check_chip, has_decoder
 from cosim.chip import Chip, load_chip
 from cosim.config import read, resolve

@@ -5,30 +5,22 @@ this needs.
 """
 
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, MinLen
 
 from cosim.config import load, resolve
-from cosim.errors import CosimError, collect, suggestion
-from cosim.results import read_rows
-from cosim.speech.manifest import lines, utterance_id
-from cosim.validate import parse
-from hwmodels.architecture import FEMTO, Figure
-from hwmodels.arrivals import RATES_HZ, Served, StreamStats, Task, edge, idle_rows, poisson, serve
+from cosim.errors import CosimError, collect
+from cosim.stream_files import ARRIVALS, Recorded, Simulated, Start, read_run, read_starts
+from hwmodels.architecture import FEMTO
+from hwmodels.arrivals import RATES_HZ, Served, StreamStats, Task, edge, poisson, serve
 from hwmodels.energy import EnergyRow
 from hwmodels.energy_split import by_cause
 from hwmodels.rest import Resting, RestState, rest_rows, resting
 from hwmodels.stats import energy_row
 
-Seconds = Annotated[float, Ge(0), Le(1e10)]
-ARRIVALS = ("batch", "poisson")
 FEW = 100
 """Fewer utterances than this say little about the hundredth part that waits longest."""
 
@@ -66,50 +58,6 @@ class Stream:
         return (self.seed or 0) if is_random else None
 
 
-@dataclass(frozen=True)
-class _Simulated:
-    """One utterance of a run: what its simulation says of it."""
-
-    id: Annotated[str, MinLen(1)]
-    duration_s: Seconds
-    cycles: Annotated[int, Ge(1)]
-    energy_j: Annotated[float, Ge(0)]
-
-
-@dataclass(frozen=True)
-class _Hardware:
-    """The chip of a run; each of its `cores` pays the static prices of the ledger."""
-
-    name: str
-    clock_hz: Annotated[float, Gt(0), Le(FEMTO)]
-    cores: Annotated[int, Ge(1)] = 1
-
-
-@dataclass(frozen=True)
-class _Recorded:
-    """What a run folder says of its chip and its utterances."""
-
-    name: str
-    hardware: _Hardware
-    cycles: int
-    energy_rows: tuple[EnergyRow, ...]
-    utterances: Annotated[tuple[_Simulated, ...], MinLen(1)]
-    area_mm2: Annotated[float, Gt(0)] | None = None
-
-    @property
-    def period_fs(self) -> int:
-        """Femtoseconds of a cycle, as in the simulation of the chip."""
-        return round(FEMTO / self.hardware.clock_hz)
-
-
-@dataclass(frozen=True)
-class _Start:
-    """A row of a file of arrivals: when an utterance starts, seconds after the chips were on."""
-
-    id: Annotated[str, MinLen(1)]
-    start: Seconds
-
-
 def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict[str, object]]:
     """Return a row per arrival, in that order, and totals.
 
@@ -117,8 +65,10 @@ def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict
     it starts. Raises CosimError with every mistake in the options, the run folder and the file.
     """
     problems = list(_option_problems(stream))
-    recorded = collect(problems, lambda: _read_run(run))
-    starts = collect(problems, lambda: _read_starts(stream)) or ()
+    recorded = collect(problems, lambda: read_run(run))
+    starts: Sequence[tuple[str, Start]] = ()
+    if stream.has_file:
+        starts = collect(problems, lambda: read_starts(Path(stream.arrivals))) or ()
     if recorded is not None:
         known = {one.id for one in recorded.utterances}
         problems += [
@@ -181,124 +131,9 @@ def _figure_problems(stream: Stream) -> Iterator[str]:
         yield f"--grid-g-per-kwh: found {grid:g}, expected grams of CO2, 0 or more"
 
 
-def _read_run(run: Path) -> _Recorded:
-    """Return what a run folder says; CosimError for one that simulated no utterance on a chip."""
-    if not (run / "run.json").is_file():
-        raise CosimError(f"{run}: no run.json, expected the folder of a finished `cosim run`")
-    try:
-        document = json.loads((run / "run.json").read_text(encoding="utf-8"))
-        utterances = list(read_rows(run / "utterances.jsonl"))
-    except ValueError as error:  # no JSON, or no text
-        raise CosimError(
-            f"{run}: holds a file that is not what `cosim run` wrote: {error}"
-        ) from None
-    document = document if isinstance(document, dict) else {}
-    totals = document.get("totals")
-    totals = totals if isinstance(totals, dict) else {}
-    rows = totals.get("energy_rows")
-    memory = totals.get("memory")
-    if isinstance(rows, list) and isinstance(memory, dict) and "rest_w" in memory:
-        rest = parse(memory["rest_w"], Figure, source=f"{run}: totals.memory.rest_w")
-        hardware = _only(document.get("hardware"), _Hardware)
-        rows = [*rows, _background(rest, parse(hardware, _Hardware, source=str(run)))]
-    plain = {
-        "name": document.get("name"),
-        "hardware": _only(document.get("hardware"), _Hardware),
-        "cycles": totals.get("cycles"),
-        "energy_rows": [_only(row, EnergyRow) for row in rows] if isinstance(rows, list) else rows,
-        "utterances": [_only(row, _Simulated) for row in utterances],
-        "area_mm2": totals.get("area_mm2"),
-    }
-    recorded = parse(plain, _Recorded, source=str(run))
-    problems = []
-    cycles = sum(one.cycles for one in recorded.utterances)
-    if cycles != recorded.cycles:
-        problems.append(
-            f"utterances.jsonl: found {cycles} cycles in all, expected {recorded.cycles} as in "
-            "run.json"
-        )
-    try:
-        idle_rows(recorded.energy_rows, 0)
-    except ValueError as error:
-        problems += [f"energy_rows: {line}" for line in str(error).splitlines()]
-    if problems:
-        raise CosimError(f"{run}: {problem}" for problem in problems)
-    return recorded
-
-
-def _background(rest: Figure, hardware: _Hardware) -> dict[str, object]:
-    """Return what a memory behind a controller takes without work, per cycle of each core."""
-    cycles_hz = hardware.clock_hz * hardware.cores
-    low, high = rest.bounds
-    prices = (rest.value / cycles_hz, low / cycles_hz, high / cycles_hz)
-    row = EnergyRow("memory", "background", 0, *prices, rest.source, "memory at rest")
-    return dict(vars(row))
-
-
-def _only(data: object, kind: type) -> object:
-    """Return a mapping with the keys that `kind` knows; a run may say more than is read here."""
-    if not isinstance(data, dict):
-        return data
-    return {key: value for key, value in data.items() if key in kind.__annotations__}
-
-
-def _read_starts(stream: Stream) -> list[tuple[str, _Start]]:
-    """Return the rows of a file of arrivals with their places; CosimError with all mistakes.
-
-    A row holds `id` and `start`, seconds after the chips were switched on. The manifest of segments
-    of one recording will do: `offset` is their start there, `audio` names those without `id`.
-    """
-    if not stream.has_file:
-        return []
-    path = Path(stream.arrivals)
-    if not path.is_file():
-        raise CosimError(
-            f'--arrivals: found "{path}", no such file, expected a word or JSON lines with `id` '
-            f"and `start`{suggestion(stream.arrivals, ARRIVALS)}"
-        )
-    problems: list[str] = []
-    rows: list[tuple[str, _Start]] = []
-    clocks: set[str] = set()
-    for where, line in lines(path):
-        try:
-            data = json.loads(line)
-        except json.JSONDecodeError as error:
-            problems.append(f"{where}: not valid JSON: {error.msg} at column {error.colno}")
-            continue
-        plain, clock = _start(data) if isinstance(data, dict) else (data, "")
-        row = collect(problems, partial(parse, plain, _Start, source=where))
-        if row is not None:
-            rows.append((where, row))
-            clocks.add(clock)
-    if len(clocks) > 1:
-        problems.append(
-            f"{path}: found times of {len(clocks)} clocks ({', '.join(sorted(clocks))}), expected "
-            "`start` in every row, or in none and `offset` in one recording"
-        )
-    if not rows and not problems:
-        problems.append(f"{path}: found no row, expected JSON lines with `id` and `start`")
-    if problems:
-        raise CosimError(problems)
-    return rows
-
-
-def _start(data: dict[str, object]) -> tuple[dict[str, object], str]:
-    """Return `id` and `start` of a row, and what its time is counted by."""
-    audio = data.get("audio", data.get("audio_filepath"))
-    plain: dict[str, object] = {}
-    if "id" in data:
-        plain["id"] = str(data["id"])  # as a manifest's
-    elif isinstance(audio, str):
-        plain["id"] = utterance_id(audio, data.get("offset"))
-    for key, clock in (("start", "start"), ("offset", f"offset in {audio}")):
-        if key in data:
-            return plain | {"start": data[key]}, clock
-    return plain, "none"
-
-
 def _arrivals(
-    recorded: _Recorded, stream: Stream, starts: Sequence[_Start]
-) -> list[tuple[int, _Simulated]]:
+    recorded: Recorded, stream: Stream, starts: Sequence[Start]
+) -> list[tuple[int, Simulated]]:
     """Return when which utterance arrives, on an edge of the array's clock."""
     period_fs = recorded.period_fs
     if stream.has_file:
@@ -331,7 +166,7 @@ def _row(served: Served, energy_j: float) -> dict[str, object]:
 
 
 def _total(
-    recorded: _Recorded,
+    recorded: Recorded,
     stream: Stream,
     found: StreamStats,
     *,
@@ -395,7 +230,7 @@ def _total(
     }
 
 
-def _resting(recorded: _Recorded, stream: Stream) -> Resting | None:
+def _resting(recorded: Recorded, stream: Stream) -> Resting | None:
     """Return how idle chips rest; CosimError for a state that is wrong or saves nothing."""
     if stream.rest is None:
         return None
@@ -418,7 +253,7 @@ def _resting(recorded: _Recorded, stream: Stream) -> Resting | None:
         raise CosimError(f"{file}: {line}" for line in str(error).splitlines()) from None
 
 
-def _causes(recorded: _Recorded, idle: Sequence[EnergyRow], busy_j: float) -> dict[str, float]:
+def _causes(recorded: Recorded, idle: Sequence[EnergyRow], busy_j: float) -> dict[str, float]:
     """Return joules of the stream: of utterances by cause, as in the run, then idle and waking."""
     work = by_cause(recorded.energy_rows)
     whole = sum(work.values())
@@ -440,7 +275,7 @@ def _order(stream: Stream) -> str:
 
 
 def _warnings(
-    recorded: _Recorded, stream: Stream, found: StreamStats, offered: float | None
+    recorded: Recorded, stream: Stream, found: StreamStats, offered: float | None
 ) -> Iterator[str]:
     """Yield what a reader of the figures has to know."""
     number = len(found.served)

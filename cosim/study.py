@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from cosim.artefact import DECISIONS, Artefact, ModelFacts, build, captured, facts_of
+from cosim.artefact import Artefact, ModelFacts, build, captured, facts_of
+from cosim.artefact_folder import DECISIONS
 from cosim.compress.compressed import compress
 from cosim.errors import CosimError, collect
 from cosim.evaluate import (

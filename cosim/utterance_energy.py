@@ -3,18 +3,19 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cosim.chip import memory_behind
-from cosim.config import load, resolve
-from cosim.errors import CosimError
+from cosim.chip import assembled
+from cosim.heat import settled
 from cosim.ir import Program
 from cosim.schedule import schedule, zero_patterns
+from cosim.simulate import simulate_workloads
 from hwmodels.architecture import Architecture, MemoryTechnology
 from hwmodels.area import AreaRow, chip_area
 from hwmodels.energy import EnergyRow
 from hwmodels.energy_split import Cause, by_cause
 from hwmodels.energy_table import EnergyTable
-from hwmodels.simulate import Reuse, simulate_calls
-from hwmodels.stats import RunStats, combine
+from hwmodels.simulate import Reuse
+from hwmodels.stats import RunStats
+from hwmodels.thermal import Thermal
 from kernels.encodings import Encoding
 
 Call = tuple[str, Mapping[str, int]]
@@ -22,10 +23,14 @@ Call = tuple[str, Mapping[str, int]]
 
 @dataclass(frozen=True)
 class UtteranceEnergy:
-    """Joules with their range, the ledger that they are the sum of, time and area of the chip."""
+    """Joules with their range, the ledger that they are the sum of, time and area of the chip.
+
+    `thermal` is how hot the stack gets under such utterances without a pause, None without a stack.
+    """
 
     stats: RunStats
     area: tuple[AreaRow, ...]
+    thermal: Thermal | None = None
 
     @property
     def energy_j(self) -> float:
@@ -71,7 +76,7 @@ def energy_per_utterance(
 
     Calls follow one another, e.g. `[("encoder", {"samples": 160000})]`, and constants that stay on
     chip stay. `encodings` are those of the constants, whose zeros count. Memory is the one that the
-    architecture names unless `technology` is given.
+    architecture names unless `technology` is given, refreshed as the chip's own heat asks for.
 
     Raises CosimError listing every op, field or action concerned, before anything is simulated.
 
@@ -99,21 +104,11 @@ def energy_per_utterance(
         True
 
     """
-    memory = architecture.memory
-    if technology is None:
-        technology = load(resolve(memory.technology), MemoryTechnology)
+    chip = assembled(architecture, table, technology)
     patterns = zero_patterns(encodings or {})
     work = [schedule(program, name, bindings=lengths, patterns=patterns) for name, lengths in calls]
-    try:
-        found = simulate_calls(
-            work,
-            architecture,
-            technology=technology,
-            energy=table,
-            dram=memory_behind(memory),
-            reuse=Reuse(),
-        )
-    except (ValueError, KeyError) as error:
-        raise CosimError(str(error).splitlines()) from None
-    area = chip_area(architecture, technology, table)
-    return UtteranceEnergy(combine(found, name="utterance"), area)
+    stats, thermal = settled(
+        chip, lambda own: simulate_workloads(work, own, "utterance", Reuse()), lambda run: run
+    )
+    area = chip_area(architecture, chip.technology, table)
+    return UtteranceEnergy(stats, area, thermal)

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hwmodels.architecture import Architecture, Figure, MemoryTechnology
-from hwmodels.cells import is_float, operand_numbers
+from hwmodels.cells import SIGNIFICANDS, is_float, operand_numbers
 from hwmodels.energy_table import AreaFigures, EnergyTable, sram_area
 from hwmodels.precision import leaking_cells
 from hwmodels.upkeep import cell_bits
 from hwmodels.workload import NUMBER_BITS
-
-SIGNIFICANDS = {"f32": 24, "f16": 11, "bf16": 8}
-"""Bits that the multiplier of a floating-point format takes, the hidden one included."""
 
 FLOAT_ADDERS = 4
 """Assumed: adders as wide as the sum in a floating-point adder, to align, add and normalise."""

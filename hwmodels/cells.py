@@ -20,6 +20,8 @@ Rescaling = Literal["vector_unit", "accumulators"]
 
 COMPOSABLE_BITS = 8  # widest operand of a cell of sixteen 2 x 2 bit multipliers
 SIGNS = ("i1xi1", "u1xi1")  # what an xnor unit multiplies: signs, or steps, times signs
+SIGNIFICANDS = {"f32": 24, "f16": 11, "bf16": 8}
+"""Bits that the multiplier of a floating-point format takes, the hidden one included."""
 
 
 @dataclass(frozen=True)

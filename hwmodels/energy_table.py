@@ -5,7 +5,7 @@ points are; beyond the last point the power law of the two nearest goes on, and 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import log, sqrt
 from typing import Annotated, Literal
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, MinLen
 
 from hwmodels.architecture import Figure
-from hwmodels.cells import is_float, operand_numbers
+from hwmodels.cells import SIGNIFICANDS, is_float, operand_numbers
 from hwmodels.workload import NUMBER_BITS
 
 Unit = Literal["J", "J/byte", "W", "W/byte", "m2", "anchor"]
@@ -25,6 +25,8 @@ SINGLE_BIT_PAIRS = ("i1xi1", "u1xi1")
 DEFAULT_WIDTH_BITS = 128
 NARROWEST_BITS = 2
 """A sign takes a multiplier of two bits."""
+MULTIPLIER_SHARES = {"f32": 3.7 / 4.6, "f16": 1.1 / 1.5, "bf16": 0.4 / 1.3}
+"""The multiply in a multiply-accumulate: Horowitz, ISSCC 2014, for f32 and f16; bf16 assumed."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class EnergyTable:
     says, beside its buffer) and `select` (one activation out of a run), an array that gates zeros
     `gated_mac` (one multiply-accumulate that does not switch), an array inside a processor core
     `core_cycle` (one cycle of that core). Integer multiply-accumulates that are not stated follow
-    from `multiply` and `add`, see `mac_figure`.
+    from `multiply` and `add`, see `mac_figure`, those of a float and an integer from two floats,
+    see `mixed_figure`.
 
     `sram` are points of buffer energy over size and width, see `interpolate_sram`. Leakage is in
     watts per byte of buffer, per cell of the array and per lane. `not_monotone` names the sections
@@ -114,8 +117,28 @@ def find_action(table: EnergyTable, name: str, *, accumulator_bits: int = 32) ->
     if stated is not None:
         return stated
     if name.startswith("mac_"):
-        return mac_figure(table, name.removeprefix("mac_"), accumulator_bits=accumulator_bits)
+        operands = name.removeprefix("mac_")
+        mixed = mixed_figure(table, operands)
+        return mixed or mac_figure(table, operands, accumulator_bits=accumulator_bits)
     return None
+
+
+def mixed_figure(table: EnergyTable, operands: str) -> EnergyFigure | None:
+    """Return joules of a float times an integer weight that the table does not state.
+
+    Assumed: of the multiply-accumulate of two such floats the multiplier shrinks with the bits of
+    the weight over those of the significand; what adds stays. The high end is that of two floats,
+    for a cell that converts the weight first. None for other operands, and for a table that does
+    not state the product of two such floats.
+    """
+    a, w = operand_numbers(operands)
+    floats = table.actions.get(f"mac_{a}x{a}")
+    if floats is None or not is_float(a) or is_float(w):
+        return None
+    width = min(max(NUMBER_BITS[w], NARROWEST_BITS), SIGNIFICANDS[a])
+    times = 1 - MULTIPLIER_SHARES[a] * (1 - width / SIGNIFICANDS[a])
+    what = f"assumed: {times:.3g} of mac_{a}x{a} for a multiplier of {SIGNIFICANDS[a]} x {width}"
+    return replace(_scaled(floats, times, f"{what} bits"), high=floats.bounds[1])
 
 
 def mac_figure(table: EnergyTable, operands: str, *, accumulator_bits: int = 32) -> Figure | None:

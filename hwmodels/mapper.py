@@ -99,7 +99,7 @@ def _finer(
     """Return a mapping with smaller chunks of the sum where it ends sooner for that.
 
     It does where memory or a port takes longer than the array: the last step waits for the last
-    load. Cost, cycles and bytes are those of the best mapping.
+    load. Cost, cycles and bytes are those of the best mapping. Of equal ones, units stay whole.
     """
     (_, cycles, *_), mapping = best
     is_bound = latency(work(shape, array, mapping, cycles, limits), costs.rates) > cycles
@@ -107,8 +107,9 @@ def _finer(
         return mapping
     grain = array_grains(array)["k"]
     chunk: Unit = "chunk"
-    units = {mapping.input_unit, chunk}, {mapping.weight_unit, chunk}
-    for pieces, input_unit, weight_unit in cartesian((2, 4), *units):
+    inputs = dict.fromkeys((mapping.input_unit, chunk))
+    weights = dict.fromkeys((mapping.weight_unit, chunk))
+    for pieces, input_unit, weight_unit in cartesian((2, 4), inputs, weights):
         depth = _even_chunk(shape.k, -(-mapping.tile_k // pieces), grain)
         if not 0 < depth < mapping.tile_k:
             continue

@@ -7,6 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.cli import main
+from cosim.report.run_table import LIMITED_BY
+from hwmodels.dram.commands import LIMITS
 
 ROOT = Path(__file__).resolve().parents[1]
 CHIP = ROOT / "configs" / "hardware" / "stacked_edge_32.yaml"
@@ -52,8 +54,13 @@ def test_the_map_of_the_command_line_goes_before_that_of_the_table(simulate):
     assert stalls == {name: spread["cycles_by_category"][name] for name in stalls}
 
 
+def test_every_limit_is_told_in_words():
+    assert set(LIMITED_BY) == set(LIMITS)
+
+
 def test_the_limit_is_printed(simulate):
     code, text = simulate(*exact())
     assert code == 0
-    assert "hbm2_2000 (ramulator2), limit source; data buses: source" in text
+    assert "hbm2_2000 (ramulator2), limited by demand (the memory waits for requests)" in text
+    assert "data buses: demand" in text
     assert "data buses" not in simulate("--set", "memory.fidelity=roofline")[1]

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import isclose
 
 import pytest
+import yaml
 
 import cosim.utterance_energy
 from cosim.chip import load_chip
@@ -24,6 +25,13 @@ graph g(t) {
   return y = %y
 }
 """
+
+LONG = (
+    PROGRAM.replace("<64, 96>", "<2048, 2048>")
+    .replace("<t, 96>", "<t, 2048>")
+    .replace("<t, 64>", "<t, 2048>")
+    .replace('"group": 96} bits 51200', '"group": 2048} bits 33619968')
+)
 
 
 @pytest.fixture
@@ -62,6 +70,47 @@ def test_an_exact_memory_takes_what_its_files_say(chip):
         from_text(PROGRAM), architecture, chip.energy, calls=[("g", {"t": 7})]
     )
     assert ("memory", "activate") in {(row.component, row.action) for row in found.rows}
+
+
+def test_heat_decides_how_often_memory_is_refreshed(chip, tmp_path):
+    stack = yaml.safe_load((configs_root() / "memory/thermal/stack_8high.yaml").read_text())
+
+    def found(ambient_c):
+        place = tmp_path / f"{ambient_c}.yaml"
+        ambient = {"value": ambient_c, "source": "assumed for a test"}
+        place.write_text(yaml.safe_dump(stack | {"ambient_c": ambient}))
+        memory = replace(
+            chip.architecture.memory,
+            channels=1,
+            fidelity="exact",
+            timing="configs/memory/timing/hbm2_2000.yaml",
+            thermal=str(place),
+        )
+        return energy_per_utterance(
+            from_text(LONG),
+            replace(chip.architecture, memory=memory),
+            chip.energy,
+            calls=[("g", {"t": 8})],
+        )
+
+    cool, hot = found(20), found(82)
+    assert (cool.thermal.refresh_multiplier, hot.thermal.refresh_multiplier) == (1, 2)
+    rates = [
+        sum(row.count for row in one.rows if row.action.startswith("refresh")) / one.seconds
+        for one in (cool, hot)
+    ]
+    assert rates[1] / rates[0] == pytest.approx(2, rel=0.05)
+    assert hot.energy_j > cool.energy_j
+
+
+def test_a_memory_whose_files_are_wrong_is_refused_with_all_of_them(chip):
+    memory = replace(
+        chip.architecture.memory, technology="no.yaml", thermal="none.yaml", timing="never.yaml"
+    )
+    architecture = replace(chip.architecture, memory=memory)
+    with pytest.raises(CosimError) as error:
+        energy_per_utterance(from_text(PROGRAM), architecture, chip.energy, calls=[("g", {"t": 7})])
+    assert len(error.value.problems) == 3
 
 
 def test_a_table_that_lacks_actions_fails_before_the_run(chip):

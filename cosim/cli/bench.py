@@ -116,6 +116,7 @@ def _show_bench(
 ) -> None:
     """Write the pages that are asked for, print the table, exit with 1 for cases that failed."""
     from cosim.report.bench_markdown import markdown_of  # noqa: PLC0415
+    from cosim.report.bench_table import print_bench  # noqa: PLC0415
     from cosim.report.energy_markdown import energy_markdown, write_page  # noqa: PLC0415
     from cosim.report.memory_markdown import memory_markdown  # noqa: PLC0415
     from cosim.report.models_markdown import models_markdown  # noqa: PLC0415
@@ -123,7 +124,6 @@ def _show_bench(
     from cosim.report.precision_markdown import precision_markdown  # noqa: PLC0415
     from cosim.report.roofline import roofline_of  # noqa: PLC0415
     from cosim.report.simulators_table import print_simulators  # noqa: PLC0415
-    from cosim.report.terminal import print_bench  # noqa: PLC0415
     from cosim.report.tiles_markdown import tiles_markdown  # noqa: PLC0415
     from cosim.results import write_text  # noqa: PLC0415
 
@@ -159,7 +159,8 @@ def _show_bench(
 def _calibrate() -> None:
     from cosim import dispatch  # noqa: PLC0415
     from cosim.bench.calibration import calibrate  # noqa: PLC0415
-    from cosim.report.terminal import TerminalProgress, print_dispatch  # noqa: PLC0415
+    from cosim.report.bench_table import print_dispatch  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
 
     with TerminalProgress() as progress:
         found = calibrate(progress)

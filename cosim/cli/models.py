@@ -52,9 +52,10 @@ def compress_command(
     calibration_limit: int | None,
 ) -> None:
     """Write a compressed artefact: program text, encoded weights, size ledger."""
-    from cosim.artefact import compress_to  # noqa: PLC0415
+    from cosim.artefact_folder import compress_to  # noqa: PLC0415
     from cosim.evaluate import speech_at  # noqa: PLC0415
-    from cosim.report.terminal import TerminalProgress, print_artefact  # noqa: PLC0415
+    from cosim.report.model_table import print_artefact  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
     from cosim.run import batches_of  # noqa: PLC0415
 
     speech = None
@@ -90,7 +91,8 @@ def evaluate_command(
 ) -> None:
     """Measure the WER of an artefact, executed by the kernels."""
     from cosim.evaluate import evaluate_artefact  # noqa: PLC0415
-    from cosim.report.terminal import TerminalProgress, print_evaluation  # noqa: PLC0415
+    from cosim.report.model_table import print_evaluation  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
 
     with TerminalProgress() as progress:
         rows, total = evaluate_artefact(

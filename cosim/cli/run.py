@@ -28,7 +28,8 @@ def run_command(
 
     A file with `recipes` is a study: word errors and sizes of every recipe on every corpus.
     """
-    from cosim.report.terminal import TerminalProgress, print_run  # noqa: PLC0415
+    from cosim.report.run_table import print_run  # noqa: PLC0415
+    from cosim.report.terminal import TerminalProgress  # noqa: PLC0415
     from cosim.study_file import is_study  # noqa: PLC0415
 
     if is_study(experiment, assignments):
@@ -137,7 +138,7 @@ def compare_command(runs: tuple[Path, ...], tables: tuple[str, ...], as_json: bo
         _compare_tables(runs, tables, as_json=as_json)
         return
     from cosim.compare import compare  # noqa: PLC0415
-    from cosim.report.terminal import print_comparison  # noqa: PLC0415
+    from cosim.report.compare_table import print_comparison  # noqa: PLC0415
 
     rows = compare(runs)
     if as_json:

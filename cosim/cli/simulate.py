@@ -42,7 +42,7 @@ def simulate_command(
     as_json: bool,
 ) -> None:
     """Simulate an artefact, a model file or a GEMM list (CSV, YAML) on a chip."""
-    from cosim.report.terminal import print_simulation  # noqa: PLC0415
+    from cosim.report.run_table import print_simulation  # noqa: PLC0415
     from cosim.simulate import simulate_any  # noqa: PLC0415
 
     rows, total = simulate_any(

@@ -7,8 +7,8 @@ there is no second formula.
 
 from cosim.ir import Op, TensorType
 from cosim.ops.aten import CUTS, AtenCall, UnsupportedCallError
+from cosim.ops.checks import Types
 from cosim.ops.rows import OpRow
-from cosim.ops.shapes import Types
 from cosim.ops.table import ATEN, OPS, PRODUCTS
 from cosim.ops.work import WorkContext
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cosim.ir import Dtype, Op, TensorType
 from cosim.ops.aten import AtenCall, Imported
-from cosim.ops.shapes import Types
+from cosim.ops.checks import Types
 from cosim.ops.work import WorkContext
 from hwmodels.workload import WorkItem
 

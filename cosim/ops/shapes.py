@@ -4,14 +4,24 @@ Each rule takes the operand types and the op and raises ValueError, TypeError or
 op's name where they do not fit.
 """
 
-from collections.abc import Sequence
-
 from cosim import expr
 from cosim.expr import Dim
-from cosim.ir import Attribute, Op, TensorType
+from cosim.ir import Op, TensorType
+from cosim.ops.checks import (
+    Types,
+    at_least,
+    axis_of,
+    dimension,
+    expect_contraction,
+    expect_rank,
+    expect_scales,
+    expect_shape,
+    expect_sides,
+    resized,
+    shape_of,
+    weight_position,
+)
 from cosim.patterns import from_text
-
-Types = Sequence[TensorType]
 
 
 def same(types: Types, _op: Op) -> tuple[TensorType, ...]:
@@ -21,9 +31,9 @@ def same(types: Types, _op: Op) -> tuple[TensorType, ...]:
 
 def layer_norm(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the type of x; weight and bias have its last axis."""
-    _rank(types[0], 1, op)
+    expect_rank(types[0], 1, op)
     for kind in types[1:]:
-        _expect(kind, types[0].shape[-1:], op)
+        expect_shape(kind, types[0].shape[-1:], op)
     return (types[0],)
 
 
@@ -41,7 +51,7 @@ def broadcast(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 def reshape(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the operand with the attribute `shape`, of as many elements."""
-    shape = _shape(op)
+    shape = shape_of(op)
     if expr.product(shape) != types[0].elements:
         raise ValueError(f"reshape {op.outputs[0]}: {types[0]} has not the elements of {shape}")
     return (TensorType(shape, types[0].dtype),)
@@ -59,21 +69,21 @@ def transpose(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 def take(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return rows [start, stop) of the attribute `axis`, every `step`-th of them."""
-    axis = _axis(types[0], op)
+    axis = axis_of(types[0], op)
     shape = list(types[0].shape)
     size = shape[axis]
-    start, stop = _dim(op.attribute("start")), _dim(op.attribute("stop"))
+    start, stop = dimension(op.attribute("start")), dimension(op.attribute("stop"))
     numbers = [value for value in (0, start, stop, size) if isinstance(value, int)]
     if numbers != sorted(numbers):
         raise ValueError(f"slice {op.outputs[0]}: [{start}:{stop}] is not inside axis of {size}")
-    step = _at_least(1, "step", op, default=1)
+    step = at_least(1, "step", op, default=1)
     shape[axis] = expr.simplify((expr.as_expr(stop) - start + (step - 1)) // step)
     return (TensorType(tuple(shape), types[0].dtype),)
 
 
 def embedding(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return a row of the table (second operand) for each id (first operand)."""
-    _rank(types[1], 2, op, exactly=True)
+    expect_rank(types[1], 2, op, exactly=True)
     return (TensorType((*types[0].shape, types[1].shape[-1]), "f32"),)
 
 
@@ -81,10 +91,10 @@ def linear(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return x W^T + b for x [..., k], W [n, k], b [n]."""
     at = weight_position(op)
     weight = types[at]
-    _rank(types[0], 1, op)
-    _rank(weight, 2, op, exactly=True)
-    _contracts(types[0].shape[-1], weight.shape[1], op)
-    _product_sides(types, op, weight.shape[:1])
+    expect_rank(types[0], 1, op)
+    expect_rank(weight, 2, op, exactly=True)
+    expect_contraction(types[0].shape[-1], weight.shape[1], op)
+    expect_sides(types, op, weight.shape[:1])
     return (TensorType((*types[0].shape[:-1], weight.shape[0]), "f32"),)
 
 
@@ -95,14 +105,14 @@ def convolution(types: Types, op: Op) -> tuple[TensorType, ...]:
     """
     weight = types[weight_position(op)]
     for kind in (types[0], weight):
-        _rank(kind, 4 if op.kind.endswith("2d") else 3, op, exactly=True)
+        expect_rank(kind, 4 if op.kind.endswith("2d") else 3, op, exactly=True)
     batch, channels, *sizes = types[0].shape
     filters, depth, *taps = weight.shape
-    groups = _at_least(1, "groups", op, default=1)
-    _contracts(channels, expr.simplify(expr.as_expr(depth) * groups), op)
+    groups = at_least(1, "groups", op, default=1)
+    expect_contraction(channels, expr.simplify(expr.as_expr(depth) * groups), op)
     if not isinstance(filters, int) or filters % groups:
         raise ValueError(f"{op.kind} {op.outputs[0]}: {filters} filters in {groups} groups")
-    _product_sides(types, op, (filters,))
+    expect_sides(types, op, (filters,))
     padding, stride = op.integer("padding"), op.integer("stride")
     results = [
         expr.simplify((expr.as_expr(size) + 2 * padding - tap) // stride + 1)
@@ -115,10 +125,10 @@ def matmul(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return a b for a [..., m, k] and b [..., k, n] of the same leading axes, or b [k, n]."""
     a, b = types
     for kind in types:
-        _rank(kind, 2, op)
+        expect_rank(kind, 2, op)
     if b.shape[:-2] not in (a.shape[:-2], ()):
         raise ValueError(f"{op.kind} {op.outputs[0]}: leading axes of {a} and {b} differ")
-    _contracts(a.shape[-1], b.shape[-2], op)
+    expect_contraction(a.shape[-1], b.shape[-2], op)
     return (TensorType((*a.shape[:-1], b.shape[-1]), "f32"),)
 
 
@@ -132,17 +142,17 @@ def attention(types: Types, op: Op) -> tuple[TensorType, ...]:
     is_quantized = op.kind != "attention"
     query, key, value = (types[i] for i in ((0, 2, 4) if is_quantized else (0, 1, 2)))
     for kind in (query, key, value):
-        _rank(kind, 2, op)
+        expect_rank(kind, 2, op)
     if not query.shape[:-2] == key.shape[:-2] == value.shape[:-2]:
         heads = ", ".join(str(kind) for kind in (query, key, value))
         raise ValueError(f"{op.kind} {op.outputs[0]}: batch and heads differ: {heads}")
-    _contracts(query.shape[-1], key.shape[-1], op)
-    _contracts(key.shape[-2], value.shape[-2], op)
+    expect_contraction(query.shape[-1], key.shape[-1], op)
+    expect_contraction(key.shape[-2], value.shape[-2], op)
     if is_quantized:
         for codes, scales in ((query, types[1]), (key, types[3]), (value, types[5])):
-            _scales(codes, scales, op)
+            expect_scales(codes, scales, op)
         for level in types[6:]:
-            _expect(level, (1,), op)
+            expect_shape(level, (1,), op)
     biases = () if is_quantized else types[3:]
     for bias in biases:
         _bias_of_scores(bias, (*query.shape[:-1], key.shape[-2]), op)
@@ -154,7 +164,7 @@ def attention(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 
 def _bias_of_scores(bias: TensorType, scores: tuple[Dim, ...], op: Op) -> None:
-    _rank(bias, 2, op)
+    expect_rank(bias, 2, op)
     leading = scores[: len(scores) - 2][max(0, len(scores) - len(bias.shape)) :]
     fits = len(bias.shape) <= len(scores) and all(
         size in (wanted, 1) for size, wanted in zip(bias.shape[:-2], leading, strict=True)
@@ -166,10 +176,10 @@ def _bias_of_scores(bias: TensorType, scores: tuple[Dim, ...], op: Op) -> None:
 
 def concat(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the operands one after the other along the attribute `axis`."""
-    axis = _axis(types[0], op)
+    axis = axis_of(types[0], op)
     shape = list(types[0].shape)
     for kind in types[1:]:
-        _rank(kind, len(shape), op, exactly=True)
+        expect_rank(kind, len(shape), op, exactly=True)
         if [dim for i, dim in enumerate(kind.shape) if i != axis] != shape[:axis] + shape[
             axis + 1 :
         ]:
@@ -185,14 +195,14 @@ def dynamic_quantize(types: Types, op: Op) -> tuple[TensorType, ...]:
     per = op.attribute("per")
     if per not in ("row", "tensor"):
         raise ValueError(f"dynamic_quantize {op.outputs[0]}: per is {per!r}, not row or tensor")
-    _rank(types[0], 1, op)
+    expect_rank(types[0], 1, op)
     scales = types[0].shape[:-1] if per == "row" else (1,)
     return (TensorType(types[0].shape, "i8"), TensorType(scales, "f32"))
 
 
 def quantize(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return codes of the first operand's shape; the second is their scale [1]."""
-    _expect(types[1], (1,), op)
+    expect_shape(types[1], (1,), op)
     return (TensorType(types[0].shape, "i8"),)
 
 
@@ -210,7 +220,7 @@ def dynamic_binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
     The attribute `set` is `signed`: signs, and the mean magnitude; or `unsigned`: 1 above half a
     level, else 0, and that level, the mean of the row weighted by itself.
     """
-    _rank(types[0], 1, op)
+    expect_rank(types[0], 1, op)
     return (_bits(types[0], op), TensorType(types[0].shape[:-1], "f32"))
 
 
@@ -219,8 +229,8 @@ def binarize(types: Types, op: Op) -> tuple[TensorType, ...]:
 
     Operands are x, the level [1], and for the `set` signed maybe a move, which is repeated to x.
     """
-    _rank(types[0], 1, op)
-    _expect(types[1], (1,), op)
+    expect_rank(types[0], 1, op)
+    expect_shape(types[1], (1,), op)
     bits = _bits(types[0], op)
     if bits.dtype != "i1" and len(types) == 3:
         raise ValueError(f"{op.kind} {op.outputs[0]}: steps of a level take no move")
@@ -246,7 +256,7 @@ def _bits(kind: TensorType, op: Op) -> TensorType:
 
 def glu(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the first half of the attribute `axis` times the sigmoid of the second."""
-    axis = _axis(types[0], op)
+    axis = axis_of(types[0], op)
     shape = list(types[0].shape)
     half = expr.simplify(expr.as_expr(shape[axis]) // 2)
     if expr.simplify(expr.as_expr(half) * 2) != shape[axis]:
@@ -257,11 +267,11 @@ def glu(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 def channel_norm(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the type of x [batch, channels, ...]; every other operand has one value a channel."""
-    _rank(types[0], 2, op)
+    expect_rank(types[0], 2, op)
     channels = types[0].shape[1]
     for kind in types[1:]:
-        _expect(kind, (channels,), op)
-    groups = _at_least(1, "groups", op, default=1)
+        expect_shape(kind, (channels,), op)
+    groups = at_least(1, "groups", op, default=1)
     if not isinstance(channels, int) or channels % groups:
         raise ValueError(f"{op.kind} {op.outputs[0]}: {channels} channels in {groups} groups")
     return (types[0],)
@@ -269,27 +279,27 @@ def channel_norm(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 def pad(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the operand with `before` and `after` zeros at the ends of the attribute `axis`."""
-    axis = _axis(types[0], op)
-    more = _at_least(0, "before", op) + _at_least(0, "after", op)
-    return (_resized(types[0], axis, expr.as_expr(types[0].shape[axis]) + more),)
+    axis = axis_of(types[0], op)
+    more = at_least(0, "before", op) + at_least(0, "after", op)
+    return (resized(types[0], axis, expr.as_expr(types[0].shape[axis]) + more),)
 
 
 def repeat(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the operand with each element of the attribute `axis` `times` times in a row."""
-    axis = _axis(types[0], op)
-    times = _at_least(1, "times", op)
-    return (_resized(types[0], axis, expr.as_expr(types[0].shape[axis]) * times),)
+    axis = axis_of(types[0], op)
+    times = at_least(1, "times", op)
+    return (resized(types[0], axis, expr.as_expr(types[0].shape[axis]) * times),)
 
 
 def total(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the sum over the last axis, which goes."""
-    _rank(types[0], 1, op)
+    expect_rank(types[0], 1, op)
     return (TensorType(types[0].shape[:-1], types[0].dtype),)
 
 
 def expand(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the operand as the attribute `shape`: axes of one are repeated, new ones first."""
-    shape = _shape(op)
+    shape = shape_of(op)
     own = (1,) * (len(shape) - len(types[0].shape)) + types[0].shape
     fits = len(own) == len(shape) and all(a in (b, 1) for a, b in zip(own, shape, strict=True))
     if not fits:
@@ -299,7 +309,7 @@ def expand(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 def rel_shift(types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return scores by key [..., t, s] of scores by relative position [..., t, t + s - 1]."""
-    _rank(types[0], 2, op)
+    expect_rank(types[0], 2, op)
     rows, columns = types[0].shape[-2:]
     keys = expr.simplify(expr.as_expr(columns) - rows + 1)
     if isinstance(keys, int) and keys < 1:
@@ -309,7 +319,7 @@ def rel_shift(types: Types, op: Op) -> tuple[TensorType, ...]:
 
 def positions(_types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the attribute `shape` [1, rows, width]; `kind` is relative or absolute."""
-    shape, kind = _shape(op), op.attribute("kind")
+    shape, kind = shape_of(op), op.attribute("kind")
     if kind not in ("relative", "absolute"):
         raise ValueError(f"{op.kind} {op.outputs[0]}: kind is {kind!r}, not relative or absolute")
     if len(shape) != 3 or shape[0] != 1 or not isinstance(shape[2], int) or shape[2] % 2:
@@ -317,90 +327,16 @@ def positions(_types: Types, op: Op) -> tuple[TensorType, ...]:
             f"{op.kind} {op.outputs[0]}: shape {shape}: expected [1, rows, an even width]"
         )
     if kind == "absolute":
-        _dim(op.attribute("start"))
+        dimension(op.attribute("start"))
     return (TensorType(shape, "f32"),)
 
 
 def relative_buckets(_types: Types, op: Op) -> tuple[TensorType, ...]:
     """Return the attribute `shape` [2 t - 1] of ids below `buckets`."""
-    shape, exact = _shape(op), _at_least(4, "buckets", op) // 4
+    shape, exact = shape_of(op), at_least(4, "buckets", op) // 4
     if len(shape) != 1 or op.integer("furthest") <= exact:
         raise ValueError(
             f"{op.kind} {op.outputs[0]}: shape {shape}, furthest {op.integer('furthest')}: "
             f"expected one axis and more than {exact}"
         )
     return (TensorType(shape, "i64"),)
-
-
-def weight_position(op: Op) -> int:
-    """Return which operand of a product is its weight: codes come with their scale before it."""
-    return 2 if op.kind.startswith("quantized_") else 1
-
-
-def _dim(value: Attribute) -> Dim:
-    if isinstance(value, int | expr.Expr):
-        return value
-    raise TypeError(f"{value!r} is not an integer expression")
-
-
-def _shape(op: Op) -> tuple[Dim, ...]:
-    shape = op.attribute("shape")
-    if not isinstance(shape, tuple):
-        raise TypeError(f"{op.kind} {op.outputs[0]}: shape is not a list")
-    return shape
-
-
-def _resized(kind: TensorType, axis: int, size: Dim) -> TensorType:
-    shape = (*kind.shape[:axis], expr.simplify(size), *kind.shape[axis + 1 :])
-    return TensorType(shape, kind.dtype)
-
-
-def _at_least(least: int, name: str, op: Op, *, default: int | None = None) -> int:
-    """Return an integer attribute, `default` where the op has none of that name."""
-    value = op.integer(name) if default is None else op.get(name, default)
-    if not isinstance(value, int) or value < least:
-        raise ValueError(
-            f"{op.kind} {op.outputs[0]}: {name} is {value}, expected an integer >= {least}"
-        )
-    return value
-
-
-def _axis(kind: TensorType, op: Op) -> int:
-    axis = op.integer("axis")
-    if not 0 <= axis < len(kind.shape):
-        raise ValueError(f"{op.kind} {op.outputs[0]}: {kind} has no axis {axis}")
-    return axis
-
-
-def _rank(kind: TensorType, rank: int, op: Op, *, exactly: bool = False) -> None:
-    found = len(kind.shape)
-    if found < rank or (exactly and found != rank):
-        least = "" if exactly else "at least "
-        raise ValueError(f"{op.kind} {op.outputs[0]}: {kind}: expected {least}{rank} axes")
-
-
-def _expect(kind: TensorType, shape: tuple[Dim, ...], op: Op) -> None:
-    if kind.shape != shape:
-        wanted = ", ".join(map(str, shape))
-        raise ValueError(f"{op.kind} {op.outputs[0]}: {kind}: expected shape <{wanted}>")
-
-
-def _contracts(left: Dim, right: Dim, op: Op) -> None:
-    if left != right:
-        raise ValueError(f"{op.kind} {op.outputs[0]}: contracts {left} with {right}")
-
-
-def _scales(codes: TensorType, scales: TensorType, op: Op) -> None:
-    if scales.shape not in (codes.shape[:-1], (1,)):
-        raise ValueError(f"{op.kind} {op.outputs[0]}: scales {scales} do not belong to {codes}")
-
-
-def _product_sides(types: Types, op: Op, filters: tuple[Dim, ...]) -> None:
-    """Check the scales of integer activations, and the bias."""
-    at = weight_position(op)
-    if at == 2 and op.kind.endswith(("conv1d", "conv2d")):
-        _expect(types[1], (1,), op)
-    elif at == 2:
-        _scales(types[0], types[1], op)
-    for bias in types[at + 1 :]:
-        _expect(bias, filters, op)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import prod
 
 from cosim.ir import Op
-from cosim.ops.shapes import weight_position
+from cosim.ops.checks import weight_position
 from cosim.ops.work import WorkContext
 from hwmodels.workload import Gemm, VectorOp, WorkItem
 

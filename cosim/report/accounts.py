@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cosim.profile import Group, Profile
-from cosim.report.terminal import open_console, print_table, scaled
+from cosim.report.numbers import scaled
+from cosim.report.terminal import open_console, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -14,8 +14,9 @@ from cosim.bench.targets import (
     TARGETS,
     target_of,
 )
+from cosim.report.bench_table import notes_of
+from cosim.report.numbers import interval, scaled, shown
 from cosim.report.simulators_table import is_simulated, simulators_markdown
-from cosim.report.terminal import interval, notes_of, scaled, shown
 
 Row = Mapping[str, Any]
 _TITLES = {

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cosim.report.markdown import bullets, marks, table
+from cosim.report.numbers import percent, scaled
 from cosim.report.study_table import COLUMNS, cells, difference, speeches
-from cosim.report.terminal import percent, scaled
 
 Row = Mapping[str, Any]
 _TITLES = {

@@ -7,7 +7,7 @@ from typing import Any
 from cosim.report.chips_tables import by_model, heading, on_chip
 from cosim.report.energy_picture import picture_of
 from cosim.report.markdown import bullets, marks, table, with_section
-from cosim.report.terminal import percent, scaled
+from cosim.report.numbers import percent, scaled
 from cosim.results import write_text
 from hwmodels.energy_split import CAUSES, Range, Ratio, ratio_of
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosim.report.terminal import scaled
+from cosim.report.numbers import scaled
 from hwmodels.energy_split import CAUSES
 
 Row = Mapping[str, Any]

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cosim.report.terminal import open_console, percent, print_table, scaled
+from cosim.report.numbers import percent, scaled
+from cosim.report.terminal import open_console, print_table
 
 CAUSES = {
     "compute": "compute",

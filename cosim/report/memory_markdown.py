@@ -5,7 +5,7 @@ from typing import Any
 
 from cosim.report.markdown import bullets, table
 from cosim.report.models_markdown import machine_line
-from cosim.report.terminal import percent, scaled
+from cosim.report.numbers import percent, scaled
 
 Row = Mapping[str, Any]
 _PAGE = """# Memory: what decides its bandwidth

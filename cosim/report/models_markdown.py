@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from cosim.report.terminal import percent, scaled
+from cosim.report.numbers import percent, scaled
 
 Row = Mapping[str, Any]
 _HEAD = (

@@ -12,7 +12,7 @@ from cosim.report.chips_tables import (
     speedup,
 )
 from cosim.report.markdown import table
-from cosim.report.terminal import percent, scaled
+from cosim.report.numbers import percent, scaled
 
 Row = Mapping[str, Any]
 _UNCHECKED = "cycles: closed form, not RTL-checked"

@@ -11,7 +11,7 @@ from cosim.report.chips_tables import (
     speedup,
 )
 from cosim.report.markdown import table
-from cosim.report.terminal import percent, scaled
+from cosim.report.numbers import percent, scaled
 
 Row = Mapping[str, Any]
 _ON_VECTOR_UNIT = "vector_mac"

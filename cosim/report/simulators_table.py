@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cosim.report.markdown import table
-from cosim.report.terminal import open_console, print_table, scaled
+from cosim.report.numbers import scaled
+from cosim.report.terminal import open_console, print_table
 
 Row = Mapping[str, Any]
 _COLUMNS = ("case", "simulator", "simulated cycles", "CPU time", "cycles a second", "ours faster")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cosim.report.terminal import open_console, percent, print_table, scaled
+from cosim.report.numbers import percent, scaled
+from cosim.report.terminal import open_console, print_table
 
 Row = Mapping[str, Any]
 COLUMNS = (

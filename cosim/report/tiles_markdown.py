@@ -6,7 +6,7 @@ from typing import Any
 from cosim.report.chips_tables import change
 from cosim.report.markdown import table
 from cosim.report.models_markdown import machine_line
-from cosim.report.terminal import percent
+from cosim.report.numbers import percent
 
 Row = Mapping[str, Any]
 PUBLISHED = 0.44

@@ -31,7 +31,7 @@ ROW = (ACT, PRE, PREAB, REFAB, REFPB)
     REFRESH,
     COMMAND_BUS,
     QUEUE,
-    SOURCE,
+    DEMAND,
 ) = range(11)
 LIMITS = (
     "bus",
@@ -44,9 +44,9 @@ LIMITS = (
     "refresh",
     "command_bus",
     "queue",
-    "source",
+    "demand",
 )
-"""What may keep a data bus idle, by number; `bus` is the transfer itself."""
+"""What may keep a data bus idle, by number; `bus` is the transfer itself, `demand` no request."""
 
 
 @dataclass(frozen=True)

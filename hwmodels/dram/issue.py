@@ -6,12 +6,12 @@ from hwmodels.dram.commands import (
     ACT,
     ACTIVATE,
     COMMAND_BUS,
+    DEMAND,
     PRE,
     PREAB,
     QUEUE,
     RD,
     RDA,
-    SOURCE,
     WR,
     WRA,
 )
@@ -144,7 +144,7 @@ def access(
 def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, accepted: int) -> None:
     """Name what kept the data bus idle before a column command.
 
-    Until the request came, its source. While the command could have gone, the command bus that
+    Until the request came, demand. While the command could have gone, the command bus that
     others held or their turn before it. Before that the delay that was over last; for a row just
     opened all that held back its ACT instead, told apart in the same way.
     """
@@ -154,7 +154,7 @@ def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, acce
     if idle <= 0:
         return
     late = min(idle, max(0, accepted + 1 - (tick - idle)))
-    ch.lost[SOURCE] += late
+    ch.lost[DEMAND] += late
     idle -= late
     own = ch.ready[command, bank]
     waited = min(idle, tick - (own >> SHIFT))

@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from hwmodels.dram.commands import BUS, COLUMN, COMMANDS, LIMITS, SOURCE
+from hwmodels.dram.commands import BUS, COLUMN, COMMANDS, DEMAND, LIMITS
 from hwmodels.dram.jit import Integers
 from hwmodels.dram.spec import DramSpec
 
@@ -174,5 +174,5 @@ def limits_of(spec: DramSpec, counts: Integers, lost: Integers, ticks: int) -> d
     times = lost.copy()
     burst = spec.cycles("tBL") * spec.ticks_per_clock
     times[BUS] += burst * sum(int(counts[command]) for command in COLUMN)
-    times[SOURCE] += total - int(times.sum())
+    times[DEMAND] += total - int(times.sum())
     return {name: int(time) / total for name, time in zip(LIMITS, times, strict=True)}

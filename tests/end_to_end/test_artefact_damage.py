@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from cosim import artefact as artefacts
+from cosim import artefact_folder as artefacts
 from cosim.errors import CosimError
 from kernels.encodings import digest, tensors
 

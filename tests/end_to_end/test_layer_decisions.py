@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from cosim import artefact as artefacts
+from cosim import artefact_folder as artefacts
 
 FUZZY = {
     "methods": [

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cosim.artefact import build_from, save
+from cosim.artefact import build_from
+from cosim.artefact_folder import save
 from cosim.simulate import simulate_any
 
 CODES = {"bits": 8, "scale": "dynamic", "per": "row"}

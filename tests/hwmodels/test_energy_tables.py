@@ -72,6 +72,22 @@ def test_floats_and_single_bits_need_prices_of_their_own(plain):
         assert find_action(plain, name) is None
 
 
+def test_a_float_times_an_integer_takes_what_is_left_of_the_multiplier_and_the_whole_adder(plain):
+    floats = {"mac_f16xf16": figure(15.0, 15.0, 20.0), "mac_f32xf32": figure(46.0)}
+    table = replace(plain, actions=plain.actions | floats)
+    # f16: multiply 11 of 15; its multiplier has 11 x 11 bits, so 8 bits of weight leave 8 of 11
+    half = find_action(table, "mac_f16xi8")
+    assert (half.value, *half.bounds) == pytest.approx((8.0 + 4.0, 12.0, 20.0))
+    assert find_action(table, "mac_f16xi4").value == pytest.approx(4.0 + 4.0)
+    # f32: multiply 37 of 46, 24 bits; a sign takes two bits
+    assert find_action(table, "mac_f32xu1").value == pytest.approx(37 * 2 / 24 + 9)
+    assert half.source.startswith("assumed: 0.8 of mac_f16xf16 for a multiplier of 11 x 8 bits: ")
+    assert find_action(table, "mac_bf16xi8") is None
+    assert find_action(table, "mac_f16xf32") is None
+    stated = replace(table, actions=table.actions | {"mac_f16xi8": figure(1.0)})
+    assert find_action(stated, "mac_f16xi8").value == 1.0
+
+
 def test_beyond_the_widest_point_the_source_says_extrapolated(plain):
     assert at_width(plain.multiply, 32).value == pytest.approx(64.0)
     assert at_width(plain.multiply, 32).source.startswith("extrapolated to 32 bits")
@@ -227,6 +243,18 @@ def test_a_product_of_more_bits_is_never_cheaper(name, a1, a2, w1, w2):
     )
     assert few.value <= many.value * (1 + 1e-9)
     assert few.bounds[1] <= many.bounds[1] * (1 + 1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(sorted(TABLES)), st.sampled_from(["f16", "bf16", "f32"]), numbers, numbers)
+def test_more_bits_of_a_weight_under_a_float_are_never_cheaper(name, a, w1, w2):
+    w, more_w = sorted((w1, w2))
+    few, many, floats = (
+        find_action(TABLES[name], f"mac_{a}x{one}").value for one in (w, more_w, a)
+    )
+    assert 0 < few <= many * (1 + 1e-9)
+    assert many <= floats * (1 + 1e-9)
+    assert find_action(TABLES[name], f"mac_f32x{w}").value >= few * (1 - 1e-9)
 
 
 @settings(max_examples=40, deadline=None)

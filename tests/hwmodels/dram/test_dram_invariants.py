@@ -134,7 +134,7 @@ def test_every_command_is_counted_again_with_more_time_and_more_requests():
     slow = make_trace(spec, "RM", 1000, load=0.005)
     idle = simulate(spec, POLICIES["ramulator2"], slow)
     assert idle.commands["REFab"] > short.commands["REFab"]
-    assert idle.limits["source"] > 0.8
+    assert idle.limits["demand"] > 0.8
 
 
 def test_time_with_open_rows_is_counted_by_rank():
@@ -167,7 +167,7 @@ def test_limits_name_activates_and_row_cycles_where_they_bind():
     random = simulate(slow, policy, make_trace(slow, "RR", 4000))
     assert random.binding_limit == "tFAW"
     idle = simulate(spec, policy, make_trace(spec, "SR", 2000, load=0.1))
-    assert idle.binding_limit == "source"
+    assert idle.binding_limit == "demand"
     assert idle.limits["bus"] == pytest.approx(0.1, abs=0.01)
 
 
