@@ -275,7 +275,7 @@ def can_repeat(architecture: Architecture) -> bool:
 def run_alike(
     plan: Plan, architecture: Architecture, channels: Channels, passages: Passages
 ) -> Outcome:
-    """Return what happens on one core, as `machine.run` does; groups known to `passages` do not run.
+    """Return what happens on one core, as `machine.run` does; what `passages` know does not run.
 
     The time line has no records, and `events` are those that took place. For chips that
     `can_repeat`.

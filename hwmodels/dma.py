@@ -109,8 +109,9 @@ Order = tuple[Load, int, Iterable[Flag]]  # what to load, from which address on,
 class Stream:
     """The read engine of one operand buffer: `orders` one by one, as room and producers allow.
 
-    `room` is the streaming part of the buffer. `started` loads were, `arrivals` are those of them
-    that were not yet asked for. No more than `prefetch` loads are on their way, None: no limit but room.
+    `room` is the streaming part of the buffer. `started` loads were, `arrivals` are those
+    of them that were not yet asked for. No more than `prefetch` loads are on their way, None: no
+    limit but room.
     """
 
     def __init__(
@@ -169,9 +170,7 @@ class Stream:
         loads = self._on_their_way
         return 0 < len(loads) == loads.maxlen and loads[0].done_fs > self.clock.now
 
-    def _run(
-        self, orders: Iterable[Order], *, is_first: bool = True
-    ) -> Iterator[simpy.Event]:
+    def _run(self, orders: Iterable[Order], *, is_first: bool = True) -> Iterator[simpy.Event]:
         """Start the loads; yields what has to be waited for.
 
         The first step needs the first load of every stream, so that the second of each comes after

@@ -1,8 +1,6 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,6 +9,7 @@ from hwmodels.alike import Passages, can_repeat, run_alike
 from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.bandwidth import Watch
+from hwmodels.collector import paused_collector, tidy
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 
 Residency = tuple[Kept, ...]  # of each core
-
-MOST_NEW = 500_000
-"""New objects, less those that are gone, that may pile up while calls are simulated."""
 
 
 @dataclass(frozen=True)
@@ -180,24 +176,6 @@ def simulate(
     )[0]
 
 
-@contextmanager
-def paused_collector() -> Iterator[None]:
-    """Pause the search for cycles: calls make many objects and little garbage, see `_tidy`."""
-    is_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_on:
-            gc.enable()
-
-
-def _tidy() -> None:
-    """Search the new objects for cycles, where there are so many that it pays."""
-    if gc.get_count()[0] > MOST_NEW:
-        gc.collect(0)
-
-
 @paused_collector()
 def simulate_calls(
     calls: Sequence[Workload],
@@ -237,7 +215,7 @@ def simulate_calls(
             workload, found, layout=layout, kept=stays, shared=shared, reuse=reuse
         )
         results.append(result)
-        _tidy()
+        tidy()
     return results
 
 
