@@ -3,7 +3,7 @@
 A plan repeats itself, layer after layer and decoding step after decoding step. Where the machine
 stands as it stood before (see `boundary`), and the groups that it looks at are alike, it goes on as
 it did; so what a group took is noted with where it began, and the machine runs only what is new.
-Cycles, bytes and the statistics of the memory are those of a machine that runs everything.
+Cycles, bytes, events and the statistics of the memory are those of a machine that runs everything.
 """
 
 from collections.abc import Hashable
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from hwmodels.architecture import Architecture
 from hwmodels.boundary import PORTS, Boundary, Places, Reach, boundary, places, resume, server_of
-from hwmodels.machine import Ground, Machine, Outcome, Timeline
+from hwmodels.machine import Ground, Machine, Outcome, Timeline, run
 from hwmodels.memory import Channels, RequesterStats
 from hwmodels.plan import Group, Load, Pattern, Plan, Port, Source
 from hwmodels.stats import Cycles, add
@@ -30,11 +30,12 @@ class Passage(NamedTuple):
     """What a group took, and where the machine stood after it (None: not to be noted).
 
     `cycles` are those of its workers, `served` what the memory did by requester, in the order of
-    the fields of `RequesterStats`.
+    the fields of `RequesterStats`. `events` are those that were scheduled.
     """
 
     after: int | None
     took_fs: int
+    events: int
     cycles: tuple[Cycles, ...]
     served: dict[str, tuple[int, ...]]
 
@@ -201,6 +202,7 @@ class _Walk:
     events: int = 0
     cycles: dict[int, Cycles] = field(default_factory=dict)
     served: dict[str, list[int]] = field(default_factory=dict)
+    _counted: int = -1  # the number of the last event, as `Clock.count_events` gives them out
 
     def known(self) -> Passage | None:
         """Return what the next group takes, where that is known."""
@@ -221,6 +223,7 @@ class _Walk:
         self.number += 1
         self.at = passage.after
         self.now_fs += passage.took_fs
+        self.events += passage.events
 
     def run(self) -> None:
         """Run the machine until it stands as one stood before, or all is done."""
@@ -230,8 +233,9 @@ class _Walk:
         if at is not None:
             resume(machine, at, self.number, self.where)
         machine.is_enough = partial(self._note, machine, {})
-        ground.clock.run(until=machine.start())
-        self.events += ground.clock.count_events()
+        end = machine.start()
+        self._counted = ground.clock.count_events() if self.number else -1
+        ground.clock.run(until=end)
 
     def _note(self, machine: Machine, before: dict[str, tuple[int, ...]], number: int) -> bool:
         """Note what the group before `number` took; returns whether the next is known.
@@ -246,13 +250,16 @@ class _Walk:
             known = before.get(name, (0,) * len(counts))
             served[name] = tuple(new - old for new, old in zip(counts, known, strict=True))
             before[name] = counts
+        counted = machine.clock.count_events()
         cycles = divide(group, machine.records[own], machine.period_fs)
         passage = Passage(
             None if after is None else passages.number(after),
             machine.clock.now - self.now_fs,
+            counted - self._counted - 1,
             tuple(cycles[item] for item in group.workers),
             served,
         )
+        self._counted = counted
         passages.misses += 1
         if self.at is not None and (after is not None or number == len(groups)):
             left = len(groups) - number
@@ -277,9 +284,11 @@ def run_alike(
 ) -> Outcome:
     """Return what happens on one core, as `machine.run` does; what `passages` know does not run.
 
-    The time line has no records, and `events` are those that took place. For chips that
-    `can_repeat`.
+    The time line has no records; `events` are those of a machine that runs everything. For chips
+    that `can_repeat`.
     """
+    if not plan.groups:
+        return run([plan], architecture, channels)
     where = places(plan)
     walk = _Walk(
         plan, architecture, channels, passages, passages.kinds(plan, where, channels), where
@@ -294,4 +303,5 @@ def run_alike(
     names = [field.name for field in fields(RequesterStats)]
     memory = {name: dict(zip(names, sums, strict=True)) for name, sums in walk.served.items()}
     cycles = tuple(walk.cycles[item] for item in sorted(walk.cycles))
-    return Outcome((Timeline(cycles, ()),), walk.events, memory)
+    events = walk.events + 1  # and the end
+    return Outcome((Timeline(cycles, ()),), events, memory)
