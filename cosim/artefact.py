@@ -194,6 +194,18 @@ def build(
     )
 
 
+def read_both(model: Path, recipe: Path | None) -> tuple[ModelConfig, Recipe]:
+    """Return what a model file and a recipe file (None: fp32) say; CosimError with all mistakes."""
+    problems: list[str] = []
+    config = collect(problems, lambda: load_config(resolve(str(model)), ModelConfig))
+    chosen: Recipe | None = Recipe("fp32")
+    if recipe is not None:
+        chosen = collect(problems, lambda: load_recipe(resolve(str(recipe))))
+    if config is None or chosen is None:
+        raise CosimError(problems)
+    return config, chosen
+
+
 Batches = Callable[[LoadedModel], Sequence[Any]]
 
 
@@ -211,13 +223,7 @@ def build_from(
     longer than all the rest, never is. `batches` gives the inputs of a model with which methods
     calibrate. `report` is told of each stage.
     """
-    problems: list[str] = []
-    config = collect(problems, lambda: load_config(resolve(str(model)), ModelConfig))
-    chosen: Recipe | None = Recipe("fp32")
-    if recipe is not None:
-        chosen = collect(problems, lambda: load_recipe(resolve(str(recipe))))
-    if config is None or chosen is None:
-        raise CosimError(problems)
+    config, chosen = read_both(model, recipe)
     report(f"loading {config.name}")
     loaded = load_model(config)
     compressed = compress(

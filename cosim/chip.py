@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cosim.config import configs_root, load, override, parse, read, resolve
 from cosim.energy_tables import parse_table
 from cosim.errors import CosimError, collect
-from cosim.validate import mend
+from cosim.mend import mend
 from hwmodels.architecture import Architecture, MemoryStack, MemoryTechnology
 from hwmodels.chip_rules import fold_problems
 from hwmodels.energy import EnergyTable
@@ -77,15 +78,21 @@ def load_chip(
         raise CosimError(problems)
     (place, data), (table_place, table) = files
     for assignment in assignments:
-        data = override(data, assignment)
-    return parse_chip(
-        data,
-        table,
-        source=str(place),
-        table_source=str(table_place),
-        relative_to=place,
-        table_relative_to=table_place,
+        data = collect(problems, partial(override, data, assignment)) or data
+    chip = collect(
+        problems,
+        lambda: parse_chip(
+            data,
+            table,
+            source=str(place),
+            table_source=str(table_place),
+            relative_to=place,
+            table_relative_to=table_place,
+        ),
     )
+    if chip is None or problems:
+        raise CosimError(problems)
+    return chip
 
 
 def parse_chip(
@@ -112,26 +119,22 @@ def parse_chip(
             energy, source=table_source, relative_to=table_relative_to or relative_to
         ),
     )
-    memory_path, memory = None, None
-    named = hardware.get("memory")
-    if isinstance(named, dict) and isinstance(named.get("technology"), str):
-        memory_path = collect(problems, lambda: resolve(str(named["technology"]), relative_to))
-    if memory_path is not None:
-        memory = collect(problems, lambda: read(memory_path))
-    technology = None
-    if memory is not None:
-        technology = collect(
-            problems, lambda: parse(memory, MemoryTechnology, source=str(memory_path))
-        )
-    sound = architecture or mend(hardware, Architecture)
-    behind = _Behind() if sound is None else _behind(sound.memory, source, relative_to, problems)
+    technology, memory = collect(problems, lambda: _technology(hardware, relative_to)) or (None, {})
+    mended = None if architecture else mend(hardware, Architecture)
+    sound, guessed = mended or (architecture, ())
+    behind = _Behind()
     if sound is not None:
-        broken = fold_problems(sound)
+        if any(path.startswith("memory") for path in guessed):
+            sound = _without_controller(sound)
+        behind = _behind(sound.memory, source, relative_to, problems)
+        if behind.is_broken:
+            sound = _without_controller(sound)
+        broken = _sure(fold_problems(sound), guessed)
         if table is not None and technology is not None:
             try:
                 require_fit(sound, technology=technology, energy=table, dram=behind.dram)
             except ValueError as error:
-                broken = [*str(error).splitlines(), *broken]
+                broken = [*_sure(str(error).splitlines(), guessed), *broken]
         problems += [f"{source}: {line}" for line in broken]
     if architecture is None or table is None or technology is None or problems:
         raise CosimError(problems)
@@ -141,13 +144,43 @@ def parse_chip(
     return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
 
 
+def _technology(
+    hardware: dict[str, Any], relative_to: Path
+) -> tuple[MemoryTechnology, dict[str, Any]] | None:
+    """Return the technology that a chip's memory names, and its file as plain data."""
+    named = hardware.get("memory")
+    if not isinstance(named, dict) or not isinstance(named.get("technology"), str):
+        return None
+    place = resolve(named["technology"], relative_to, key="memory.technology")
+    data = read(place)
+    return parse(data, MemoryTechnology, source=str(place)), data
+
+
+def _without_controller(chip: Architecture) -> Architecture:
+    return replace(chip, memory=replace(chip.memory, fidelity="roofline"))
+
+
+def _sure(lines: Sequence[str], guessed: Sequence[str]) -> list[str]:
+    """Return the broken rules that do not hang on a guess, see `mend`."""
+    unsure = list(guessed)
+    if any(path.startswith("array") for path in guessed):
+        unsure += ["buffers.", "array.coupling"]  # a fold is as large as the array
+    if any(path.startswith("memory") for path in guessed):
+        unsure.append("memory.")
+    return [line for line in lines if not any(path in line for path in unsure)]
+
+
 @dataclass(frozen=True)
 class _Behind:
-    """What the files that a chip's memory names hold; `documents` are those files as plain data."""
+    """What the files that a chip's memory names hold; `documents` are those files as plain data.
+
+    Where it `is_broken`, the memory names timings, but they have mistakes.
+    """
 
     dram: "Dram | None" = None
     thermal: "ThermalStack | None" = None
     documents: dict[str, Any] = field(default_factory=dict)
+    is_broken: bool = False
 
 
 def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[str]) -> _Behind:
@@ -156,11 +189,12 @@ def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[
     if memory.thermal is not None:
         path = memory.thermal
         hot = collect(problems, lambda: _thermal(path, relative_to))
-    if memory.fidelity != "roofline" and memory.timing:
+    is_wanted = memory.fidelity != "roofline" and bool(memory.timing)
+    if is_wanted:
         exact = collect(problems, lambda: _dram(memory, source, relative_to))
     dram, tables = exact or (None, {})
     stack, thermal = hot or (None, {})
-    return _Behind(dram, stack, tables | thermal)
+    return _Behind(dram, stack, tables | thermal, is_wanted and exact is None)
 
 
 def assembled(
@@ -191,7 +225,7 @@ def _thermal(path: str, relative_to: Path) -> "tuple[ThermalStack, dict[str, Any
     """Return the thermal stack of a file, and the file as plain data; raises as `load_chip`."""
     from hwmodels.thermal import ThermalStack  # noqa: PLC0415 (brings numba)
 
-    place = resolve(path, relative_to)
+    place = resolve(path, relative_to, key="memory.thermal")
     data = read(place)
     return parse(data, ThermalStack, source=str(place)), {"thermal": data}
 
@@ -205,7 +239,7 @@ def _dram(memory: MemoryStack, source: str, relative_to: Path) -> "tuple[Dram, d
     from hwmodels.dram.spec import DramSpec  # noqa: PLC0415
     from hwmodels.exact_memory import dram  # noqa: PLC0415
 
-    place = resolve(str(memory.timing), relative_to)
+    place = resolve(str(memory.timing), relative_to, key="memory.timing")
     priced = resolve(str(place.parent.parent / "energy" / place.name))
     timing, energy = read(place), read(priced)
     problems: list[str] = []

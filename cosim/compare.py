@@ -1,4 +1,4 @@
-"""Compare runs with the first one: paired WER difference, ratios of cycles, joules and bytes."""
+"""Compare runs with the first: paired WER difference, ratios of cycles, joules, bytes, areas."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -61,7 +61,18 @@ def _row(
         **_energy_range(document, first, is_whole=set(rows) == set(first_rows)),
         "dram_ratio": _ratio(rows, first_rows, shared, "dram_bytes"),
         "size_ratio": document["compression"]["size_bytes"] / first["compression"]["size_bytes"],
+        **_area_ratios(document, first, _ratio(rows, first_rows, shared, "seconds")),
     }
+
+
+def _area_ratios(
+    document: Mapping[str, Any], first: Mapping[str, Any], seconds_ratio: float | None
+) -> dict[str, object]:
+    """Return the ratio of areas of the chips, and of speeds per area; None for unknown areas."""
+    mine, other = (one["totals"].get("area_mm2") for one in (document, first))
+    areas = mine / other if mine and other else None
+    speed = 1 / (seconds_ratio * areas) if areas and seconds_ratio else None
+    return {"area_ratio": areas, "speed_per_area_ratio": speed}
 
 
 def _energy_range(

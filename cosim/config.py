@@ -4,6 +4,7 @@ The text is YAML with the scalars of YAML 1.2: `1e9` is a number, `no` and `08:3
 the values may be is checked by `cosim.validate`.
 """
 
+import difflib
 import re
 from collections.abc import Hashable, Sequence
 from pathlib import Path
@@ -147,12 +148,12 @@ def configs_root() -> Path:
     raise CosimError(f"{package}: the shipped configs/ folder is missing; install cosim again")
 
 
-def resolve(path_text: str, relative_to: Path | None = None) -> Path:
+def resolve(path_text: str, relative_to: Path | None = None, *, key: str = "") -> Path:
     """Return the existing path that `path_text` means.
 
     Tried in this order: as it stands, beside the file (or in the folder) `relative_to` that names
     it, among the shipped configurations (with or without the leading `configs/`). Raises CosimError
-    naming the places tried and the nearest name.
+    naming the `key` that holds it, the places tried and the nearest name.
     """
     path = Path(path_text).expanduser()
     root = configs_root()
@@ -166,9 +167,12 @@ def resolve(path_text: str, relative_to: Path | None = None) -> Path:
     for place in places:
         if path_text and place.exists():
             return place
-    where = f"{relative_to}: " if relative_to is not None else ""
-    near = _shipped_as(path_text) or next(
-        (hint for hint in map(_nearest, places) if "did you mean" in hint), ""
+    where = "".join(f"{part}: " for part in (relative_to, key) if part)
+    stems = sorted({place.stem for place in root.glob("*/*.yaml")})
+    near = (
+        _shipped_as(path_text)
+        or next((hint for hint in map(_nearest, places) if "did you mean" in hint), "")
+        or "".join(map(_shipped_as, difflib.get_close_matches(path_text, stems, n=1)))
     )
     tried = ", ".join(dict.fromkeys(str(place) for place in places))
     raise CosimError(f'{where}"{path_text}" does not exist, tried {tried}{near}')

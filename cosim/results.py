@@ -57,7 +57,17 @@ def table(rows: Iterable[Json], total: Json) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole: into a temporary file beside it, then renamed."""
+    """Write a file whole: into a temporary file beside it, then renamed.
+
+    Raises CosimError where the system does not let it.
+    """
+    try:
+        _write_whole(path, text)
+    except OSError as error:
+        raise CosimError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _write_whole(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cosim.artefact import build_from
+from cosim.artefact import Artefact, build_from, read_both
 from cosim.artefact_folder import load as load_artefact
 from cosim.calls import Caller, check_chip, has_decoder
 from cosim.chip import Chip, load_chip
 from cosim.config import read, resolve
 from cosim.energy_results import energy_totals
-from cosim.errors import CosimError
+from cosim.errors import CosimError, collect
 from cosim.evaluate import REPORTED_S
 from cosim.heat import heat_warnings, settled
 from cosim.results import write_text
@@ -73,21 +73,25 @@ def simulate_any(
     `bandwidth` is a CSV file to write with the bandwidth of every channel over time; then equal
     calls are simulated again. Cores that divide nothing run so many `utterances` of this kind side
     by side.
+
+    Raises CosimError with every mistake of the files before a model is loaded.
     """
-    chip = load_chip(hardware, energy, assignments=assignments)
-    if utterances > 1 and chip.architecture.cores.split != "utterances":
-        raise CosimError(
+    problems: list[str] = []
+    chip = collect(problems, lambda: load_chip(hardware, energy, assignments=assignments))
+    given = collect(problems, lambda: _given(what, recipe))
+    if chip is not None and utterances > 1 and chip.architecture.cores.split != "utterances":
+        problems.append(
             f"--utterances: found {utterances}, but the cores of {chip.name} share each of them; "
             "expected a chip with cores.split: utterances"
         )
-    is_list = is_gemm_list(what)
-    if is_list:
-        calls, name = [_gemm_list(what)], what.name
+    if chip is None or given is None or problems:
+        raise CosimError(problems)
+    is_list = isinstance(given, Workload)
+    if isinstance(given, Workload):
+        calls, name = [given], what.name
     else:
         artefact = (
-            load_artefact(what)
-            if what.is_dir()
-            else build_from(resolve(str(what)), recipe, is_zipped=False)
+            given if isinstance(given, Artefact) else build_from(given, recipe, is_zipped=False)
         )
         window_s = artefact.model.max_seconds
         if seconds is not None and window_s is not None and seconds > window_s:
@@ -178,6 +182,19 @@ def _against_one(
         "speed_up": speed_up(alone, stats),
         "core_efficiency": efficiency(alone, stats),
     }
+
+
+def _given(what: Path, recipe: Path | None) -> Workload | Artefact | Path:
+    """Return the work of a list, an artefact, or the file of a model; CosimError for mistakes."""
+    is_list = is_gemm_list(what)
+    if recipe is not None and (is_list or what.is_dir()):
+        raise CosimError(f"--recipe: found beside {what}, expected a model file to compress by it")
+    if is_list:
+        return _gemm_list(what)
+    if what.is_dir():
+        return load_artefact(what)
+    read_both(what, recipe)
+    return resolve(str(what))
 
 
 def is_gemm_list(path: Path) -> bool:

@@ -7,6 +7,7 @@ this needs.
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ from hwmodels.energy_split import by_cause
 from hwmodels.rest import Resting, RestState, rest_rows, resting
 from hwmodels.stats import energy_row
 
+_IDLE = {"wake": "waking", "refresh": "idle_refresh"}
+"""What joules without work go to, where it is not their component."""
 FEW = 100
 """Fewer utterances than this say little about the hundredth part that waits longest."""
 
@@ -29,8 +32,9 @@ FEW = 100
 class Stream:
     """How utterances come to how many chips.
 
-    `arrivals` is `batch` (all at time 0), `poisson` (`rate_hz` on average) or the path of a file of
-    JSON lines that says when each utterance starts. `draw` utterances are drawn from the run with
+    `arrivals` is `batch` (all at time 0), `poisson` (`rate_hz` on average), `continuous` (spoken
+    one after the other without a pause) or the path of a file of JSON lines that says when each
+    utterance starts. `draw` utterances are drawn from the run with
     replacement; without it each comes once, in the run's order. `seed` is that of random times and
     draws, 0 where None. `battery_wh` asks how long a battery lasts, `grid_g_per_kwh` for grams of
     CO2 where a kilowatt hour takes so many. `rest` is the file of the state in which idle chips
@@ -146,6 +150,9 @@ def _arrivals(
         numbers = draws.integers(len(come), size=stream.draw).tolist()
         come = tuple(come[number] for number in numbers)
     times_fs = [0] * len(come)
+    if stream.arrivals == "continuous":
+        spoken_s = accumulate(one.duration_s for one in come)
+        times_fs = [edge(round(end_s * FEMTO), period_fs) for end_s in spoken_s]
     if stream.rate_hz is not None:
         times_fs = poisson(len(come), stream.rate_hz, generator=gaps, period_fs=period_fs)
     return list(zip(times_fs, come, strict=True))
@@ -261,7 +268,7 @@ def _causes(recorded: Recorded, idle: Sequence[EnergyRow], busy_j: float) -> dic
         f"working_{name}": busy_j * value / whole if whole else 0.0 for name, value in work.items()
     }
     for row in idle:
-        name = {"wake": "waking"}.get(row.action, f"idle_{row.component}")
+        name = _IDLE.get(row.action, f"idle_{row.component}")
         found[name] = found.get(name, 0.0) + row.energy_j
     return found
 

@@ -1,10 +1,11 @@
 """What a stream is made of: a finished run, and a file that says when its utterances start."""
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, MinLen
 
@@ -16,7 +17,7 @@ from hwmodels.architecture import FEMTO, Figure
 from hwmodels.arrivals import idle_rows
 from hwmodels.energy import EnergyRow
 
-ARRIVALS = ("batch", "poisson")
+ARRIVALS = ("batch", "poisson", "continuous")
 """Words that stand where the path of a file of arrivals could."""
 Seconds = Annotated[float, Ge(0), Le(1e10)]
 
@@ -82,9 +83,8 @@ def read_run(run: Path) -> Recorded:
     rows = totals.get("energy_rows")
     memory = totals.get("memory")
     if isinstance(rows, list) and isinstance(memory, dict) and "rest_w" in memory:
-        rest = parse(memory["rest_w"], Figure, source=f"{run}: totals.memory.rest_w")
-        hardware = _only(document.get("hardware"), Hardware)
-        rows = [*rows, _background(rest, parse(hardware, Hardware, source=str(run)))]
+        hardware = parse(_only(document.get("hardware"), Hardware), Hardware, source=str(run))
+        rows = [*rows, *_at_rest(memory, hardware, source=f"{run}: totals.memory")]
     plain = {
         "name": document.get("name"),
         "hardware": _only(document.get("hardware"), Hardware),
@@ -110,13 +110,23 @@ def read_run(run: Path) -> Recorded:
     return recorded
 
 
-def _background(rest: Figure, hardware: Hardware) -> dict[str, object]:
-    """Return what a memory behind a controller takes without work, per cycle of each core."""
+def _at_rest(
+    memory: Mapping[str, Any], hardware: Hardware, *, source: str
+) -> Iterator[dict[str, object]]:
+    """Yield what a memory behind a controller takes without work, per cycle of each core.
+
+    Runs that were made before refresh was told apart have it in their `rest_w`.
+    """
     cycles_hz = hardware.clock_hz * hardware.cores
-    low, high = rest.bounds
-    prices = (rest.value / cycles_hz, low / cycles_hz, high / cycles_hz)
-    row = EnergyRow("memory", "background", 0, *prices, rest.source, "memory at rest")
-    return dict(vars(row))
+    parts = memory.get("rest_by_action_w")
+    if not isinstance(parts, dict):
+        parts = {"background": memory["rest_w"]}
+    for action, watts in parts.items():
+        rest = parse(watts, Figure, source=f"{source}.{action}")
+        low, high = rest.bounds
+        prices = (rest.value / cycles_hz, low / cycles_hz, high / cycles_hz)
+        row = EnergyRow("memory", action, 0, *prices, rest.source, "memory at rest")
+        yield dict(vars(row))
 
 
 def _only(data: object, kind: type) -> object:

@@ -16,6 +16,8 @@ def totals_of(
     memory = {} if stats.controller is None else _memory(stats, stats.controller)
     if memory and chip is not None and chip.dram is not None:
         memory["rest_w"] = vars(chip.dram.rest_w())
+        parts = chip.dram.rest_by_action_w()
+        memory["rest_by_action_w"] = {action: vars(part) for action, part in parts.items()}
     return {
         "cycles": stats.cycles.total,
         "cycles_by_category": dict(vars(stats.cycles)),

@@ -5,11 +5,9 @@ The walk knows dataclasses, lists and unions; pydantic checks each single value 
 number and text for a path, nothing else is converted. Keys that no field carries are refused.
 """
 
-import copy
 import dataclasses
 import json
 import math
-import re
 import types
 import typing
 from collections.abc import Sequence
@@ -21,7 +19,7 @@ from cosim.errors import CosimError, suggestion
 
 T = TypeVar("T")
 Problems = list[tuple[str, str]]  # key path and what is wrong there
-_BROKEN = object()  # stands where a value could not be built; its problem is already noted
+BROKEN = object()  # stands where a value could not be built; its problem is already noted
 
 
 def parse(data: object, kind: type[T], *, source: str, at: str = "") -> T:
@@ -44,59 +42,14 @@ def parse(data: object, kind: type[T], *, source: str, at: str = "") -> T:
 
     """
     problems: Problems = []
-    value = _build(data, kind, at, problems)
+    value = build(data, kind, at, problems)
     if problems:
         raise CosimError(": ".join(filter(None, (source, *problem))) for problem in problems)
     return cast("T", value)
 
 
-def mend(data: object, kind: type[T]) -> T | None:
-    """Return the `kind` that `data` would describe without its mistakes, None where that is open.
-
-    It serves rules between fields, so that these are told together with mistakes in the fields. A
-    key or word that is nearly right counts as the right one. Of what else is wrong the default
-    stands in or, where it is allowed, nothing.
-
-    Example:
-        >>> @dataclasses.dataclass(frozen=True)
-        ... class Array:
-        ...     rows: int
-        ...     columns: int = 8
-        >>> mend({"rows": 4, "colums": 2}, Array), mend({"rows": "x"}, Array)
-        (Array(rows=4, columns=2), None)
-
-    """
-    draft = copy.deepcopy(data)
-    for is_left_out in (True, False):
-        problems: Problems = []
-        value = _build(draft, kind, "", problems)
-        if not problems:
-            return cast("T", value)
-        for at, message in problems:
-            _mend_key(draft, at, message, is_left_out=is_left_out)
-    problems = []
-    value = _build(draft, kind, "", problems)
-    return None if problems else cast("T", value)
-
-
-def _mend_key(draft: object, at: str, message: str, *, is_left_out: bool) -> None:
-    *path, last = at.split(".")
-    for key in path:
-        draft = draft.get(key) if isinstance(draft, dict) else None
-    if not isinstance(draft, dict):
-        return
-    value = draft.pop(last, None)
-    meant = re.search(r'did you mean "(.*)"\?$', message)
-    if meant and message.startswith("unknown key"):
-        draft.setdefault(meant[1], value)
-    elif meant:
-        draft[last] = meant[1]
-    elif not is_left_out:
-        draft[last] = None
-
-
-def _build(data: object, hint: Any, at: str, problems: Problems) -> Any:
-    """Return `data` as `hint`, or _BROKEN after noting (key path, message) in `problems`."""
+def build(data: object, hint: Any, at: str, problems: Problems) -> Any:
+    """Return `data` as `hint`, or BROKEN after noting (key path, message) in `problems`."""
     origin = get_origin(hint)
     if origin is Annotated:
         return _build_bounded(data, hint, at, problems)
@@ -109,35 +62,35 @@ def _build(data: object, hint: Any, at: str, problems: Problems) -> Any:
     if hint is Any or _is_valid(data, hint):
         return data if hint is Any else _adapter(hint).validate_json(_json(data), strict=True)
     problems.append((at, _mismatch(data, hint)))
-    return _BROKEN
+    return BROKEN
 
 
 def _build_bounded(data: object, hint: Any, at: str, problems: Problems) -> Any:
     inner, *bounds = get_args(hint)
     before = len(problems)
-    value = _build(data, inner, at, problems)
+    value = build(data, inner, at, problems)
     if len(problems) > before:
         problems[before:] = [
             (at, _mismatch(data, hint)) if problem == (at, _mismatch(data, inner)) else problem
             for problem in problems[before:]
         ]
-        return _BROKEN
+        return BROKEN
     if value is None or _accepts(Annotated[(Any, *bounds)], value):
         return value
     problems.append((at, _mismatch(data, hint)))
-    return _BROKEN
+    return BROKEN
 
 
 def _build_container(data: object, hint: Any, at: str, problems: Problems) -> Any:
     make, arguments = get_origin(hint) or hint, get_args(hint)
     if not isinstance(data, dict if make is dict else list):
         problems.append((at, _mismatch(data, hint)))
-        return _BROKEN
+        return BROKEN
     if isinstance(data, dict):
         key_hint, value_hint = arguments or (Any, Any)
         pairs = [(key, value, _join(at, key)) for key, value in data.items()]
         return {
-            _build(key, key_hint, place, problems): _build(value, value_hint, place, problems)
+            build(key, key_hint, place, problems): build(value, value_hint, place, problems)
             for key, value, place in pairs
         }
     values: list[Any] = data
@@ -145,42 +98,41 @@ def _build_container(data: object, hint: Any, at: str, problems: Problems) -> An
         arguments = (arguments or (Any,))[:1] * len(values)
     elif len(arguments) != len(values):
         problems.append((at, f"found {len(values)} values, expected {len(arguments)}"))
-        return _BROKEN
+        return BROKEN
     pairs = [
         (value, argument, _join(at, i))
         for i, (value, argument) in enumerate(zip(values, arguments, strict=True))
     ]
-    return make([_build(value, argument, place, problems) for value, argument, place in pairs])
+    return make([build(value, argument, place, problems) for value, argument, place in pairs])
 
 
 def _build_dataclass(data: object, kind: type, at: str, problems: Problems) -> Any:
     if not isinstance(data, dict):
         problems.append((at, _mismatch(data, kind)))
-        return _BROKEN
+        return BROKEN
     before = len(problems)
     hints = typing.get_type_hints(kind, include_extras=True)
     fields = {field.name: field for field in dataclasses.fields(kind) if field.init}
     values = {
-        name: _build(data[name], hints[name], _join(at, name), problems)
+        name: build(data[name], hints[name], _join(at, name), problems)
         for name in fields
         if name in data
     }
     meant: set[str] = set()
     for key in (key for key in data if key not in fields):
-        near = suggestion(str(key), [name for name in fields if name not in data] or list(fields))
+        near = suggestion(str(key), list(fields))
         meant.update(name for name in fields if near.endswith(f'"{name}"?'))
         problems.append((_join(at, key), f"unknown key{near}"))
-    for name, field in fields.items():
-        needed = field.default is field.default_factory is dataclasses.MISSING
-        if needed and name not in data and name not in meant:
+    for name in needed(kind):
+        if name not in data and name not in meant:
             problems.append((_join(at, name), _missing(hints[name])))
     if len(problems) > before:
-        return _BROKEN
+        return BROKEN
     try:
         return kind(**values)
     except ValueError as error:  # a rule between the fields, checked by the dataclass itself
         problems.extend((at, line) for line in getattr(error, "problems", [str(error)]))
-        return _BROKEN
+        return BROKEN
 
 
 def _build_union(data: object, hint: Any, at: str, problems: Problems) -> Any:
@@ -195,18 +147,18 @@ def _build_union(data: object, hint: Any, at: str, problems: Problems) -> Any:
             start = f"found {found(data[tag])}" if tag in data else "missing"
             near = _near(data.get(tag), names)
             problems.append((_join(at, tag), f"{start}, expected one of {', '.join(names)}{near}"))
-            return _BROKEN
+            return BROKEN
         meant = [member for member in meant if data[tag] in _tags(member, tag)]
     fewest: Problems = [(at, _mismatch(data, hint))]
     for member in meant:
         attempt: Problems = []
-        value = _build(data, member, at, attempt)
+        value = build(data, member, at, attempt)
         if not attempt:
             return value
         if isinstance(data, dict | list) and (member is meant[0] or len(attempt) < len(fewest)):
             fewest = attempt
     problems.extend(fewest)
-    return _BROKEN
+    return BROKEN
 
 
 def _has_shape(data: object, hint: Any) -> bool:
@@ -340,13 +292,18 @@ def _describe(hint: Any) -> str:
         inside = ", ".join(_describe(member) for member in members)
         return f"a list ({inside}{', ...' if several else ''})"
     if dataclasses.is_dataclass(hint):
-        needed = [
-            field.name
-            for field in dataclasses.fields(hint)
-            if field.init and field.default is field.default_factory is dataclasses.MISSING
-        ]
-        return "a mapping" + (f" with {', '.join(needed)}" if needed else "")
+        keys = ", ".join(needed(hint))
+        return "a mapping" + (f" with {keys}" if keys else "")
     return _WORDS.get(origin or hint, getattr(hint, "__name__", str(hint)))
+
+
+def needed(kind: Any) -> list[str]:
+    """Return the fields of a dataclass that have no default."""
+    return [
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.init and field.default is field.default_factory is dataclasses.MISSING
+    ]
 
 
 def _bounds(bounds: Sequence[Any]) -> list[str]:

@@ -15,7 +15,7 @@ import simpy
 
 from hwmodels.architecture import FEMTO
 from hwmodels.dma import Clock
-from hwmodels.energy import STATIC, EnergyRow
+from hwmodels.energy import REST_REFRESH, STATIC, EnergyRow
 from hwmodels.memory import Process
 
 RATES_HZ = (1e-9, 1e9)
@@ -298,10 +298,11 @@ def idle_rows(rows: Iterable[EnergyRow], cycles: int) -> tuple[EnergyRow, ...]:
     """Return the ledger of a chip that is on without work for `cycles`, all its cores together.
 
     `rows` are those of work on the chip. Its static rows, leakage and what its memory takes in the
-    background, refresh included, go on at the same price per cycle: nothing is switched off. Raises
+    background, with its refresh, go on at the same price per cycle: nothing is switched off. Raises
     ValueError naming each static action that `rows` lack or price more than once.
     """
-    static = [row for row in rows if (row.component, row.action) in STATIC]
+    going_on = (*STATIC, REST_REFRESH)
+    static = [row for row in rows if (row.component, row.action) in going_on]
     found = [(row.component, row.action) for row in static]
     problems = [
         f"{component} {action}: found {found.count((component, action))} rows, expected one price"

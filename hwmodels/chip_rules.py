@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from hwmodels.architecture import Architecture
+from hwmodels.architecture import Architecture, ProcessingArray
 from hwmodels.cells import widest_bits
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import LARGEST_UNIT_BYTES, room, unit_bytes
@@ -11,12 +11,16 @@ from hwmodels.mapping import LARGEST_UNIT_BYTES, room, unit_bytes
 def fold_problems(architecture: Architecture) -> list[str]:
     """Return a line per buffer that cannot hold its part of one full fold, one element in time.
 
-    Operands are the widest that the array supports; what one step may hold is in `mapping.room`.
+    Operands are the widest that the array supports, as by default where it names none that is
+    known; what one step may hold is in `mapping.room`.
     """
     array, have = architecture.array, room(architecture)
     flow = DATAFLOWS[array.dataflow]
     size: dict[Axis, int] = {flow.rows: array.rows, flow.columns: array.columns, flow.time: 1}
-    a_bits, w_bits = widest_bits(array.supports, 0), widest_bits(array.supports, 1)
+    a_bits, w_bits = (
+        widest_bits(array.supports, place) or widest_bits(ProcessingArray.supports, place)
+        for place in (0, 1)
+    )
     sum_bytes = -(-array.accumulator_bits // 8)
     parts = {
         "input": (f"{size['m']} x {size['k']} activations of {a_bits} bits", have.input_bytes),

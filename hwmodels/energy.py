@@ -24,6 +24,7 @@ from hwmodels.skipping import sparse_actions
 from hwmodels.upkeep import UPKEEP, cell_bits
 
 __all__ = [
+    "REST_REFRESH",
     "STATIC",
     "Action",
     "EnergyRow",
@@ -143,6 +144,8 @@ STATIC: tuple[Action, ...] = (
     ("buffers", "leakage"),
     ("memory", "background"),
 )
+REST_REFRESH: Action = ("memory", "refresh")
+"""What refresh takes of a memory at rest, where that is told apart from its background."""
 
 
 class Ledger:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from hwmodels.energy import STATIC, Action, EnergyRow
+from hwmodels.energy import REST_REFRESH, STATIC, Action, EnergyRow
 
 Key = TypeVar("Key", str, "Cause")
 Cause = Literal["compute", "on_chip_movement", "off_chip_movement", "static"]
@@ -26,7 +26,7 @@ def cause(action: Action) -> Cause:
 
     """
     component, name = action
-    if action in STATIC or name in RESTING:
+    if action in (*STATIC, REST_REFRESH) or name in RESTING:
         return "static"
     if component == "memory":
         return "off_chip_movement"

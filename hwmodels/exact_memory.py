@@ -51,6 +51,16 @@ class Dram:
 
     def rest_w(self) -> Figure:
         """Return watts without work: all rows closed, and refreshes as often as they are due."""
+        parts = list(self.rest_by_action_w().values())
+        return Figure(
+            sum(part.value for part in parts),
+            "; ".join(part.source for part in parts),
+            sum(part.bounds[0] for part in parts),
+            sum(part.bounds[1] for part in parts),
+        )
+
+    def rest_by_action_w(self) -> dict[str, Figure]:
+        """Return the watts of `rest_w` by action: `background`, and `refresh` if there is any."""
         spec, prices = self.spec, self.prices()
         organisation = spec.organisation
         ranks = organisation.channels * organisation.pseudo_channels * organisation.ranks
@@ -58,15 +68,15 @@ class Dram:
         number, kind = ranks, "refresh_rank"
         if self.policy.refresh == "per_bank":
             number, kind = organisation.channels * organisation.banks_per_channel, "refresh_bank"
-        parts = [(prices["memory", "closed_tick"], ranks / spec.tick_s)]
+        parts = {"background": (prices["memory", "closed_tick"], ranks / spec.tick_s)}
         if ("memory", kind) in prices:
-            parts.append((prices["memory", kind], number / due_s))
-        return Figure(
-            sum(rate * price.value_j for price, rate in parts),
-            "; ".join(price.source for price, _ in parts),
-            sum(rate * price.low_j for price, rate in parts),
-            sum(rate * price.high_j for price, rate in parts),
-        )
+            parts["refresh"] = prices["memory", kind], number / due_s
+        return {
+            name: Figure(
+                rate * price.value_j, price.source, rate * price.low_j, rate * price.high_j
+            )
+            for name, (price, rate) in parts.items()
+        }
 
     def serve(self, env: simpy.Environment) -> "ExactServer":
         """Return a server that begins with all rows closed."""
@@ -163,7 +173,7 @@ def totals_of(
     )
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False, slots=True)
 class Open:
     """A descriptor on its way: the numbers of its bursts, and when its port is done with it."""
 
@@ -205,6 +215,7 @@ class ExactServer:
         self._watch = watch
         self._controller = Controller(memory.spec, memory.policy, refresh_rate=memory.refresh_rate)
         self._tick_fs = round(memory.spec.tick_s * FEMTO)
+        self._skipped = 0  # ticks that the controller was not told of
         self._open: list[Open] = []
         self._is_serving = False
         self._read_ticks: Integers = np.zeros(0, dtype=np.int64)
@@ -223,17 +234,8 @@ class ExactServer:
         """
         now = int(self.env.now)
         done = Completion(self.env, now)
-        rows, row_bytes = descriptor.rows, descriptor.bytes
-        if descriptor.stride == row_bytes:
-            rows, row_bytes = 1, rows * row_bytes
-        numbers = self._controller.submit_runs(
-            descriptor.base + origin,
-            row_bytes,
-            stride=descriptor.stride,
-            rows=rows,
-            is_write=descriptor.is_write,
-            arrival_tick=self._tick(max(now, not_before_fs)),
-        )
+        tick = self._tick(max(now, not_before_fs)) + self._skipped
+        numbers = self._enter(descriptor, descriptor.base + origin, tick)
         if not numbers:
             done.settle(max(now, earliest_fs))
             return done
@@ -242,6 +244,20 @@ class ExactServer:
             self._is_serving = True
             self.env.process(self._serve())
         return done
+
+    def _enter(self, descriptor: Descriptor, base: int, tick: int) -> range:
+        """Give the controller a descriptor that begins at `base` and comes at a tick."""
+        rows, row_bytes = descriptor.rows, descriptor.bytes
+        if descriptor.stride == row_bytes:
+            rows, row_bytes = 1, rows * row_bytes
+        return self._controller.submit_runs(
+            base,
+            row_bytes,
+            stride=descriptor.stride,
+            rows=rows,
+            is_write=descriptor.is_write,
+            arrival_tick=tick - self._skipped,
+        )
 
     def drain(self) -> int:
         """Let all that was submitted be done, now or later; return when the last will be.
@@ -283,8 +299,8 @@ class ExactServer:
         self._controller.rest(self._tick(int(self.env.now)))
 
     def _tick(self, time_fs: int) -> int:
-        """Return the first tick that does not begin before a time."""
-        return -(-time_fs // self._tick_fs)
+        """Return the controller's first tick that does not begin before a time."""
+        return -(-time_fs // self._tick_fs) - self._skipped
 
     def _serve(self) -> Process:
         """Let the controller run ahead to the next event, again and again, while it has work."""
@@ -327,18 +343,14 @@ class ExactServer:
         tick = self._controller.completion(entry.numbers)
         if tick < 0:
             return False
-        done_fs, submitted = tick * self._tick_fs, entry.done.submitted_fs
-        first, last = (at * self._tick_fs for at in self._controller.accepted_span(entry.numbers))
-        stats = self.statistics.setdefault(entry.descriptor.requester, RequesterStats())
-        stats.descriptors += 1
-        stats.queued_fs += max(0, first - submitted)
-        stats.total_fs += done_fs - submitted
-        moved = len(entry.numbers) * self.memory.spec.organisation.burst_bytes
+        done_fs = (tick + self._skipped) * self._tick_fs
+        first, last = (
+            (at + self._skipped) * self._tick_fs
+            for at in self._controller.accepted_span(entry.numbers)
+        )
         is_write = entry.descriptor.is_write
-        if is_write:
-            stats.write_bytes += moved
-        else:
-            stats.read_bytes += moved
+        self._count(entry, len(entry.numbers), first, done_fs)
+        if not is_write:
             self._note(entry.numbers)
         if self._watch is not None:
             numbers, controller = entry.numbers, self._controller
@@ -348,6 +360,19 @@ class ExactServer:
             self._watch(entry.done, Served(first, last, done_fs, ticks))
         entry.done.settle(max(done_fs, entry.earliest_fs, int(self.env.now)))
         return True
+
+    def _count(self, entry: Open, bursts: int, accepted_fs: int, done_fs: int) -> None:
+        """Count a descriptor for its requester."""
+        submitted = entry.done.submitted_fs
+        stats = self.statistics.setdefault(entry.descriptor.requester, RequesterStats())
+        stats.descriptors += 1
+        stats.queued_fs += max(0, accepted_fs - submitted)
+        stats.total_fs += done_fs - submitted
+        moved = bursts * self.memory.spec.organisation.burst_bytes
+        if entry.descriptor.is_write:
+            stats.write_bytes += moved
+        else:
+            stats.read_bytes += moved
 
     def _note(self, numbers: range) -> None:
         """Count reads by how long they took."""

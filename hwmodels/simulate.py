@@ -52,16 +52,22 @@ class Chip:
         dram = "" if self.dram is None else self.dram.key
         return (self.architecture, self.technology, tuple(self.prices.items()), dram)
 
-    def serve(self, channels: Channels) -> "Serve | None":
-        """Return what makes the server of the memory's fidelity, None for the roofline."""
+    def serve(self, channels: Channels, *, is_reusing: bool = False) -> "Serve | None":
+        """Return what makes the server of the memory's fidelity, None for the roofline.
+
+        With `is_reusing` the exact memory knows busy periods again.
+        """
         if self.dram is None:
             return None
+        from hwmodels.memo_memory import MemoServer  # noqa: PLC0415 (brings numba)
         from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
 
         memory = self.architecture.memory
         make: Serve = self.dram.serve
         if memory.fidelity == "sampled":
             make = partial(SampledServer, memory=self.dram, channels=channels)
+        elif is_reusing:
+            make = partial(MemoServer, memory=self.dram)
         return make if memory.arbitration == "fifo" else partial(arbitrated, make)
 
     def buses(self, channels: Channels) -> tuple[Channels, int]:
@@ -78,13 +84,15 @@ class Chip:
 class Shared:
     """What the calls of one sequence share: patterns built and rows of the ledger made so far.
 
-    `watch` notes what moves when.
+    `watch` notes what moves when, `reuse` knows calls before; where it is there, `passages` know
+    groups before.
     """
 
     patterns: Patterns
     ledger: Ledger
     watch: Watch | None = None
-    passages: Passages | None = None
+    reuse: "Reuse | None" = None
+    passages: Passages = field(default_factory=Passages)
 
 
 @dataclass
@@ -192,16 +200,15 @@ def simulate_calls(
 
     Constants that are on chip after a call are there for the next; nothing else is, because a token
     is chosen between calls. An exact memory begins each call with its rows closed, one interval
-    before its next refresh. Calls equal to one in `reuse` return that very object; add results with
-    `stats.combine`. `watch` is told what moves when, in calls that are not reused. Raises as
-    `simulate`.
+    before its next refresh. Calls equal to one in `reuse` return that very object, and with it
+    groups that begin alike are not run again, and an exact memory knows busy periods again; add results with `stats.combine`. `watch` is
+    told what moves when, in calls that are not reused. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
     if architecture.mapping.im2col == "materialised":
         calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
-    passages = None if reuse is None else Passages()
-    shared = Shared(patterns, Ledger(found.prices), watch, passages)
+    shared = Shared(patterns, Ledger(found.prices), watch, reuse)
     count = architecture.cores.count
     if residency and count > 1:
         raise ValueError(
@@ -211,23 +218,16 @@ def simulate_calls(
     results = []
     stays: Residency = (residency, *[()] * (count - 1))
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
-        result, stays = _call(
-            workload, found, layout=layout, kept=stays, shared=shared, reuse=reuse
-        )
+        result, stays = _call(workload, found, layout=layout, kept=stays, shared=shared)
         results.append(result)
         tidy()
     return results
 
 
 def _call(
-    workload: Workload,
-    on: Chip,
-    *,
-    layout: Layout,
-    kept: Residency,
-    shared: Shared,
-    reuse: Reuse | None,
+    workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
 ) -> tuple[RunStats, Residency]:
+    reuse = shared.reuse
     if reuse is None:
         return _simulate(workload, on, layout=layout, kept=kept, shared=shared)
     bases = tuple((name, place.base) for name, place in layout.placements.items())
@@ -252,10 +252,10 @@ def _simulate(
         workload, divided, architecture, patterns=shared.patterns, layout=layout, kept=kept
     )
     channels = shared.patterns.setting.channels
-    serve = on.serve(channels)
+    serve = on.serve(channels, is_reusing=shared.reuse is not None)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
-    if shared.passages is not None and serve is None and can_repeat(architecture):
+    if shared.reuse is not None and serve is None and can_repeat(architecture):
         outcome = run_alike(plans[0], architecture, channels, shared.passages)
     else:
         outcome = run(plans, architecture, channels, serve)

@@ -190,7 +190,7 @@ def test_a_missing_key_and_a_wrong_shape_are_told():
 
 def test_an_unknown_key_far_from_all_lists_the_known_ones():
     (line,) = problems({**CHIP, "zzz": 1})
-    assert line == "f.yaml: zzz: unknown key; known: burst, ladder, old, rates"
+    assert line == "f.yaml: zzz: unknown key; known: array, burst, ladder, name, old, rates"
 
 
 def test_a_field_may_be_a_path_or_inline():

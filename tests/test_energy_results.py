@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cosim.chip import load_chip
 from cosim.cli import main
-from cosim.compare import _energy_range
+from cosim.compare import _area_ratios, _energy_range
 from cosim.compare_tables import compare_tables, named_tables, side_by_side
 from cosim.config import configs_root
 from cosim.errors import CosimError
@@ -133,6 +133,14 @@ def test_runs_of_one_chip_are_as_sure_of_their_ratio_as_their_memory_allows(tota
     assert high > 2.2
     none = {"energy_ratio_interval": None, "energy_ratio_interval_apart": None}
     assert _energy_range({"totals": twice}, {"totals": total}, is_whole=False) == none
+
+
+def test_twice_the_area_at_three_times_the_speed_is_half_as_fast_again_per_area():
+    first, second = ({"totals": {"area_mm2": area}} for area in (2.0, 4.0))
+    found = _area_ratios(second, first, 1 / 3)
+    assert found == {"area_ratio": 2.0, "speed_per_area_ratio": pytest.approx(1.5)}
+    unknown = {"area_ratio": None, "speed_per_area_ratio": None}
+    assert _area_ratios(second, {"totals": {"area_mm2": None}}, 1 / 3) == unknown
 
 
 def test_a_ledger_row_says_what_its_price_was_inherited_from(products):

@@ -96,6 +96,43 @@ def test_one_utterance_a_minute_is_static_energy_that_only_memory_asleep_saves(p
     assert how.after_s < 1.0
 
 
+def _idle_minute(chip):
+    """Return joules of a minute without work by component and action, from files alone."""
+    priced = prices(chip.architecture, chip.technology, chip.energy)
+    watts = {one: priced[one].value_j * chip.clock_hz for one in STATIC}
+    if chip.dram is not None:
+        parts = chip.dram.rest_by_action_w().items()
+        watts |= {("memory", action): part.value for action, part in parts}
+    return {one: 60 * power for one, power in watts.items()}
+
+
+def test_its_page_tells_what_a_minute_without_work_takes():
+    page = (configs_root().parent / "docs" / "streams.md").read_text()
+    rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| `")]
+    told = {cells[0].split("`")[1]: cells[1:] for cells in rows}
+    assert len(told) == 4
+    asleep = load(REST / "asleep.yaml", RestState)
+    for name, cells in told.items():
+        chip = load_chip(configs_root() / "hardware" / f"{name}.yaml")
+        joules = _idle_minute(chip)
+        logic = sum(one for (part, _), one in joules.items() if part != "memory")
+        work, leakage, memory, refresh, awake, gated, resting_j = (
+            float(cell.replace("none", "0").split()[0]) for cell in cells[:7]
+        )
+        near = {"rel": 0.02, "abs": 0.006}  # the chip works for a hundredth of the minute
+        assert leakage == pytest.approx(logic, **near)
+        assert memory == pytest.approx(joules["memory", "background"], **near)
+        assert refresh == pytest.approx(joules.get(("memory", "refresh"), 0), **near)
+        assert awake == pytest.approx(work + leakage + memory + refresh, **near)
+        kept = asleep.logic_share.value * leakage, asleep.memory_share.value * (memory + refresh)
+        assert gated == pytest.approx(awake - leakage + kept[0], **near)
+        assert resting_j == pytest.approx(work + sum(kept), **near)
+        hours = [float(one) for one in cells[8].split(" and ")]
+        assert hours == pytest.approx([600 / awake, 600 / resting_j], rel=0.01)
+        grams = [float(one) for one in cells[9].split(" and ")]
+        assert grams == pytest.approx([0.4 * one / 60 for one in (awake, resting_j)], rel=0.05)
+
+
 def test_the_command_says_what_rest_saves_and_grams_of_co2(tmp_path):
     products = tmp_path / "products.csv"
     products.write_text("name,m,n,k,count,a_number,w_number\none,64,64,64,1,i8,i8\n")

@@ -117,13 +117,36 @@ def test_a_controller_without_work_keeps_rows_closed_and_refreshes(run, tmp_path
     document["totals"] = found | {"cycles": sum(CYCLES.values())}
     (run / "run.json").write_text(json.dumps(document))
     total = table(run, "--arrivals", "batch", "--chips", 4)[1]
-    (row,) = [row for row in total["idle_energy_rows"] if row["component"] == "memory"]
+    joules = {
+        row["action"]: row["energy_j"]
+        for row in total["idle_energy_rows"]
+        if row["component"] == "memory"
+    }
     spec = load(resolve("configs/memory/timing/hbm2_2000.yaml"), DramSpec)
     energy = load(resolve("configs/memory/energy/hbm2_2000.yaml"), DramEnergy)
     core = core_figures(spec, energy)
     refresh_w = core["refresh_j"].value / 3900e-9
-    expected_w = 8 * 2 * (core["closed_w"].value + refresh_w)  # pseudo-channels of one rank
-    assert math.isclose(row["energy_j"], expected_w * total["idle_s"], rel_tol=1e-3)
+    ranks = 8 * 2  # pseudo-channels of one rank
+    for action, expected_w in (("background", core["closed_w"].value), ("refresh", refresh_w)):
+        expected_j = ranks * expected_w * total["idle_s"]
+        assert math.isclose(joules[action], expected_j, rel_tol=1e-3), action
+    assert total["energy_by_cause_j"]["idle_refresh"] == joules["refresh"]
+    assert math.isclose(sum(total["energy_by_cause_j"].values()), total["energy_j"])
+    shown = invoke(run, "--arrivals", "batch", "--chips", 4).output
+    assert re.search(r"idle: array .*J, memory .*J, refresh .*J", shown)
+    del document["totals"]["memory"]["rest_by_action_w"]  # a run of an earlier version
+    (run / "run.json").write_text(json.dumps(document))
+    again = table(run, "--arrivals", "batch", "--chips", 4)[1]
+    assert math.isclose(again["idle_energy_j"], total["idle_energy_j"])
+
+
+def test_speech_without_a_pause_arrives_as_it_is_spoken(run):
+    rows, total = table(run, "--arrivals", "continuous", "--battery-wh", 1)
+    assert [(row["arrival_s"], row["end_s"]) for row in rows] == [(2, 2.5), (4, 5), (6, 6.25)]
+    assert total["window_s"] == 6.25
+    assert total["seed"] is None
+    joules = 3.0 + total["idle_energy_j"]
+    assert math.isclose(total["battery_hours"], 6.25 / joules)
 
 
 def test_segments_of_a_recording_arrive_where_they_end(run):

@@ -33,6 +33,7 @@ def chip_row(case: str) -> Row:
         _, total = simulate_any(
             products,
             configs_root() / "hardware" / f"{CHIP}.yaml",
+            reuse=False,
             assignments=(*CHANGES, f"memory.address_map={MAPS[change]}"),
         )
     return {

@@ -90,8 +90,8 @@ def _run_study(
 @click.option(
     "--arrivals",
     required=True,
-    metavar="batch|poisson|FILE",
-    help="All at once, at random, or JSON lines with `id` and `start` in seconds.",
+    metavar="batch|poisson|continuous|FILE",
+    help="All at once, at random, spoken without a pause, or JSON lines with `id` and `start`.",
 )
 @click.option("--rate-hz", type=float, help="Arrivals per second of `poisson`.")
 @click.option("--draw", type=int, metavar="N", help="Draw so many (default: each once, in order).")

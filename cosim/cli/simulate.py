@@ -14,7 +14,7 @@ from cosim.cli.command import JSON, PATH, Command, echo_table
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Audio length.")
 @click.option("--steps", type=click.IntRange(min=1), default=20, help="Decoding steps.")
 @click.option("--recipe", type=PATH, help="Recipe, where WHAT is a model file.")
-@click.option("--no-reuse", is_flag=True, help="Simulate equal calls again.")
+@click.option("--no-reuse", is_flag=True, help="Simulate equal work again.")
 @click.option(
     "--set", "assignments", multiple=True, metavar="a.b=VALUE", help="Override a key of the chip."
 )

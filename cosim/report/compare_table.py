@@ -14,7 +14,7 @@ def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
         "against the first run: ratios below 1 are cheaper",
         (
             *("run", "WER", "difference (95 % interval)", "cycles", "energy"),
-            *("shared figures wrong alike", "each apart", "DRAM", "size"),
+            *("shared figures wrong alike", "each apart", "DRAM", "size", "area", "speed per area"),
         ),
         (
             (
@@ -27,6 +27,8 @@ def print_comparison(rows: Sequence[Mapping[str, Any]]) -> None:
                 _span(row["energy_ratio_interval_apart"]),
                 _share(row["dram_ratio"]),
                 _share(row["size_ratio"]),
+                _share(row["area_ratio"]),
+                _share(row["speed_per_area_ratio"]),
             )
             for row in rows
         ),

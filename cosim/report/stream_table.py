@@ -1,6 +1,6 @@
 """The table of a stream: times of its utterances, use of the chips, and energy."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cosim.report.numbers import percent, scaled
@@ -46,8 +46,25 @@ def print_stream(total: Mapping[str, Any]) -> None:
     if total["co2_g_per_hour"] is not None:
         grams, intensity = scaled(total["co2_g_per_hour"], "g"), total["grid_g_per_kwh"]
         power += f"; {grams} CO2 per hour at {intensity:g} g/kWh"
-    for line in (use, energy, power, *(f"warning: {text}" for text in total["warnings"])):
+    for line in (
+        use,
+        energy,
+        *_idle(total),
+        power,
+        *(f"warning: {text}" for text in total["warnings"]),
+    ):
         console.print(line, soft_wrap=True)
+
+
+def _idle(total: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what the joules without work go to."""
+    parts = {
+        name.removeprefix("idle_").replace("_", " "): joules
+        for name, joules in total["energy_by_cause_j"].items()
+        if not name.startswith("working_")
+    }
+    if total["idle_energy_j"]:
+        yield "idle: " + ", ".join(f"{name} {scaled(one, 'J')}" for name, one in parts.items())
 
 
 def _rest(total: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Batches of requests: written into the list of all, and read from it once they are complete."""
+"""Batches of requests, written into the list of all and read from it; and rows opened at once."""
 
 import numpy as np
 
@@ -125,3 +125,20 @@ def count_latencies(requests: np.ndarray, start: int, stop: int, found: Integers
         for i in range(start, stop):
             found[requests[i].completed - requests[i].accepted] += 1
     return longest
+
+
+@entry
+def open_rows(
+    table: Record, state: np.ndarray, addresses: Integers, clock: int, rank_shift: int
+) -> None:
+    """Let the rows of byte addresses be open in channels that are at rest, from a tick on."""
+    for i in range(addresses.size):
+        channel, bank, row, _ = decode(table, line_of(table, addresses[i]))
+        ch = state[channel]
+        if ch.open_row[bank] < 0:
+            rank = bank >> rank_shift
+            if ch.open_banks[rank] == 0:
+                ch.open_since[rank] = clock
+            ch.open_banks[rank] += 1
+        ch.open_row[bank] = row
+        ch.hits[bank] = 0

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hwmodels.dram.address import compile_map
-from hwmodels.dram.batches import count_latencies, count_runs, enter, enter_runs, next_end
+from hwmodels.dram.batches import (
+    count_latencies,
+    count_runs,
+    enter,
+    enter_runs,
+    next_end,
+    open_rows,
+)
 from hwmodels.dram.jit import Integers, Record
 from hwmodels.dram.loop import LOG_IS_FULL, advance
 from hwmodels.dram.policy import Policy, check
@@ -246,6 +253,16 @@ class Controller:
         self._run["is_stopping"] = 0
         self._reached = max(self._reached, min(until, int(self._run["stop"])))
         return self._reached
+
+    @property
+    def open_ranks(self) -> int:
+        """How many ranks of all channels have a row open."""
+        return int((self._state["open_banks"] > 0).sum())
+
+    def open_rows(self, addresses: Integers) -> None:
+        """Let the rows of byte addresses be open, as after accesses long ago, while all rests."""
+        shift = int(self._rules["rank_shift"])
+        open_rows(self._map, self._state, addresses, self.clock, shift)
 
     def finish(self) -> None:
         """Let time pass until every request is served."""

@@ -1,12 +1,15 @@
 """A chip file with mistakes gets one error that tells them all: fields, and rules between them."""
 
+from copy import deepcopy
+from itertools import combinations
+
 import pytest
 import yaml
 
 from cosim.chip import load_chip
 from cosim.config import configs_root, read
 from cosim.errors import CosimError
-from cosim.validate import mend
+from cosim.mend import mend
 from hwmodels.architecture import Architecture
 from hwmodels.chip_rules import fold_problems
 
@@ -63,10 +66,10 @@ def test_every_buffer_below_one_fold_is_told_with_the_size_it_needs(chip, mistak
     assert [int(line.rsplit(" ", 1)[1]) for line in found] == [682, 349525, 4096]
     for name, line in zip(("input", "weight", "output"), found, strict=True):
         chip["buffers"][name]["size_bytes"] = int(line.rsplit(" ", 1)[1])
-    assert fold_problems(mend(chip, Architecture)) == []
+    assert fold_problems(mend(chip, Architecture)[0]) == []
     for buffer in chip["buffers"].values():
         buffer["size_bytes"] -= 1
-    assert len(fold_problems(mend(chip, Architecture))) == 3
+    assert len(fold_problems(mend(chip, Architecture)[0])) == 3
 
 
 def test_an_array_whose_fold_fits_no_unit_is_told_so(chip, mistakes):
@@ -85,15 +88,62 @@ def test_a_key_that_is_nearly_right_counts_for_the_rules(chip, mistakes):
     assert len(found) == 2
 
 
-def test_without_a_size_only_what_is_sure_is_told(chip, mistakes):
+def test_a_fold_without_a_size_is_not_judged_and_all_else_is(chip, mistakes):
     chip["array"]["rows"] = "many"
+    chip["buffers"]["weight"]["size_bytes"] = 100
     chip["memory"]["channels"] = 99
-    assert mistakes(chip) == ['array.rows: found "many", expected an integer >= 1']
+    first, second = mistakes(chip)
+    assert first == 'array.rows: found "many", expected an integer >= 1'
+    assert "memory.channels: found 99, but hbm2_2000 has 8" in second
+
+
+def test_a_buffer_below_one_fold_is_told_where_no_precision_is_possible(chip, mistakes):
+    chip["array"]["supports"] = ["i3xi9"]
+    chip["buffers"]["weight"]["size_bytes"] = 100
+    first, second = mistakes(chip)
+    assert 'array.supports.0: found "i3xi9"' in first
+    assert second.startswith("buffers.weight.size_bytes: found 100")
+
+
+MISTAKES = {  # key path: a value that is wrong, and what is said
+    "array.dataflow": ("row_stationary", 'array.dataflow: found "row_stationary"'),
+    "array.supports": (["i3xi9"], 'array.supports.0: found "i3xi9"'),
+    "buffers.input.port_bytes": (0, "buffers.input.port_bytes: found 0"),
+    "buffers.weight.size_bytes": (100, "buffers.weight.size_bytes: found 100, of which"),
+    "cores.split": ("layers", 'cores.split: found "layers"'),
+    "mapping.objective": ("speed", 'mapping.objective: found "speed"'),
+    "memory.address_map": ("row", "address_map: channel is missing"),
+    "memory.fidelty": ("exact", 'memory.fidelty: unknown key; did you mean "fidelity"?'),
+    "memory.policy": ("oldest", 'policy: unknown policy "oldest"'),
+}
+
+
+def test_mistakes_are_told_together_as_each_alone(chip, mistakes):
+    for keys in (*list(combinations(MISTAKES, 3))[::17], tuple(MISTAKES)):
+        document = deepcopy(chip)
+        for key in keys:
+            *path, last = key.split(".")
+            at = document
+            for name in path:
+                at = at.setdefault(name, {})
+            at[last] = MISTAKES[key][0]
+        text = "\n".join(mistakes(document))
+        missing = [key for key in keys if MISTAKES[key][1] not in text]
+        assert not missing, text
+        assert "without memory.timing" not in text
+
+
+def test_timings_that_do_not_exist_are_told_by_their_key_and_once(chip, mistakes):
+    chip["memory"]["timing"] = "configs/memory/timing/hbm2_20000.yaml"
+    (line,) = mistakes(chip)
+    assert line.startswith('memory.timing: "configs/memory/timing/hbm2_20000.yaml" does not exist')
+    assert 'did you mean "hbm2_2000.yaml"?' in line
 
 
 def test_mending_takes_nothing_for_a_value_that_may_be_missing(chip):
     chip["buffers"]["input"]["port_bytes"] = 0
-    mended = mend(chip, Architecture)
+    mended, guessed = mend(chip, Architecture)
+    assert guessed == ()
     assert mended.buffers.input.port_bytes is None
     assert mended.buffers.weight.port_bytes == 32
     assert chip["buffers"]["input"]["port_bytes"] == 0
