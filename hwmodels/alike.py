@@ -60,11 +60,13 @@ Key = tuple[int, int, tuple[tuple[int, ...], ...]]  # boundary, kind of a group,
 class Passages:
     """What groups took, for plans of one chip that share their patterns.
 
-    `hits` and `misses` count groups that were alike and those that the machine ran.
+    `hits` and `misses` count groups that were alike and those that the machine ran. `ending` are
+    the events that follow the last group of a run.
     """
 
     hits: int = 0
     misses: int = 0
+    ending: int = 0
     boundaries: list[Boundary | None] = field(default_factory=lambda: [None])
     _numbers: dict[Boundary, int] = field(default_factory=dict)
     _kinds: dict[Hashable, int] = field(default_factory=dict)
@@ -236,6 +238,8 @@ class _Walk:
         end = machine.start()
         self._counted = ground.clock.count_events() if self.number else -1
         ground.clock.run(until=end)
+        if self.number == len(self.plan.groups):
+            self.passages.ending = ground.clock.count_events() - self._counted - 1
 
     def _note(self, machine: Machine, before: dict[str, tuple[int, ...]], number: int) -> bool:
         """Note what the group before `number` took; returns whether the next is known.
@@ -303,5 +307,4 @@ def run_alike(
     names = [field.name for field in fields(RequesterStats)]
     memory = {name: dict(zip(names, sums, strict=True)) for name, sums in walk.served.items()}
     cycles = tuple(walk.cycles[item] for item in sorted(walk.cycles))
-    events = walk.events + 1  # and the end
-    return Outcome((Timeline(cycles, ()),), events, memory)
+    return Outcome((Timeline(cycles, ()),), walk.events + passages.ending, memory)
