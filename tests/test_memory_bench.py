@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from silent import Silent
 
 from cosim import bench
 from cosim.bench import memory_changes, memory_chip
@@ -22,17 +23,6 @@ from hwmodels.dram.address import locate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 FEW = 2000
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
-
-    def advance(self):
-        pass
-
-    def note(self, text):
-        pass
 
 
 def rows_of(text, **options):

@@ -4,6 +4,7 @@ One source offers its requests in order; a request that its channel refuses keep
 waiting. Ticks in which nothing can happen are skipped, so time costs nothing where a memory idles.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -313,6 +314,18 @@ class Controller:
             raise ValueError(f"batch: found no request in {batch}")
         last = self._requests[known.stop - 1]
         return -1 if last["left"] else int(last["latest"])
+
+    def completions(self, ends: Sequence[int]) -> list[int]:
+        """Return what `completion` does of every batch; `ends` are the numbers of their last.
+
+        Raises ValueError when one of them is released.
+        """
+        if not ends:
+            return []
+        known = self._known(range(min(ends), max(ends) + 1))
+        last = self._requests[known.start : known.stop][np.array(ends) - min(ends)]
+        found: list[int] = np.where(last["left"], -1, last["latest"]).tolist()
+        return found
 
     def count_latencies(self, numbers: range, found: Integers) -> int:
         """Add these requests to `found` by ticks from acceptance to completion.

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simpy
-from hw_samples import feed_forward, gemm, tensor, vector
+from hw_samples import burst_addresses, feed_forward, gemm, tensor, vector
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +19,7 @@ from hwmodels.dram.address import locate
 from hwmodels.dram.energy import DramEnergy
 from hwmodels.dram.spec import DramSpec
 from hwmodels.exact_memory import ExactServer, dram
-from hwmodels.mapped_channels import MappedChannels, burst_addresses, turn_bytes
+from hwmodels.mapped_channels import MappedChannels, turn_bytes
 from hwmodels.memory import Channels, Descriptor
 from hwmodels.sampled_memory import SampledServer
 from hwmodels.service_fit import Sample, fit, ratio_error
