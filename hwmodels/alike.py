@@ -252,8 +252,9 @@ class _Walk:
         for name, stats in server_of(machine).statistics.items():
             counts = tuple(vars(stats).values())
             known = before.get(name, (0,) * len(counts))
-            served[name] = tuple(new - old for new, old in zip(counts, known, strict=True))
-            before[name] = counts
+            if counts != known:
+                served[name] = tuple(new - old for new, old in zip(counts, known, strict=True))
+                before[name] = counts
         counted = machine.clock.count_events()
         cycles = divide(group, machine.records[own], machine.period_fs)
         passage = Passage(
