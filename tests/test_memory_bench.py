@@ -134,7 +134,7 @@ def test_a_chip_may_have_five_channels_and_names_the_mistakes_of_its_map():
 
 def test_the_command_saves_prints_and_writes_the_same_rows(tmp_path):
     saved, page = tmp_path / "rows.json", tmp_path / "memory.md"
-    case = "memory/hbm1_1000/dramsim3"
+    case = "memory/hbm1_1000/dramsim3/idle"
     run = CliRunner().invoke(
         main, ["bench", "--filter", case, "--out", str(saved), "--markdown", str(page), "--json"]
     )
@@ -159,7 +159,9 @@ def page_cell(section, row, column):
 def test_the_page_says_what_the_command_says():
     rows = rows_of("memory/hbm2_2000/ramulator2/SR-0.8")
     rows += rows_of("memory/what-if/windows/hbm2_2000/tFAW 30")
-    text = memory_markdown(rows, bench.bench_memory("hbm1", rounds=1, progress=Silent()).total)
+    text = memory_markdown(
+        rows, bench.bench_memory("hbm1_1000/dramsim3/idle", rounds=1, progress=Silent()).total
+    )
     late = page_cell("### hbm2_2000, `ramulator2`", "SR-0.8", "mean ns")
     assert f"| SR-0.8 | {late} |" in text
     window = page_cell("## The window of four ACT (tFAW)", "hbm2_2000, tFAW 30 cycles", "RR")

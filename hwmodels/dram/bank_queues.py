@@ -10,7 +10,7 @@ import numpy as np
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
 from hwmodels.dram.issue import access, delay, open_row, precharge, record
 from hwmodels.dram.jit import Record, helper, piece
-from hwmodels.dram.queues import append, complete, holds, length, remove
+from hwmodels.dram.queues import answer, append, holds, length, remove
 from hwmodels.dram.state import IS_SEEN, IS_WRITE, MAX_REFRESHES, NEVER, READS, SHIFT, WRITES
 
 
@@ -23,12 +23,13 @@ def accept(
     kind = WRITES if request.is_write and not rules.is_unified else READS
     if length(ch, kind) >= rules.capacity[kind]:
         return False
-    request.accepted = clock
+    if not rules.links:
+        request.accepted = clock
     ch.wake = min(ch.wake, clock)
     line, bank = request.line, request.bank
     is_written = waiting(rules, ch, bank, line, IS_WRITE) >= 0
     if request.is_write:
-        complete(requests, run, index, clock + 1)
+        answer(rules, ch, requests, run, index, clock + 1, 1)
         if is_written:
             ch.merged += 1
             ch.finished += 1
@@ -36,7 +37,7 @@ def accept(
             append(ch, kind, bank, request.row, line, index, IS_WRITE)
         return True
     if is_written:
-        complete(requests, run, index, clock + 1)
+        answer(rules, ch, requests, run, index, clock + 1, 1)
         ch.forwarded += 1
         ch.finished += 1
         return True
@@ -236,10 +237,11 @@ def serve(
         ch.queue_request[bank, j] = ch.queue_request[bank, j + 1]
     ch.queue_count[bank] = n
     while index >= 0:
+        following = requests[index].chain
         if not is_write:
-            complete(requests, run, index, tick + rules.read_latency)
+            answer(rules, ch, requests, run, index, tick + rules.read_latency, 0)
         ch.finished += 1
-        index = requests[index].chain
+        index = following
 
 
 @piece

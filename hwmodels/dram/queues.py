@@ -147,6 +147,29 @@ def complete(requests: np.ndarray, run: Record, index: int, tick: int) -> None:
 
 
 @helper
+def answer(
+    rules: Record,
+    ch: Record,
+    requests: np.ndarray,
+    run: Record,
+    index: int,
+    tick: int,
+    kind: int,
+) -> None:
+    """Let a request be complete at a tick, or its answer leave for the links; `kind` 1 at once."""
+    if not rules.links:
+        complete(requests, run, index, tick)
+        return
+    requests[index].due = tick
+    requests[index].follow = -1
+    if ch.back_head[kind] >= 0:
+        requests[ch.back_tail[kind]].follow = index
+    else:
+        ch.back_head[kind] = index
+    ch.back_tail[kind] = index
+
+
+@helper
 def classify(ch: Record, queue: int, at: int, kind: int) -> None:
     """Count a request as hit (0), miss (1) or conflict (2) by its first command."""
     if not ch.flags[queue, at] & IS_SEEN:
