@@ -1,15 +1,15 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from hwmodels.alike import Passages, can_repeat, run_alike
 from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.bandwidth import Watch
+from hwmodels.collector import paused_collector, tidy
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
@@ -84,13 +84,15 @@ class Chip:
 class Shared:
     """What the calls of one sequence share: patterns built and rows of the ledger made so far.
 
-    `watch` notes what moves when, `reuse` knows calls before.
+    `watch` notes what moves when, `reuse` knows calls before; where it is there, `passages` know
+    groups before.
     """
 
     patterns: Patterns
     ledger: Ledger
     watch: Watch | None = None
     reuse: "Reuse | None" = None
+    passages: Passages = field(default_factory=Passages)
 
 
 @dataclass
@@ -182,6 +184,7 @@ def simulate(
     )[0]
 
 
+@paused_collector()
 def simulate_calls(
     calls: Sequence[Workload],
     architecture: Architecture,
@@ -197,9 +200,10 @@ def simulate_calls(
 
     Constants that are on chip after a call are there for the next; nothing else is, because a token
     is chosen between calls. An exact memory begins each call with its rows closed, one interval
-    before its next refresh. Calls equal to one in `reuse` return that very object, and with it an
-    exact memory knows busy periods of a call again; add results with `stats.combine`. `watch` is
-    told what moves when, in calls that are not reused. Raises as `simulate`.
+    before its next refresh. Calls equal to one in `reuse` return that very object, and with it
+    groups of ops that begin alike are not run again and an exact memory knows busy periods of a
+    call again; add results with `stats.combine`. `watch` is told what moves when, in calls that are
+    not reused. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
     if architecture.mapping.im2col == "materialised":
@@ -217,6 +221,7 @@ def simulate_calls(
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
         result, stays = _call(workload, found, layout=layout, kept=stays, shared=shared)
         results.append(result)
+        tidy()
     return results
 
 
@@ -238,19 +243,6 @@ def _call(
     return found
 
 
-@contextmanager
-def paused_collector() -> Iterator[None]:
-    """Pause the search for cycles: a call makes many objects and hardly any garbage."""
-    is_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_on:
-            gc.enable()
-
-
-@paused_collector()
 def _simulate(
     workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
 ) -> tuple[RunStats, Residency]:
@@ -264,7 +256,10 @@ def _simulate(
     serve = on.serve(channels, is_reusing=shared.reuse is not None)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
-    outcome = run(plans, architecture, channels, serve)
+    if shared.reuse is not None and serve is None and can_repeat(architecture):
+        outcome = run_alike(plans[0], architecture, channels, shared.passages)
+    else:
+        outcome = run(plans, architecture, channels, serve)
     shares = memory_shares(plans, outcome)
     found = [
         collect(
