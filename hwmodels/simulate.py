@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hwmodels.alike import Passages, can_repeat, run_alike
 from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.bandwidth import Watch
@@ -84,15 +83,13 @@ class Chip:
 class Shared:
     """What the calls of one sequence share: patterns built and rows of the ledger made so far.
 
-    `watch` notes what moves when, `reuse` knows calls before; where it is there, `passages` know
-    groups before.
+    `watch` notes what moves when, `reuse` knows calls before.
     """
 
     patterns: Patterns
     ledger: Ledger
     watch: Watch | None = None
     reuse: "Reuse | None" = None
-    passages: Passages = field(default_factory=Passages)
 
 
 @dataclass
@@ -200,9 +197,8 @@ def simulate_calls(
 
     Constants that are on chip after a call are there for the next; nothing else is, because a token
     is chosen between calls. An exact memory begins each call with its rows closed, one interval
-    before its next refresh. Calls equal to one in `reuse` return that very object, and with it
-    groups of ops that begin alike are not run again and an exact memory knows busy periods of a
-    call again; add results with `stats.combine`. `watch` is told what moves when, in calls that are
+    before its next refresh. Calls equal to one in `reuse` return that very object, and with it an
+    exact memory knows busy periods of a call again; add results with `stats.combine`. `watch` is told what moves when, in calls that are
     not reused. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
@@ -256,10 +252,7 @@ def _simulate(
     serve = on.serve(channels, is_reusing=shared.reuse is not None)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
-    if shared.reuse is not None and serve is None and can_repeat(architecture):
-        outcome = run_alike(plans[0], architecture, channels, shared.passages)
-    else:
-        outcome = run(plans, architecture, channels, serve)
+    outcome = run(plans, architecture, channels, serve)
     shares = memory_shares(plans, outcome)
     found = [
         collect(
