@@ -198,8 +198,8 @@ def simulate_calls(
     Constants that are on chip after a call are there for the next; nothing else is, because a token
     is chosen between calls. An exact memory begins each call with its rows closed, one interval
     before its next refresh. Calls equal to one in `reuse` return that very object, and with it an
-    exact memory knows busy periods of a call again; add results with `stats.combine`. `watch` is told what moves when, in calls that are
-    not reused. Raises as `simulate`.
+    exact memory knows busy periods of a call again; add results with `stats.combine`. `watch` is
+    told what moves when, in calls that are not reused. Raises as `simulate`.
     """
     found = chip(architecture, technology=technology, energy=energy, dram=dram)
     if architecture.mapping.im2col == "materialised":
