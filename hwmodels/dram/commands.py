@@ -167,7 +167,7 @@ def _refresh_rows(spec: DramSpec) -> Iterator[Constraint]:
         (ACT, t("tRC")),
         (PRE, close),
         (PREAB, t("tRPab", close)),
-        (RDA, t("tRDA", t("tRTP")) + close),
+        (RDA, t("tRTP") + close),
         (WRA, t("tCWL") + t("tBL") + t("tWR") + close),
     ):
         yield _row(spec, RANK, (first, REFAB), cycles, ROW_CYCLE)

@@ -64,6 +64,7 @@ DRAMSIM_ROWS = {
     ("WR", "PRE", BANK): (12, 42, 52),
     ("RDA", "ACT", BANK): (14, 30, 35),
     ("WRA", "ACT", BANK): (19, 59, 67),
+    ("RDA", "REFab", RANK): (12, 22, 27),
     ("ACT", "RD", BANK): (7, 17, 15),
     ("ACT", "WR", BANK): (7, 17, 15),
     ("ACT", "PRE", BANK): (17, 34, 32),
