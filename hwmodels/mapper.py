@@ -25,8 +25,8 @@ from hwmodels.mapping_work import array_cycles, ends, steps, work
 # Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
 FINE_BITS = 8
 
-# Cost, array cycles, DRAM bytes, cycles alone in such parts, steps.
-Rank = tuple[float, int, int, int, int]
+# Cost, array cycles, DRAM bytes, cycles alone in such parts, steps, if tiles come by columns.
+Rank = tuple[float, int, int, int, int, bool]
 
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
 MOST_PARTS = 8
@@ -47,6 +47,7 @@ def map_product(
 
     Of those that are equal in all three, the one that is done first when it runs alone, with its
     first loads and last stores, then the one of fewest steps.
+    Of equal ones tiles come row by row: rows of results a stride apart meet on the same channels.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
@@ -90,7 +91,10 @@ def _rank(
     done = work(shape, array, mapping, cycles, limits)
     whole = alone(done, ends(shape, mapping, cycles), costs.rates)
     fine = max(1, latency(done, costs.rates) >> FINE_BITS)
-    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, steps(shape, mapping)
+    tiles, parts, _ = counts(shape, mapping)
+    is_in_columns = mapping.order == "weights_outer" and min(tiles, parts) > 1
+    number = steps(shape, mapping)
+    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, number, is_in_columns
 
 
 def _finer(
