@@ -97,7 +97,7 @@ def load_chip(
 
 def parse_chip(
     hardware: dict[str, Any],
-    energy: dict[str, Any],
+    energy: dict[str, Any] | None,
     *,
     source: str,
     table_source: str,
@@ -106,19 +106,20 @@ def parse_chip(
 ) -> Chip:
     """Return the chip that plain data describes; `relative_to` anchors the memory file's path.
 
-    `table_relative_to` anchors the paths in the energy table where it is another file.
+    `table_relative_to` anchors the paths in the energy table where it is another file. Without an
+    `energy` table, whose mistakes are told already, those of the rest are.
 
     Raises as `load_chip`. Rules between fields are checked on what is left when mistakes in single
     fields are put right, so that all are told at once.
     """
     problems: list[str] = []
     architecture = collect(problems, lambda: parse(hardware, Architecture, source=source))
-    table = collect(
-        problems,
-        lambda: parse_table(
-            energy, source=table_source, relative_to=table_relative_to or relative_to
-        ),
-    )
+    table = None
+    if energy is not None:
+        anchor = table_relative_to or relative_to
+        table = collect(
+            problems, lambda: parse_table(energy, source=table_source, relative_to=anchor)
+        )
     technology, memory = collect(problems, lambda: _technology(hardware, relative_to)) or (None, {})
     mended = None if architecture else mend(hardware, Architecture)
     sound, guessed = mended or (architecture, ())
@@ -136,7 +137,7 @@ def parse_chip(
             except ValueError as error:
                 broken = [*_sure(str(error).splitlines(), guessed), *broken]
         problems += [f"{source}: {line}" for line in broken]
-    if architecture is None or table is None or technology is None or problems:
+    if architecture is None or energy is None or table is None or technology is None or problems:
         raise CosimError(problems)
     document = {"hardware": hardware, "memory": memory, "energy": energy, **behind.documents}
     if {"extends", "between", "of"} & set(energy):

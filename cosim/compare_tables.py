@@ -44,9 +44,12 @@ def compare_tables(run: Path, names: Sequence[str]) -> list[dict[str, object]]:
     Counts are those of the run; only prices on the chip change. Raises CosimError for a folder
     without a run, a run of an older version, and tables that lack an action of its chip.
     """
-    path = run / "run.json"
+    path, problems = run / "run.json", list[str]()
+    tables = collect(problems, lambda: named_tables(names))
     if not path.is_file():
-        raise CosimError(f"{run}: no run.json, expected a run folder")
+        problems.insert(0, f"{run}: no run.json, expected a run folder")
+    if tables is None or problems:
+        raise CosimError(problems)
     document = json.loads(path.read_text(encoding="utf-8"))
     chip = document["hardware"].get("chip")
     if chip is None:
@@ -54,7 +57,7 @@ def compare_tables(run: Path, names: Sequence[str]) -> list[dict[str, object]]:
     architecture = parse(chip["hardware"], Architecture, source=f"{run}: hardware.chip")
     technology = parse(chip["memory"], MemoryTechnology, source=f"{run}: hardware.chip.memory")
     rows = ledger(document["totals"]["energy_rows"])
-    return side_by_side(rows, architecture, technology, tables=named_tables(names), run=run.name)
+    return side_by_side(rows, architecture, technology, tables=tables, run=run.name)
 
 
 def side_by_side(

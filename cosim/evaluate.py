@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from cosim import dispatch
 from cosim.artefact import Artefact
 from cosim.artefact_folder import load as load_artefact
-from cosim.errors import CosimError
+from cosim.errors import CosimError, collect
 from cosim.execute import KernelChoice, ProgramEngine, Weights, ZeroCounts, fallbacks
 from cosim.models import AttentionRules, Decoding
 from cosim.speech.decoding import decode
@@ -272,14 +272,18 @@ def evaluate_artefact(
     keep_going: bool = False,
 ) -> tuple[list[dict[str, object]], dict[str, object]]:
     """Return rows per utterance and the WER of an artefact on a manifest or corpus folder."""
+    problems: list[str] = []
     if normalizer_name is not None:
-        normalizer(normalizer_name)  # an unknown name is told before any work
-    artefact = load_artefact(artefact_folder)
+        collect(problems, lambda: normalizer(normalizer_name))  # told before any work
+    config = collect(problems, lambda: speech_at(speech, limit=limit))
+    artefact = collect(problems, lambda: load_artefact(artefact_folder))
+    if artefact is None or config is None or problems:
+        raise CosimError(problems)
     name = normalizer_name or normalizer_of(artefact.model.family)
     if reason := unmeasured(artefact):
         raise CosimError(f"{artefact_folder}: WER {reason}")
     checked = select(
-        speech_at(speech, limit=limit),
+        config,
         keep_going=keep_going,
         max_seconds=artefact.model.max_seconds,
         progress=progress.note,

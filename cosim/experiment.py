@@ -3,8 +3,9 @@
 Everything is read, overridden and checked before any work starts; all mistakes are told at once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,6 +17,7 @@ from cosim.config import item_lines, override, parse, read, resolve
 from cosim.errors import CosimError, collect
 from cosim.models import ModelConfig
 from cosim.speech.manifest import SpeechConfig
+from cosim.speech.selection import source_problems
 
 _PARTS = ("model", "recipe", "hardware", "energy")
 
@@ -76,6 +78,7 @@ def load_experiment(path: Path, assignments: Iterable[str] = ()) -> Experiment:
         if "." in text.partition("=")[0]:
             data = override(data, text)
     frame = collect(problems, lambda: parse(data, Frame, source=str(path)))
+    problems += _speech_problems(data, path)
 
     def part(key: str, read_part: Callable[[dict[str, Any], str], T]) -> T | None:
         value = data.get(key)
@@ -95,7 +98,7 @@ def load_experiment(path: Path, assignments: Iterable[str] = ()) -> Experiment:
         "hardware",
         lambda value, source: parse_chip(
             value,
-            energy if isinstance(energy, dict) else {},
+            energy if isinstance(energy, dict) else None,
             source=source,
             table_source=sources["energy"],
             relative_to=path,
@@ -131,6 +134,17 @@ def _inline_parts(data: dict[str, Any], path: Path, problems: list[str]) -> dict
         except CosimError as error:
             problems += error.problems
     return sources
+
+
+def _speech_problems(data: dict[str, Any], path: Path) -> Iterator[str]:
+    """Yield what is wrong with corpora and paths of speech; mistakes in keys are told elsewhere."""
+    for key in ("speech", "calibration"):
+        value = data.get(key)
+        if isinstance(value, dict):
+            told: list[str] = []
+            speech = collect(told, partial(parse, value, SpeechConfig, source=""))
+            for line in () if speech is None else source_problems(speech, path):
+                yield f"{path}: {key}: {line}"
 
 
 def _recipe_name(source: str) -> str:

@@ -80,11 +80,15 @@ def stream_run(run: Path, stream: Stream) -> tuple[list[dict[str, object]], dict
             for where, row in starts
             if row.id not in known
         ]
+    state = None
+    if stream.rest is not None:
+        file = stream.rest
+        state = collect(problems, lambda: load(resolve(str(file)), RestState))
     if problems or recorded is None:
         raise CosimError(problems)
     come = _arrivals(recorded, stream, [row for _, row in starts])
     tasks = [Task(one.id, arrival_fs, one.cycles * recorded.period_fs) for arrival_fs, one in come]
-    how = _resting(recorded, stream)
+    how = _resting(recorded, state, str(stream.rest))
     found = serve(
         tasks,
         chips=stream.chips,
@@ -237,12 +241,10 @@ def _total(
     }
 
 
-def _resting(recorded: Recorded, stream: Stream) -> Resting | None:
-    """Return how idle chips rest; CosimError for a state that is wrong or saves nothing."""
-    if stream.rest is None:
+def _resting(recorded: Recorded, state: RestState | None, file: str) -> Resting | None:
+    """Return how idle chips rest; CosimError for a state that saves nothing."""
+    if state is None:
         return None
-    file = resolve(str(stream.rest))
-    state = load(file, RestState)
     if recorded.area_mm2 is None:
         raise CosimError(
             f"{recorded.name}: found a run that does not know the area of its chip, which waking "

@@ -174,9 +174,12 @@ def fold(
 
 
 def product(
-    array: ProcessingArray, *, m_tiles: Sequence[int], n_tiles: Sequence[int], k: int
+    array: ProcessingArray, *, m_tiles: Sequence[int], n_tiles: Sequence[int], chunks: Sequence[int]
 ) -> Split:
     """Return the cycles of one product w[n, k] cut into tiles of rows and of columns.
+
+    `chunks` are the parts of the sum behind each of which results leave their cells, one of k terms
+    where they do so only once.
 
     With one tile of each this is the closed form of the schedule. Where weights stay, more tiles of
     rows load every weight once per tile: `double_buffered` hides that completely while each tile
@@ -186,15 +189,16 @@ def product(
     """
     tiles = Counter(
         {
-            (m, n): times * number
+            (m, n, k): times * number * parts
             for m, times in Counter(m_tiles).items()
             for n, number in Counter(n_tiles).items()
+            for k, parts in Counter(chunks).items()
         }
     )
-    last = m_tiles[-1], n_tiles[-1]
+    last = m_tiles[-1], n_tiles[-1], chunks[-1]
     tiles[last] -= 1
-    total = fold(array, m=last[0], n=last[1], k=k, is_first=False)
-    for (m, n), times in tiles.items():
+    total = fold(array, m=last[0], n=last[1], k=last[2], is_first=False)
+    for (m, n, k), times in tiles.items():
         total += fold(array, m=m, n=n, k=k, is_first=False, is_last=False).times(times)
     if array.schedule == "double_buffered":
         one, _ = _single(array, 1)

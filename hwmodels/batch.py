@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology
 from hwmodels.bandwidth import Watch
+from hwmodels.collector import paused_collector
 from hwmodels.cores import together
 from hwmodels.division import divide
 from hwmodels.energy import EnergyTable, Ledger
@@ -23,7 +24,7 @@ from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Plan
 from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
-from hwmodels.simulate import Chip, chip, paused_collector, plan_cores
+from hwmodels.simulate import Chip, chip, plan_cores
 from hwmodels.stats import RunStats, combine
 from hwmodels.windows import materialised
 from hwmodels.workload import Workload

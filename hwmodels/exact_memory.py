@@ -22,6 +22,7 @@ from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import DramSpec
 from hwmodels.dram.stats import COUNTERS, limits_of
 from hwmodels.energy import Prices
+from hwmodels.mapped_channels import one_run
 from hwmodels.memory import Completion, Descriptor, Process, RequesterStats
 from hwmodels.memory_totals import MemoryTotals, Sampling
 
@@ -247,9 +248,7 @@ class ExactServer:
 
     def _enter(self, descriptor: Descriptor, base: int, tick: int) -> range:
         """Give the controller a descriptor that begins at `base` and comes at a tick."""
-        rows, row_bytes = descriptor.rows, descriptor.bytes
-        if descriptor.stride == row_bytes:
-            rows, row_bytes = 1, rows * row_bytes
+        rows, row_bytes = one_run(descriptor)
         return self._controller.submit_runs(
             base,
             row_bytes,
@@ -330,19 +329,27 @@ class ExactServer:
 
     def _settle(self) -> bool:
         """Let descriptors be done whose last burst has its time; whether there were any."""
-        left = [entry for entry in self._open if not self._close(entry)]
+        last = self._open[-1].numbers.stop
+        left = self._close_known()
         if len(left) == len(self._open):
             return False
-        last = self._open[-1].numbers.stop
         self._open = left
         self._controller.release(left[0].numbers.start if left else last)
         return True
 
-    def _close(self, entry: Open) -> bool:
-        """Let a descriptor be done if the time of its last burst is known; whether it is."""
-        tick = self._controller.completion(entry.numbers)
-        if tick < 0:
-            return False
+    def _close_known(self) -> list[Open]:
+        """Let descriptors be done the time of whose last burst is known; return the others."""
+        ticks = self._controller.completions([entry.numbers.stop - 1 for entry in self._open])
+        left = []
+        for entry, tick in zip(self._open, ticks, strict=True):
+            if tick < 0:
+                left.append(entry)
+            else:
+                self._close(entry, tick)
+        return left
+
+    def _close(self, entry: Open, tick: int) -> None:
+        """Let a descriptor be done whose last burst is complete at a tick of the controller."""
         done_fs = (tick + self._skipped) * self._tick_fs
         first, last = (
             (at + self._skipped) * self._tick_fs
@@ -359,7 +366,6 @@ class ExactServer:
             )
             self._watch(entry.done, Served(first, last, done_fs, ticks))
         entry.done.settle(max(done_fs, entry.earliest_fs, int(self.env.now)))
-        return True
 
     def _count(self, entry: Open, bursts: int, accepted_fs: int, done_fs: int) -> None:
         """Count a descriptor for its requester."""

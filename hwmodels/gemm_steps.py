@@ -14,7 +14,7 @@ from hwmodels.dataflow import DATAFLOWS
 from hwmodels.gemm_blocks import Block, blocks_of, stays
 from hwmodels.gemm_tally import tally_gemm
 from hwmodels.mapper import map_product
-from hwmodels.mapping import Room, Shape, smallest_tile_bytes
+from hwmodels.mapping import Room, Shape, is_leaving, smallest_tile_bytes
 from hwmodels.operand_parts import GemmKind, input_part, result_part, weight_part
 from hwmodels.pattern import Builder, Setting, Share, Tensors, overfull
 from hwmodels.plan import Load, Pattern, Step
@@ -196,12 +196,13 @@ def _blocks(kind: GemmKind) -> tuple[list[Block], Pitches | None]:
 def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, share: Share) -> None:
     """Take room for results when they leave the cells first; fused ops and stores follow the last.
 
-    That is at the first chunk of the sum, or at the last one where results stay in the cells and
-    no scale group ends before.
+    That is at the first chunk of the sum, or at the last one where results stay in the cells until
+    it is complete.
     """
     tile_bytes = block.rows * block.columns * -(-kind.array.accumulator_bits // 8)
     is_done = block.k[1] == kind.k
     is_held = DATAFLOWS[kind.mapping.dataflow].time == "k" and not kind.array.pace.group
+    is_held = is_held and not _is_leaving(kind)
     if is_done if is_held else block.k[0] == 0:
         step.opens_bytes = tile_bytes
     if is_done:
@@ -212,6 +213,10 @@ def _finish_tile(builder: Builder, kind: GemmKind, step: Step, block: Block, sha
             for target, write in enumerate(kind.tensors.writes)
             if write.is_stored
         ]
+
+
+def _is_leaving(kind: GemmKind) -> bool:
+    return is_leaving(kind.array, kind.mapping, m=kind.m, n=kind.n, k=kind.k)
 
 
 def _share(kind: GemmKind, block: Block) -> Share:
@@ -239,7 +244,7 @@ def _array_work(array: ProcessingArray, kind: GemmKind, blocks: list[Block]) -> 
 
 
 def _block_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
-    """Return the cycles of a block; of a tile whose results stay, those of this chunk of its sum.
+    """Return the cycles of a block; of a tile whose sums stay, those of this chunk of its sum.
 
     Fill shows in the first chunk of such a tile, drain in its last.
     """
@@ -247,7 +252,7 @@ def _block_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
     is_start, is_end = block.k[0] == 0, block.k[1] == kind.k
     is_first = block.m[0] == block.n[0] == 0
     is_last = block.m[1] == kind.m and block.n[1] == kind.n
-    if DATAFLOWS[array.dataflow].time != "k":
+    if DATAFLOWS[array.dataflow].time != "k" or _is_leaving(kind):
         first, last = is_first and is_start, is_last and is_end
         return fold(array, m=m, n=n, k=k, is_first=first, is_last=last)
     whole = fold(array, m=m, n=n, k=kind.k, is_first=is_first, is_last=is_last)

@@ -2,7 +2,7 @@
 
 from hwmodels.cells import Pace
 from hwmodels.dataflow import DATAFLOWS
-from hwmodels.mapping import Mapping, array_passes
+from hwmodels.mapping import Mapping, array_passes, is_leaving
 from hwmodels.plan import Tally
 from hwmodels.planner import Operand, Planner, Result
 from hwmodels.precision import Engine
@@ -41,13 +41,13 @@ def tally_gemm(
         input_passes, weight_passes = array_passes(gemm.m, packed_n, array, mapping)
         input_read = input_passes * activation_bits(gemm) // 8
         weight_read = weight_passes * gemm.w.size_bytes
-        sums = -(-engine.words // array.rows)
-        if DATAFLOWS[array.dataflow].time == "k":
-            sums = max(1, engine.rescales)
+        parts = is_leaving(array, mapping, m=gemm.m, n=packed_n, k=engine.words)
+        sums = -(-engine.words // mapping.tile_k) if parts else _sums(engine)
+        is_paced = array.pace != Pace(array.pace.depth)
+        tally.is_stretched = parts or is_paced or array.coupling is not None
         tally.array_macs = gemm.macs
         tally.array_action = engine.action
         tally.array_speed = float(engine.macs_per_cycle)
-        tally.is_stretched = array.pace != Pace(array.pace.depth) or array.coupling is not None
         tally.mapping += engine.describe()
         if together > 1:
             tally.mapping += f" block_diagonal{together}"
@@ -79,6 +79,13 @@ def tally_gemm(
         tally.output_buffer_read += times * result.ref.size_bytes
         tally.input_buffer_write += result.is_kept * result.ref.size_bytes
     planner.tally_fused(element_bytes=sum_bytes)
+
+
+def _sums(engine: Engine) -> int:
+    """Return how often the cells give out a part of each result, chunks of the sum aside."""
+    if DATAFLOWS[engine.array.dataflow].time == "k":
+        return max(1, engine.rescales)
+    return -(-engine.words // engine.array.rows)
 
 
 def _tally_rescales(

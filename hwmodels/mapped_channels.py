@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from hwmodels.architecture import FEMTO
-from hwmodels.dram.address import locate
+from hwmodels.dram.address import compile_map
+from hwmodels.dram.batches import count_buses
 from hwmodels.dram.fields import hashes, map_parts
-from hwmodels.dram.jit import Integers
 from hwmodels.dram.spec import DramSpec
 from hwmodels.memory import Channels, Descriptor, Share
 
@@ -26,16 +26,20 @@ class MappedChannels(Channels):
         self.buses = organisation.channels * organisation.pseudo_channels
         self.ranks = self.buses * organisation.ranks
         self.burst_fs = round(spec.cycles("tBL") * spec.ticks_per_clock * spec.tick_s * FEMTO)
+        self._map = compile_map(spec)
+        self._shape = organisation.channels, organisation.pseudo_channels
         self._banks = organisation.banks_per_channel // organisation.pseudo_channels
         self._turn_bytes = turn_bytes(spec)
 
     def _find(self, descriptor: Descriptor) -> Share:
         burst_bytes = self.spec.organisation.burst_bytes
-        found = locate(self.spec, burst_addresses(descriptor, 0, burst_bytes))
-        bus = found[:, 0] * self.spec.organisation.pseudo_channels + found[:, 1] // self._banks
-        bursts = np.bincount(bus, minlength=1)
-        busy = tuple((int(one), int(bursts[one]) * self.burst_fs) for one in np.flatnonzero(bursts))
-        return Share(len(bus) * burst_bytes, busy, max((time for _, time in busy), default=0))
+        rows, row_bytes = one_run(descriptor)
+        found = np.zeros(self._shape, dtype=np.int64)
+        base, stride = descriptor.base, descriptor.stride
+        count_buses(self._map, base, row_bytes, stride, rows, self._banks, found)
+        bursts = found.ravel().tolist()
+        busy = tuple((bus, number * self.burst_fs) for bus, number in enumerate(bursts) if number)
+        return Share(sum(bursts) * burst_bytes, busy, max((time for _, time in busy), default=0))
 
 
 def turn_bytes(spec: DramSpec) -> int:
@@ -56,26 +60,14 @@ def turn_bytes(spec: DramSpec) -> int:
     return turn
 
 
-def burst_addresses(descriptor: Descriptor, origin: int, burst_bytes: int) -> Integers:
-    """Return the address of every burst that a descriptor touches, row by row: (bursts,).
-
-    The descriptor's base counts from `origin`; a burst that two rows share is moved for both.
+def one_run(descriptor: Descriptor) -> tuple[int, int]:
+    """Return rows and bytes of a row; rows that lie behind one another are one.
 
     Example:
-        >>> burst_addresses(Descriptor(40, 30, stride=64, rows=2), 0, 32)
-        array([ 32,  64,  96, 128])
+        >>> one_run(Descriptor(0, 64, stride=64, rows=3))
+        (1, 192)
 
     """
-    rows, row_bytes = descriptor.rows, descriptor.bytes
-    if descriptor.stride == row_bytes:
-        rows, row_bytes = 1, rows * row_bytes
-    base = descriptor.base + origin
-    starts = base + descriptor.stride * np.arange(rows, dtype=np.int64)
-    first = starts // burst_bytes
-    numbers = -(-(starts + row_bytes) // burst_bytes) - first
-    if rows == 1:
-        return burst_bytes * np.arange(first[0], first[0] + numbers[0], dtype=np.int64)
-    before = np.cumsum(numbers) - numbers  # bursts of the rows before
-    inside = np.arange(numbers.sum(), dtype=np.int64) - np.repeat(before, numbers)
-    found: Integers = burst_bytes * (np.repeat(first, numbers) + inside)
-    return found
+    if descriptor.stride == descriptor.bytes:
+        return 1, descriptor.size_bytes
+    return descriptor.rows, descriptor.bytes

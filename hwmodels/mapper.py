@@ -17,15 +17,19 @@ from hwmodels.mapping import (
     Unit,
     array_grains,
     counts,
+    is_leaving,
+    may_leave,
     operand_traffic,
     sum_bytes,
 )
 from hwmodels.mapping_work import array_cycles, ends, steps, work
 
-# Of a product's cycles at its ends, less than 2 ** -8 of the array's own is not worth a step.
-FINE_BITS = 8
+# What a step has to save at a product's ends to be worth the time it takes to simulate: so many
+# cycles, but no more than 2 ** -9 of what the product takes.
+STEP_CYCLES = 32
+STEP_BITS = 9
 
-# Cost, array cycles, DRAM bytes, cycles alone in such parts, steps, if tiles come by columns.
+# Cost, array cycles, DRAM bytes, cycles alone with the price of all steps, steps, if by columns.
 Rank = tuple[float, int, int, int, int, bool]
 
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
@@ -46,22 +50,23 @@ def map_product(
     """Return the mapping of lowest cost, then fewest array cycles, then fewest DRAM bytes.
 
     Of those that are equal in all three, the one that is done first when it runs alone, with its
-    first loads and last stores, then the one of fewest steps.
+    first loads and last stores, where each step counts as up to STEP_CYCLES more.
     Of equal ones tiles come row by row: rows of results a stride apart meet on the same channels.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
-    time in which one tile after the other goes. With `is_whole` the sums of a product that is one
-    tile may take the whole output buffer, and the next ones wait until its results are stored.
+    time in which one tile after the other goes. With `is_whole` the sums of a tile may take the
+    whole output buffer, and the next ones wait until its results are stored.
 
     The search covers all numbers of panels along one dimension that lies on the array, both orders,
     and for the other dimension the largest tile with which results, a whole operand, some number
     of whole tiles or a chunk fit. Smaller tiles leave everything as it is but their number, and
-    with more of them neither array cycles nor any bytes get fewer. Of the outer loop's operand as
-    many tiles are held as fit: with fewer, the inner loop's is loaded more often, and nothing is
-    waited for less unless one unit is room enough. So no mapping of all beats the best of these,
-    whatever the objective. Smaller tiles are tried where they cost no cycles, as they begin and end
-    sooner.
+    with more of them neither array cycles nor any bytes get fewer. Where sums stay in the cells it
+    covers all numbers of tiles, as sums of smaller ones leave less often. Of the outer loop's
+    operand as many tiles are held as fit: with fewer, the inner loop's is loaded more often, and
+    nothing is waited for less unless one unit is room enough. So no mapping of all beats the best
+    of these, whatever the objective. Smaller tiles are tried where they cost no cycles, as they
+    begin and end sooner.
 
     With a `row`, tiles hold whole rows of so many results, for what follows tile by tile.
 
@@ -72,10 +77,12 @@ def map_product(
     for cut in _cuts(shape, array, limits, is_holding=is_holding, is_whole=is_whole):
         if row and cut.tile_n < shape.n and cut.tile_n % row:
             continue
-        cycles = array_cycles(shape, array, cut)
+        cut_cycles = array_cycles(shape, array, cut)
         for order in ORDERS:
             rooms = (limits, _holding(limits, order)) if is_holding else (limits,)
             for candidate in _completed(shape, array, limits, replace(cut, order=order), rooms):
+                is_parted = is_leaving(array, candidate, **shape.sizes)
+                cycles = array_cycles(shape, array, candidate) if is_parted else cut_cycles
                 rank = _rank(shape, array, candidate, cycles, limits, costs)
                 if best is None or rank < best[0]:
                     best = rank, candidate
@@ -90,11 +97,11 @@ def _rank(
     """Return what is least of the best mapping, what counts most first."""
     done = work(shape, array, mapping, cycles, limits)
     whole = alone(done, ends(shape, mapping, cycles), costs.rates)
-    fine = max(1, latency(done, costs.rates) >> FINE_BITS)
+    price, number = min(STEP_CYCLES, latency(done, costs.rates) >> STEP_BITS), steps(shape, mapping)
     tiles, parts, _ = counts(shape, mapping)
     is_in_columns = mapping.order == "weights_outer" and min(tiles, parts) > 1
-    number = steps(shape, mapping)
-    return costs.of(done), cycles, mapping.dram_bytes, whole // fine, number, is_in_columns
+    whole += price * number
+    return costs.of(done), cycles, mapping.dram_bytes, whole, number, is_in_columns
 
 
 def _finer(
@@ -139,16 +146,15 @@ def _cuts(
     wide: Axis = "m" if DATAFLOWS[array.dataflow].time == "n" else "n"
     grain = array_grains(array)
     size = shape.sizes
-    tiles = [
-        (width, height)
+    rooms = [limits]
+    if is_whole:
+        rooms.append(replace(limits, output_bytes=2 * limits.output_bytes))
+    tiles = {
+        (width, height): None
+        for room in rooms
         for width in _panel_widths(size[wide], grain[wide])
-        for height in _tile_heights(shape, array, limits, wide, width, is_holding=is_holding)
-    ]
-    sums = shape.m * shape.n * sum_bytes(array)
-    if is_whole and limits.output_bytes < sums <= 2 * limits.output_bytes:
-        tall: Axis = "n" if wide == "m" else "m"
-        width, height = (grain[axis] * -(-size[axis] // grain[axis]) for axis in (wide, tall))
-        tiles.append((width, height))
+        for height in _tile_heights(shape, array, room, wide, width, is_holding=is_holding)
+    }
     for width, height in tiles:
         tile_m, tile_n = (width, height) if wide == "m" else (height, width)
         yield Mapping(
@@ -206,7 +212,7 @@ def _tile_heights(
     for have in (room_bytes, 2 * room_bytes) if is_holding else (room_bytes,):
         heights |= _sharing(whole, blocks(have * size // max(1, operand)), tallest)
     if DATAFLOWS[array.dataflow].time == "k":
-        heights.add(1)  # the only one whose sums may come in chunks
+        heights |= {-(-whole // parts) for parts in range(-(-whole // tallest), whole + 1)}
     else:
         parts = min(MOST_PARTS, whole // array.rows)  # with R rows each, weights shift in behind
         heights |= {min(tallest, -(-whole // max(1, few))) for few in (parts // 2, parts)}
@@ -291,8 +297,8 @@ def _complete(
         tile_k = min(tile_k, row * shape.n * shape.k // shape.weight_bytes)
     if tile_k < shape.k:
         tile_k = _even_chunk(shape.k, tile_k, grain["k"])
-        is_one_fold = height <= grain["m"] and width <= grain["n"]
-        if DATAFLOWS[mapping.dataflow].time == "k" and not is_one_fold:
+        found = replace(mapping, tile_k=tile_k)
+        if is_leaving(array, found, **shape.sizes) and not may_leave(array):
             return None
     if tile_k <= 0:
         return None

@@ -3,9 +3,10 @@
 A product is cut into tiles of `tile_m` activation rows, panels of `tile_n` result columns and
 chunks of `tile_k` along the sum; sizes need not divide anything. Along the dimensions that lie on
 the array's rows and columns, tiles are whole folds; the dimension that passes through in time is
-cut anywhere. No partial sum is ever spilled: where weights or activations stay in the cells, the
-sums of a tile and panel stay in the output buffer over all chunks. Where results stay, a tile whose
-sum comes in chunks is one fold, so that its sums stay in the cells.
+cut anywhere. No partial sum ever goes to memory: where weights or activations stay in the cells,
+the sums of a tile and panel stay in the output buffer over all chunks. Where results stay, so they
+do in the cells if the tile is one fold; those of larger ones leave their cells behind every chunk
+and are added up in the output buffer.
 """
 
 from dataclasses import dataclass
@@ -177,6 +178,22 @@ def array_passes(m: int, n: int, array: ProcessingArray, mapping: Mapping) -> tu
     if array.dataflow == "input_stationary":
         column_blocks = -(-n // mapping.tile_n)
     return column_blocks, row_blocks
+
+
+def may_leave(array: ProcessingArray) -> bool:
+    """Whether sums that stay in the cells may leave them before they are complete.
+
+    Not where scale groups part them already, nor where zeros are left out of whole sums.
+    """
+    is_plain = not array.pace.group and array.sparsity == "dense"
+    return DATAFLOWS[array.dataflow].time == "k" and is_plain
+
+
+def is_leaving(array: ProcessingArray, mapping: Mapping, *, m: int, n: int, k: int) -> bool:
+    """Whether sums leave the cells they stay in behind every chunk of a product's sum."""
+    grain = array_grains(array)
+    is_one_fold = min(mapping.tile_m, m) <= grain["m"] and min(mapping.tile_n, n) <= grain["n"]
+    return DATAFLOWS[array.dataflow].time == "k" and mapping.tile_k < k and not is_one_fold
 
 
 def sum_bytes(array: ProcessingArray) -> int:

@@ -9,6 +9,7 @@ from hwmodels.mapping import (
     Shape,
     array_passes,
     counts,
+    is_leaving,
     lengths,
     operand_traffic,
     sum_bytes,
@@ -86,11 +87,14 @@ def ends(shape: Shape, mapping: Mapping, cycles: int) -> Ends:
 
 def array_cycles(shape: Shape, array: ProcessingArray, mapping: Mapping) -> int:
     """Return the array cycles of one product without any wait."""
+    chunks = [shape.k]
+    if is_leaving(array, mapping, **shape.sizes):
+        chunks = lengths(mapping.chunks(shape.k))
     return product(
         array,
         m_tiles=lengths(mapping.row_tiles(shape.m)),
         n_tiles=lengths(mapping.column_panels(shape.n)),
-        k=shape.k,
+        chunks=chunks,
     ).total
 
 

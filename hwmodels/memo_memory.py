@@ -241,7 +241,7 @@ class MemoServer(ExactServer):
     def _settle(self) -> bool:
         if len(self._steps) > MOST_STEPS:
             return super()._settle()
-        left = [entry for entry in self._open if not self._close(entry)]
+        left = self._close_known()
         has_news = len(left) < len(self._open)
         self._open = left
         return has_news

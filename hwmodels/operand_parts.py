@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
-from hwmodels.descriptors import rows, run
+from hwmodels.descriptors import Requester, rows, run
 from hwmodels.gemm_blocks import Block
 from hwmodels.mapping import Mapping
 from hwmodels.memory import Descriptor
@@ -11,6 +11,8 @@ from hwmodels.pattern import Tensors, Write
 from hwmodels.workload import Nonzero
 
 Part = tuple[int, int]  # start and stop
+REQUESTERS: tuple[Requester, ...] = ("input", "weight")
+"""Who asks for each operand."""
 
 
 class GemmKind(NamedTuple):
@@ -41,27 +43,12 @@ def input_part(kind: GemmKind, block: Block) -> Descriptor:
     side by side always one run per row. A convolution reads its share of the rows before im2col,
     without the rows that two tiles share.
     """
-    along = (0, kind.k) if kind.mapping.input_unit == "whole_k" else block.k
+    is_whole = kind.mapping.input_unit == "whole_k"
+    along = (0, kind.k) if is_whole else block.k
     if by_runs := _in_runs(kind, 0, block, {kind.k: (block.m, along)}):
         return by_runs
-    read, total = kind.tensors.reads[0], kind.products * kind.m * kind.k
-    first = (block.product * kind.m + block.m[0]) * kind.k
-    if kind.mapping.input_unit == "whole_k":
-        stop = first + block.rows * kind.k
-        return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
-    if read.elements == kind.products * kind.m * kind.terms:
-        return rows(
-            read.size_bytes,
-            total,
-            first=first + block.k[0],
-            number=block.rows,
-            pitch=kind.k,
-            width=block.depth,
-            requester="input",
-        )
-    first += block.rows * block.k[0]
-    stop = first + block.rows * block.depth
-    return run(read.size_bytes, first=first, stop=stop, total=total, requester="input")
+    is_by_row = kind.tensors.reads[0].elements == kind.products * kind.m * kind.terms
+    return _operand(kind, 0, block, kind.m, block.m, is_whole=is_whole, is_by_row=is_by_row)
 
 
 def weight_part(kind: GemmKind, block: Block) -> Descriptor:
@@ -69,28 +56,49 @@ def weight_part(kind: GemmKind, block: Block) -> Descriptor:
 
     Values of heads that lie side by side have their runs along n, keys along k.
     """
-    depth = (0, kind.k) if kind.mapping.weight_unit == "whole_k" else block.k
+    is_whole = kind.mapping.weight_unit == "whole_k"
+    depth = (0, kind.k) if is_whole else block.k
     lies = {kind.n: (depth, block.n), kind.k: (block.n, depth)}
     if by_runs := _in_runs(kind, 1, block, lies):
         return by_runs
-    read, total = kind.tensors.reads[1], kind.products * kind.n * kind.k
-    first = (block.product * kind.n + block.n[0]) * kind.k
-    if kind.mapping.weight_unit == "whole_k":
-        stop = first + block.columns * kind.k
-        return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
-    if not read.is_constant and read.elements == kind.products * kind.n * kind.terms:
+    read = kind.tensors.reads[1]
+    is_by_row = not read.is_constant and read.elements == kind.products * kind.n * kind.terms
+    return _operand(kind, 1, block, kind.n, block.n, is_whole=is_whole, is_by_row=is_by_row)
+
+
+def _operand(
+    kind: GemmKind,
+    source: int,
+    block: Block,
+    across: int,
+    part: Part,
+    *,
+    is_whole: bool,
+    is_by_row: bool,
+) -> Descriptor:
+    """Return a part of `across` vectors of an operand, each over all of k or a chunk of it.
+
+    A chunk is one run per vector where these lie one after the other, else one run tile by tile.
+    """
+    read, total = kind.tensors.reads[source], kind.products * across * kind.k
+    number, requester = part[1] - part[0], REQUESTERS[source]
+    first = (block.product * across + part[0]) * kind.k
+    if is_whole:
+        stop = first + number * kind.k
+        return run(read.size_bytes, first=first, stop=stop, total=total, requester=requester)
+    if is_by_row:
         return rows(
             read.size_bytes,
             total,
             first=first + block.k[0],
-            number=block.columns,
+            number=number,
             pitch=kind.k,
             width=block.depth,
-            requester="weight",
+            requester=requester,
         )
-    first += block.columns * block.k[0]
-    stop = first + block.columns * block.depth
-    return run(read.size_bytes, first=first, stop=stop, total=total, requester="weight")
+    first += number * block.k[0]
+    stop = first + number * block.depth
+    return run(read.size_bytes, first=first, stop=stop, total=total, requester=requester)
 
 
 def result_part(kind: GemmKind, write: Write, block: Block) -> Descriptor:
@@ -131,5 +139,5 @@ def _in_runs(
         number=across[1] - across[0],
         pitch=read.runs.pitch,
         width=along[1] - along[0],
-        requester="input" if source == 0 else "weight",
+        requester=REQUESTERS[source],
     )

@@ -156,8 +156,9 @@ class Tally:
 
     `array_macs` of price `array_action` run on the array, which makes `array_speed` of them per
     cycle at best; `array_rescales` in its accumulators. `dequantized` weights are converted at its
-    edge. `is_stretched`: words take more than a cycle, or scale groups part the sum.
-    `indices_decoded` and `words_moved` are those of the array's policy for zeros.
+    edge. `is_stretched`: words take more than a cycle, or scale groups or
+    chunks part the sum. `indices_decoded` and `words_moved` are those of the array's policy for
+    zeros.
     """
 
     dram_read: int = 0

@@ -1,8 +1,6 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
-import gc
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING
 from hwmodels.arbiter import arbitrated
 from hwmodels.architecture import Architecture, MemoryTechnology, check
 from hwmodels.bandwidth import Watch
+from hwmodels.collector import paused_collector, tidy
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide
 from hwmodels.energy import EnergyTable, Ledger, Prices, prices
@@ -182,6 +181,7 @@ def simulate(
     )[0]
 
 
+@paused_collector()
 def simulate_calls(
     calls: Sequence[Workload],
     architecture: Architecture,
@@ -217,6 +217,7 @@ def simulate_calls(
     for workload, layout in zip(calls, place(calls, architecture, technology), strict=True):
         result, stays = _call(workload, found, layout=layout, kept=stays, shared=shared)
         results.append(result)
+        tidy()
     return results
 
 
@@ -238,19 +239,6 @@ def _call(
     return found
 
 
-@contextmanager
-def paused_collector() -> Iterator[None]:
-    """Pause the search for cycles: a call makes many objects and hardly any garbage."""
-    is_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if is_on:
-            gc.enable()
-
-
-@paused_collector()
 def _simulate(
     workload: Workload, on: Chip, *, layout: Layout, kept: Residency, shared: Shared
 ) -> tuple[RunStats, Residency]:

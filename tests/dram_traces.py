@@ -31,4 +31,6 @@ def is_possible(spec, policy):
     """Return whether a memory can do what a policy asks, as the tables and queues state it."""
     if policy.scheduler == "bank_queues" and spec.command_bus in {"dual_edge", "split_activate"}:
         return False
+    if policy.front == "links" and spec.links is None:
+        return False
     return policy.refresh != "per_bank" or "tRFCpb" in spec.timings

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from silent import Silent
 
 from cosim import bench
 from cosim.bench import cases, linear, matrices, measure, others, peers, peers_onnx, targets, whole
@@ -15,17 +16,6 @@ from kernels.harness import Sample
 from kernels.peaks import Peak
 
 PLANS = bench.plans()
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
-
-    def advance(self):
-        pass
-
-    def note(self, text):
-        pass
 
 
 # --- cases ------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
+from silent import Silent
 
 from cosim.bench import simulator_peers, simulators
 from cosim.bench.simulator_peers import SIMULATORS
@@ -19,17 +21,6 @@ for line in sys.stdin:
         sys.exit("some trace\\nno such layer")
     print(json.dumps({{"cycles": job["m"] * job["rows"], "cpu_seconds": 7.0}}), flush=True)
 """
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
-
-    def advance(self):
-        pass
-
-    def note(self, text):
-        pass
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +100,26 @@ def test_an_environment_without_the_simulator_is_told(monkeypatch):
         simulator_peers.started(SIMULATORS[0]),
     ):
         pass
+
+
+def test_models_are_simulated_with_memory_at_the_roofline(monkeypatch):
+    chips = []
+
+    class Listed:
+        cycles = SimpleNamespace(total=8)
+        simpy_events = 1
+
+    monkeypatch.setattr(simulators, "build_from", lambda *_args, **_options: None)
+    monkeypatch.setattr(
+        simulators, "Caller", lambda _artefact: SimpleNamespace(utterance=lambda *_args: [])
+    )
+    monkeypatch.setattr(
+        simulators, "simulate_workloads", lambda _calls, chip, _name: chips.append(chip) or Listed
+    )
+    (row,) = rows("simulate_whisper")
+    assert {chip.architecture.memory.fidelity for chip in chips} == {"roofline"}
+    assert row["fidelity"] == "roofline"
+    assert "ours, roofline" in simulators_markdown([row])
 
 
 def test_tables_show_each_simulator_beside_ours(monkeypatch, tmp_path, capsys):

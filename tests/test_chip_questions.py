@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from silent import Silent
 
 from cosim import bench
 from cosim.bench import chips, questions
@@ -18,18 +19,6 @@ from cosim.report.precision_markdown import precision_markdown
 from hwmodels.workload import Gemm, Nonzero, TensorRef, Workload
 from kernels.encodings import encode_csr, encode_dense
 from kernels.sparse_speeds import DEFAULT_BREAK_EVEN
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
-
-    def advance(self):
-        pass
-
-    def note(self, text):
-        pass
-
 
 # --- what is asked ----------------------------------------------------------------------------
 

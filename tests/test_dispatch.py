@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+from silent import Silent
 
 from cosim import dispatch
 from cosim.bench.calibration import calibrate
@@ -100,17 +101,6 @@ def test_the_hash_of_the_kernels_is_that_of_their_sources(monkeypatch):
     before = dispatch.kernels_hash()
     monkeypatch.setattr(dispatch, "fingerprint", lambda _path: "changed")
     assert dispatch.kernels_hash() != before
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
-
-    def advance(self):
-        pass
-
-    def note(self, text):
-        pass
 
 
 @pytest.mark.skipif(not host_features() >= set(SIMD), reason="needs AVX2 and FMA")

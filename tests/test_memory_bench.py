@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from silent import Silent
 
 from cosim import bench
 from cosim.bench import memory_changes, memory_chip
@@ -22,17 +23,6 @@ from hwmodels.dram.address import locate
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "memory.md"
 FEW = 2000
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
-
-    def advance(self):
-        pass
-
-    def note(self, text):
-        pass
 
 
 def rows_of(text, **options):
@@ -144,7 +134,7 @@ def test_a_chip_may_have_five_channels_and_names_the_mistakes_of_its_map():
 
 def test_the_command_saves_prints_and_writes_the_same_rows(tmp_path):
     saved, page = tmp_path / "rows.json", tmp_path / "memory.md"
-    case = "memory/hbm1_1000/dramsim3"
+    case = "memory/hbm1_1000/dramsim3/idle"
     run = CliRunner().invoke(
         main, ["bench", "--filter", case, "--out", str(saved), "--markdown", str(page), "--json"]
     )
@@ -169,7 +159,9 @@ def page_cell(section, row, column):
 def test_the_page_says_what_the_command_says():
     rows = rows_of("memory/hbm2_2000/ramulator2/SR-0.8")
     rows += rows_of("memory/what-if/windows/hbm2_2000/tFAW 30")
-    text = memory_markdown(rows, bench.bench_memory("hbm1", rounds=1, progress=Silent()).total)
+    text = memory_markdown(
+        rows, bench.bench_memory("hbm1_1000/dramsim3/idle", rounds=1, progress=Silent()).total
+    )
     late = page_cell("### hbm2_2000, `ramulator2`", "SR-0.8", "mean ns")
     assert f"| SR-0.8 | {late} |" in text
     window = page_cell("## The window of four ACT (tFAW)", "hbm2_2000, tFAW 30 cycles", "RR")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from silent import Silent
 
 from cosim import bench
 from cosim.bench.tiles import RATES, SIZES, tile_rows
@@ -36,11 +37,6 @@ TOTAL = {
     "created": "today",
     "versions": {},
 }
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
 
 
 def lines():

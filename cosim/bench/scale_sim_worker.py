@@ -1,6 +1,6 @@
 """Walk one GEMM after the other with SCALE-Sim 3.0.0; jobs come in, results go out as JSON lines.
 
-Runs in SCALE-Sim's own environment, started by `cosim.bench.simulator_peers`, and imports nothing
+Runs in SCALE-Sim's own environment, started by `cosim.bench.simulator_worker`, and imports nothing
 of ours. Its buffers are ideal where a job names none: then total less stall are the cycles that the
 array computes. The package fails with numpy 2; it wants a layout file even where layouts are off.
 """
@@ -8,15 +8,13 @@ array computes. The package fails with numpy 2; it wants a layout file even wher
 import contextlib
 import importlib
 import io
-import json
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+DISTRIBUTION = "scalesim"
 FLOWS = {"weight_stationary": "ws", "output_stationary": "os", "input_stationary": "is"}
 AMPLE = {"input": 4096 << 10, "weight": 4096 << 10, "output": 4096 << 10}
 CONFIG = """\
@@ -93,16 +91,3 @@ def evaluate(job: Mapping[str, Any]) -> dict[str, object]:
         layer = run.runner.single_layer_sim_object_list[0]
         _, total, stall, *_ = layer.get_compute_report_items()
     return {"cycles": int(total), "stall_cycles": int(stall), "cpu_seconds": spent}
-
-
-def main() -> None:
-    """Answer every job on stdin by a line, after one line that tells the version."""
-    sys.stdout.write(json.dumps({"version": metadata.version("scalesim")}) + "\n")
-    sys.stdout.flush()
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(evaluate(json.loads(line))) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

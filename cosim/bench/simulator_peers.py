@@ -14,23 +14,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from cosim.bench import scale_sim_worker, zigzag_worker
 from cosim.bench.cases import AbsentError
 from cosim.errors import CosimError
 
 
 @dataclass(frozen=True)
 class Simulator:
-    """A simulator by name: what to install, which variable names its Python, and its worker."""
+    """A simulator by name: what to install, which variable names its Python, and its module."""
 
     name: str
     distribution: str
     variable: str
-    script: str
+    module: str
 
 
 SIMULATORS: tuple[Simulator, ...] = (
-    Simulator("scale_sim", "scalesim", "COSIM_SCALE_SIM_PYTHON", "scale_sim_worker.py"),
-    Simulator("zigzag", "zigzag-dse", "COSIM_ZIGZAG_PYTHON", "zigzag_worker.py"),
+    Simulator(
+        "scale_sim", scale_sim_worker.DISTRIBUTION, "COSIM_SCALE_SIM_PYTHON", "scale_sim_worker"
+    ),
+    Simulator("zigzag", zigzag_worker.DISTRIBUTION, "COSIM_ZIGZAG_PYTHON", "zigzag_worker"),
 )
 
 
@@ -77,12 +80,12 @@ def started(simulator: Simulator) -> Iterator[tuple[Worker, str]]:
             f"{simulator.variable}: found {python!r}, no such file; expected the Python of an "
             f"environment with {simulator.distribution}"
         )
-    script = Path(__file__).with_name(simulator.script)
+    script = Path(__file__).with_name("simulator_worker.py")
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(  # noqa: S603, the Python that the user names
-            [python, str(script)],
+            [python, str(script), simulator.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -54,7 +54,7 @@ SIZES_BYTES = {"input": 262144, "weight": 262144, "output": 131072}
 PORT_BYTES = 32
 LPF_LIMIT = 6  # how far ZigZag's search goes
 ROUNDS = 3
-CHIP, RECIPE = "stacked_edge_32", "w8a8"
+CHIP, RECIPE, FIDELITY = "stacked_edge_32", "w8a8", "roofline"
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,11 @@ def _row(
 
 
 def _model_row(model: Model, rounds: int) -> Row:
-    """Return the row of an utterance on the stacked edge chip, products and vector work alike."""
+    """Return the row of an utterance on the stacked edge chip, products and vector work alike.
+
+    Its memory is at the roofline, as that of the layers: a controller is another simulator, whose
+    speed `cosim bench --filter memory` tells.
+    """
     root = configs_root()
     artefact = build_from(
         root / "models" / f"{model.file}.yaml",
@@ -250,7 +254,9 @@ def _model_row(model: Model, rounds: int) -> Row:
     )
     calls = Caller(artefact).utterance(model.seconds, [1] * model.steps)
     del artefact
-    chip = load_chip(root / "hardware" / f"{CHIP}.yaml")
+    chip = load_chip(
+        root / "hardware" / f"{CHIP}.yaml", assignments=[f"memory.fidelity={FIDELITY}"]
+    )
     seconds: list[float] = []
     stats = simulate_workloads(calls, chip, model.file)  # the first call compiles and is not timed
     for _ in range(rounds):
@@ -261,4 +267,9 @@ def _model_row(model: Model, rounds: int) -> Row:
     gemms = sum(item.count for call in calls for item in call.items if isinstance(item, Gemm))
     shape = f"{gemms}gemms-{model.seconds:g}s"
     row = _row(model.file, shape, {"": Sample(tuple(seconds))}, {"": stats.cycles.total}, {}, ())
-    return row | {"simpy_events": stats.simpy_events, "gemms": gemms, "chip": CHIP}
+    return row | {
+        "simpy_events": stats.simpy_events,
+        "gemms": gemms,
+        "chip": CHIP,
+        "fidelity": FIDELITY,
+    }

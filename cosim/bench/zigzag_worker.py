@@ -1,6 +1,6 @@
 """Map one GEMM after the other with ZigZag 3.9.1; shapes come in and results go out as JSON lines.
 
-Runs in ZigZag's own environment, started by `cosim.bench.simulator_peers`, and imports nothing of
+Runs in ZigZag's own environment, started by `cosim.bench.simulator_worker`, and imports nothing of
 ours. The chip it describes is that of `cosim.bench.simulators`: registers for what stays in the
 cells, three buffers whose sides towards the array are as wide as it, and one port to memory that
 reads and writes share. The package does not say that it needs `six`.
@@ -9,19 +9,17 @@ reads and writes share. The package does not say that it needs `six`.
 import contextlib
 import importlib
 import io
-import json
 import logging
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 Job = Mapping[str, Any]
+DISTRIBUTION = "zigzag-dse"
 BITS = {"I1": 8, "I2": 8, "O": 32}
 STAYS = {"weight_stationary": "I2", "output_stationary": "O", "input_stationary": "I1"}
 # Dimensions of O[d0][d1] += I[d0][d2] * W[d2][d1] along the two sides of the array.
@@ -178,6 +176,7 @@ def evaluate(job: Job) -> dict[str, object]:
         for part, data in texts.items():
             (folder / f"{part}.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
         started = time.process_time()
+        logging.disable(logging.CRITICAL)
         with contextlib.redirect_stdout(io.StringIO()):
             _, latency, found = search(
                 workload=str(folder / "work.yaml"),
@@ -197,17 +196,3 @@ def evaluate(job: Job) -> dict[str, object]:
         "dram_bytes": dram_bytes(evaluation),
         "cpu_seconds": spent,
     }
-
-
-def main() -> None:
-    """Answer every job on stdin by a line, after one line that tells the version."""
-    logging.disable(logging.CRITICAL)
-    sys.stdout.write(json.dumps({"version": metadata.version("zigzag-dse")}) + "\n")
-    sys.stdout.flush()
-    for line in sys.stdin:
-        sys.stdout.write(json.dumps(evaluate(json.loads(line))) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

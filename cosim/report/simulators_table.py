@@ -11,8 +11,8 @@ Row = Mapping[str, Any]
 _COLUMNS = ("case", "simulator", "simulated cycles", "CPU time", "cycles a second", "ours faster")
 _HEAD = (
     "Layers run on 128 x 128 cells that keep weights, beside equal buffers and ports; models on "
-    "`stacked_edge_32`. Every simulator does what it does by itself, so that their cycles differ; "
-    "the search for tilings counts. Above 1 ours is faster."
+    "`stacked_edge_32` with its memory at the roofline. Every simulator does what it does by "
+    "itself, so that their cycles differ; the search for tilings counts. Above 1 ours is faster."
 )
 
 
@@ -38,7 +38,8 @@ def _lines(rows: Iterable[Row]) -> Iterator[tuple[str, ...]]:
     for row in rows:
         if not is_simulated(row):
             continue
-        yield _line(str(row["case"]), "ours", row, "")
+        who = f"ours, {row['fidelity']}" if "fidelity" in row else "ours"
+        yield _line(str(row["case"]), who, row, "")
         for name, peer in row["peers"].items():
             low, high, _ = peer["ratio_ours_interval"]
             against = f"{peer['ratio_ours']:,.0f} ({low:,.0f} to {high:,.0f})"

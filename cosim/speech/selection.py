@@ -1,6 +1,6 @@
 """The utterances of an experiment: listed, cut to split and limit, their audio checked."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim import config
-from cosim.errors import CosimError
+from cosim.errors import CosimError, suggestion
 from cosim.speech import corpora
 from cosim.speech.audio import load_audio
 from cosim.speech.manifest import (
@@ -47,6 +47,23 @@ class Speech:
     def seconds(self) -> float:
         """Seconds of real speech."""
         return sum(utterance.duration_s or 0.0 for utterance in self.utterances)
+
+
+def source_problems(speech: SpeechConfig, relative_to: Path | None) -> Iterator[str]:
+    """Yield what is wrong with the name of a corpus, its split, or a path, before any is read."""
+    if speech.corpus is None:
+        named = speech.manifest or speech.librispeech or speech.kaldi or ""
+        try:
+            config.resolve(named, relative_to)
+        except CosimError as error:
+            yield from (line.removeprefix(f"{relative_to}: ") for line in error.problems)
+    elif speech.corpus not in corpora.CORPORA:
+        near = suggestion(speech.corpus, list(corpora.CORPORA))
+        yield f'corpus: found "{speech.corpus}"{near}'
+    elif speech.split is not None and speech.corpus == "prompts":
+        splits = list(vars(corpora.prompt_splits()))
+        if speech.split not in splits:
+            yield f'split: found "{speech.split}"{suggestion(speech.split, splits)}'
 
 
 def select(

@@ -10,7 +10,7 @@ import numpy as np
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
 from hwmodels.dram.issue import access, delay, open_row, precharge, record
 from hwmodels.dram.jit import Record, helper, piece
-from hwmodels.dram.queues import append, complete, holds, length, remove
+from hwmodels.dram.queues import answer, append, holds, length, remove
 from hwmodels.dram.state import IS_SEEN, IS_WRITE, MAX_REFRESHES, NEVER, READS, SHIFT, WRITES
 
 
@@ -23,20 +23,21 @@ def accept(
     kind = WRITES if request.is_write and not rules.is_unified else READS
     if length(ch, kind) >= rules.capacity[kind]:
         return False
-    request.accepted = clock
+    if not rules.links:
+        request.accepted = clock
     ch.wake = min(ch.wake, clock)
     line, bank = request.line, request.bank
     is_written = waiting(rules, ch, bank, line, IS_WRITE) >= 0
     if request.is_write:
-        complete(requests, run, index, clock + 1)
+        answer(rules, ch, requests, run, index, clock + 1, 1)
         if is_written:
             ch.merged += 1
             ch.finished += 1
         else:
-            append(ch, kind, bank, request.row, line, index, IS_WRITE)
+            append(rules, ch, kind, bank, request.row, line, index, IS_WRITE)
         return True
     if is_written:
-        complete(requests, run, index, clock + 1)
+        answer(rules, ch, requests, run, index, clock + 1, 1)
         ch.forwarded += 1
         ch.finished += 1
         return True
@@ -46,7 +47,7 @@ def accept(
         requests[first].chain = index
         ch.merged += 1
     else:
-        append(ch, kind, bank, request.row, line, index, 0)
+        append(rules, ch, kind, bank, request.row, line, index, 0)
     return True
 
 
@@ -67,43 +68,52 @@ def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
 
 @piece
 def move_one(rules: Record, ch: Record, run: Record) -> bool:
-    """Move the first request whose bank has room to the queue of its bank; whether one was."""
+    """Move the first request whose bank has room to the queue of its bank; whether one was.
+
+    A write waits for an older read of its burst, which ends the turn of writes. Where all banks
+    are idle reads then move at once: DRAMsim3 begins the next turn instead and is stuck.
+    """
     writes = length(ch, WRITES)
     if ch.draining == 0 and writes and not rules.is_unified:
         is_last = run.is_flushing and run.next == run.count and length(ch, READS) == 0
         is_enough = writes > rules.idle_writes or is_last
-        if writes >= rules.capacity[WRITES] or (is_enough and is_empty(rules, ch)):
+        if writes >= rules.capacity[WRITES] or (is_enough and ch.queued == 0):
             ch.draining = writes
     queue = WRITES if ch.draining > 0 else READS
-    for j in range(ch.head[queue], ch.tail[queue]):
-        bank = ch.bank[queue, j]
-        n = ch.queue_count[bank]
-        if n >= rules.bank_queue:
-            continue
-        line = ch.line[queue, j]
-        if queue == WRITES:
-            if waiting(rules, ch, bank, line, 0) >= 0:
-                ch.draining = 0
-                return True
+    at = first_with_room(rules, ch, queue)
+    if at >= 0 and queue == WRITES:
+        if waiting(rules, ch, ch.bank[WRITES, at], ch.line[WRITES, at], 0) < 0:
             ch.draining -= 1
-        ch.queue_row[bank, n] = ch.row[queue, j]
-        ch.queue_flags[bank, n] = ch.flags[queue, j]
-        ch.queue_line[bank, n] = line
-        ch.queue_request[bank, n] = ch.request[queue, j]
-        ch.queue_count[bank] = n + 1
-        ch.queue_wake[bank] = 0
-        remove(ch, queue, j)
-        return True
-    return False
+        else:
+            ch.draining = 0
+            is_full = writes >= rules.capacity[WRITES] or writes > rules.idle_writes
+            if ch.queued or not is_full:
+                return True
+            queue = READS  # the read is there; without it writes would be asked again for ever
+            at = first_with_room(rules, ch, READS)
+    if at < 0:
+        return False
+    bank = ch.bank[queue, at]
+    n = ch.queue_count[bank]
+    ch.queue_row[bank, n] = ch.row[queue, at]
+    ch.queue_flags[bank, n] = ch.flags[queue, at]
+    ch.queue_line[bank, n] = ch.line[queue, at]
+    ch.queue_request[bank, n] = ch.request[queue, at]
+    ch.queue_count[bank] = n + 1
+    ch.queued += 1
+    ch.queue_wake[bank] = 0
+    ch.bank_wake = 0
+    remove(ch, queue, at)
+    return True
 
 
-@piece
-def is_empty(rules: Record, ch: Record) -> bool:
-    """Whether no bank has a request in its queue."""
-    total = 0
-    for bank in range(rules.banks):
-        total += ch.queue_count[bank]
-    return total == 0
+@helper
+def first_with_room(rules: Record, ch: Record, queue: int) -> int:
+    """Return the place of the first request whose bank's queue has room, -1 without one."""
+    for j in range(ch.head[queue], ch.tail[queue]):
+        if ch.queue_count[ch.bank[queue, j]] < rules.bank_queue:
+            return j
+    return -1
 
 
 @piece
@@ -113,12 +123,16 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
     The third value is a tick before which none may, as long as nothing happens to this bank.
     """
     row = ch.open_row[bank]
+    if row < 0:
+        ready = ch.ready[ACT, bank]
+        if rules.activate_ticks > 1:
+            ready = max(ready, ch.row_free)
+        ready >>= SHIFT
+        return (0 if ready <= tick else -1), ACT, ready
     soon = NEVER
     for j in range(ch.queue_count[bank]):
         is_write = ch.queue_flags[bank, j] & IS_WRITE
-        if row < 0:
-            command = ACT
-        elif row == ch.queue_row[bank, j]:
+        if row == ch.queue_row[bank, j]:
             command = WR if is_write else RD
             if is_write and follows_read(ch, bank, j):
                 continue
@@ -127,7 +141,7 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
         else:
             command = PRE
         ready = ch.ready[command, bank]
-        if rules.activate_ticks > 1 and command in (ACT, PRE):
+        if rules.activate_ticks > 1 and command == PRE:
             ready = max(ready, ch.row_free)
         ready >>= SHIFT  # a command of one tick leaves the bus free: see `tick_banks`
         if ready <= tick:
@@ -162,23 +176,32 @@ def may_close(rules: Record, ch: Record, bank: int) -> bool:
 def ask_banks(rules: Record, ch: Record, tick: int) -> tuple[int, int, int]:
     """Return bank, place in its queue and command of the next one that may go; bank -1 if none.
 
-    The turn stays at the bank found. A rank with a refresh due is passed over.
+    The turn stays at the bank found. A rank with a refresh due is passed over. Without one,
+    `bank_wake` is set.
     """
+    if ch.bank_wake > tick:
+        return -1, 0, ACT
     low = ch.refresh_bank[0] if ch.refresh_count else rules.banks
     high = low + rules.rank_banks
     bank = ch.turn
+    first = NEVER
     for _ in range(rules.banks):
         bank += 1
         if bank == rules.banks:
             bank = 0
-        if ch.queue_count[bank] == 0 or ch.queue_wake[bank] > tick or low <= bank < high:
+        wake = ch.queue_wake[bank]
+        if wake > tick:
+            first = min(first, wake)
+            continue
+        if low <= bank < high:
             continue
         at, command, soon = first_ready(rules, ch, bank, tick)
         if at >= 0:
             ch.turn = bank
             return bank, at, command
         ch.queue_wake[bank] = soon
-    ch.turn = bank
+        first = min(first, soon)
+    ch.bank_wake = first
     return -1, 0, ACT
 
 
@@ -198,6 +221,7 @@ def issue(
     """Issue a command for a request in the queue of a bank."""
     index, row = ch.queue_request[bank, at], ch.queue_row[bank, at]
     ch.queue_wake[bank] = 0
+    ch.bank_wake = 0
     if not ch.queue_flags[bank, at] & IS_SEEN:
         ch.queue_flags[bank, at] |= IS_SEEN
         if command == ACT:
@@ -235,11 +259,15 @@ def serve(
         ch.queue_line[bank, j] = ch.queue_line[bank, j + 1]
         ch.queue_request[bank, j] = ch.queue_request[bank, j + 1]
     ch.queue_count[bank] = n
+    if n == 0:
+        ch.queue_wake[bank] = NEVER
+    ch.queued -= 1
     while index >= 0:
+        following = requests[index].chain
         if not is_write:
-            complete(requests, run, index, tick + rules.read_latency)
+            answer(rules, ch, requests, run, index, tick + rules.read_latency, 0)
         ch.finished += 1
-        index = requests[index].chain
+        index = following
 
 
 @piece
@@ -257,7 +285,8 @@ def refresh(
             if ready <= tick:
                 record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], -1)
                 precharge(rules, ch, bank, tick)
-                ch.queue_wake[bank] = 0
+                if ch.queue_count[bank]:
+                    ch.queue_wake[bank] = 0
                 return True, tick + 1
             soon = min(soon, ready)
     if is_open:
@@ -267,6 +296,7 @@ def refresh(
         return False, ready
     record(rules, ch, tick, run, log, REFAB, channel, low, -1, -1)
     delay(rules, ch, REFAB, low, tick)
+    ch.bank_wake = 0
     ch.refresh_count -= 1
     for j in range(ch.refresh_count):
         ch.refresh_bank[j] = ch.refresh_bank[j + 1]
@@ -310,7 +340,4 @@ def tick_banks(
     if move_one(rules, ch, run) or issued:
         ch.wake = tick + 1
         return
-    ch.wake = min(soon, ch.next_refresh)
-    for bank in range(rules.banks):
-        if ch.queue_count[bank]:
-            ch.wake = min(ch.wake, max(ch.queue_wake[bank], tick + 1))
+    ch.wake = min(soon, ch.next_refresh, max(ch.bank_wake, tick + 1))

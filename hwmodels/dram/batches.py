@@ -85,6 +85,19 @@ def count_runs(base: int, row_bytes: int, stride: int, rows: int, shift: int) ->
     return total
 
 
+@entry
+def count_buses(
+    table: Record, base: int, row_bytes: int, stride: int, rows: int, banks: int, found: Integers
+) -> None:
+    """Count the bursts that runs of bytes touch by data bus: (channels, buses of `banks` banks)."""
+    shift = table.burst_shift
+    for row in range(rows):
+        first = base + row * stride
+        for line in range(first >> shift, stop_line(first + row_bytes, shift)):
+            channel, bank, _, _ = decode(table, line_of(table, line << shift))
+            found[channel, bank // banks] += 1
+
+
 @helper
 def stop_line(stop: int, shift: int) -> int:
     """Return the first burst that begins at `stop` or later."""

@@ -4,6 +4,7 @@ One source offers its requests in order; a request that its channel refuses keep
 waiting. Ticks in which nothing can happen are skipped, so time costs nothing where a memory idles.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from hwmodels.dram.batches import (
     open_rows,
 )
 from hwmodels.dram.jit import Integers, Record
+from hwmodels.dram.links import first_away
 from hwmodels.dram.loop import LOG_IS_FULL, advance
 from hwmodels.dram.policy import Policy, check
 from hwmodels.dram.problems import SpecError
@@ -157,7 +159,8 @@ class Controller:
     @property
     def waiting(self) -> int:
         """Requests that are not served yet; of posted writes, whose data are not written yet."""
-        return int(self._run["base"] + self._run["count"] - self._state["finished"].sum())
+        left = int(self._run["base"] + self._run["count"] - self._state["finished"].sum())
+        return max(left, int(self._run["away"]))
 
     def submit(self, requests: Trace) -> range:
         """Add a batch of requests behind those already there; returns their numbers.
@@ -308,11 +311,18 @@ class Controller:
 
         Raises ValueError when it is empty or released.
         """
-        known = self._known(batch)
-        if not known:
+        if not batch:
             raise ValueError(f"batch: found no request in {batch}")
-        last = self._requests[known.stop - 1]
-        return -1 if last["left"] else int(last["latest"])
+        return self.completions([batch.stop - 1])[0]
+
+    def completions(self, ends: Sequence[int]) -> list[int]:
+        """Return what `completion` does of each batch, by the number of its last request."""
+        if not ends:
+            return []
+        known = self._known(range(min(ends), max(ends) + 1))
+        last = self._requests[known.start : known.stop][np.array(ends) - min(ends)]
+        found: list[int] = np.where(last["left"], -1, last["latest"]).tolist()
+        return found
 
     def count_latencies(self, numbers: range, found: Integers) -> int:
         """Add these requests to `found` by ticks from acceptance to completion.
@@ -341,11 +351,13 @@ class Controller:
         if 2 * over < count or over < RELEASE_LEAST:
             return
         over = min(over, oldest_waiting(self._state))
+        if self._rules["links"]:
+            over = min(over, first_away(self._requests[:count]))
         if 2 * over < count or over < RELEASE_LEAST:
             return
         for array in (self._requests, self._arrivals):
             array[: count - over] = array[over:count]
-        shift(self._state, self._requests[: count - over], over)
+        shift(self._state, self._requests[: count - over], self._run, over)
         self._run["base"] += over
         self._run["count"] -= over
         self._run["next"] -= over

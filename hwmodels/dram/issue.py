@@ -43,10 +43,14 @@ def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None
 
 @helper
 def push_back(ch: Record, command: int, low: int, high: int, value: int) -> None:
-    """Let a command to the banks from `low` to `high` be ready no sooner than `value`."""
+    """Let a command to the banks from `low` to `high` be ready no sooner than `value`.
+
+    Written so that every value is stored: masked stores, which `max` compiles to, are slow.
+    """
     ready = ch.ready[command, low:high]
     for b in range(ready.size):
-        ready[b] = max(ready[b], value)
+        sooner = value - ready[b]
+        ready[b] += sooner & ~(sooner >> 63)
 
 
 @helper
@@ -84,6 +88,7 @@ def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int, accepted
     ch.opening_late[bank] = max(0, tick - max(own >> SHIFT, accepted + 1))
     ch.opening_wait[bank] = COMMAND_BUS if ch.row_free >> SHIFT == tick else QUEUE
     ch.open_row[bank] = row
+    ch.movable[bank] = 0
     ch.hits[bank] = 0
     if ch.open_banks[rank] == 0:
         ch.open_since[rank] = tick
@@ -104,6 +109,7 @@ def close_row(rules: Record, ch: Record, bank: int, tick: int) -> None:
     if ch.open_row[bank] >= 0:
         rank = bank >> rules.rank_shift
         ch.open_row[bank] = -1
+        ch.movable[bank] = 0
         ch.open_banks[rank] -= 1
         if ch.open_banks[rank] == 0:
             ch.open_ticks += tick - ch.open_since[rank]

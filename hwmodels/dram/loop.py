@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hwmodels.dram import bank_queues, shared_queues
+from hwmodels.dram import bank_queues, links, shared_queues
 from hwmodels.dram.bank_queues import tick_banks
 from hwmodels.dram.jit import Integers, Record, entry, piece
 from hwmodels.dram.shared_queues import tick_dual, tick_single
@@ -36,7 +36,7 @@ def advance(
             until = min(until, run.stop - rules.lead)
         if run.next == run.count and not run.is_resting and is_done(rules, state, run):
             return IS_OVER
-        soon = next_tick(rules, run, wakes)
+        soon = next_tick(rules, state, requests, run, wakes)
         if run.next < run.count and not is_refused:
             arrival = requests[run.next].arrival - rules.lead
             soon = min(soon, max(arrival, run.clock + 1))
@@ -47,10 +47,7 @@ def advance(
             return LOG_IS_FULL
         run.clock = soon
         run.taken = 0
-        for c in range(rules.channels):
-            if wakes[c] <= soon or rules.is_every_tick:
-                step(rules, state[c], soon, requests, run, log, c)
-                wakes[c] = state[c].wake
+        step_all(rules, state, soon, requests, run, log, wakes)
 
 
 @piece
@@ -59,7 +56,7 @@ def is_done(rules: Record, state: np.ndarray, run: Record) -> bool:
     finished = 0
     for c in range(rules.channels):
         finished += state[c].finished
-    return bool(finished == run.base + run.count)
+    return bool(finished == run.base + run.count and run.away == 0)
 
 
 @piece
@@ -73,7 +70,9 @@ def offer(
             return False
         channel = requests[index].channel
         ch = state[channel]
-        if rules.lead:
+        if rules.links:
+            taken = links.accept(rules, requests, run, index, run.clock + 1)
+        elif rules.lead:
             taken = bank_queues.accept(rules, ch, requests, run, index, run.clock + 1)
         else:
             taken = shared_queues.accept(rules, ch, requests, run, index, run.clock)
@@ -94,14 +93,39 @@ def wake_all(rules: Record, state: np.ndarray, run: Record, wakes: Integers) -> 
 
 
 @piece
-def next_tick(rules: Record, run: Record, wakes: Integers) -> int:
-    """Return the next tick in which a channel may do anything."""
+def next_tick(
+    rules: Record, state: np.ndarray, requests: np.ndarray, run: Record, wakes: Integers
+) -> int:
+    """Return the next tick in which a channel, or a link, may do anything."""
     if rules.is_every_tick:
         return int(run.clock + 1)
     soon = NEVER
+    if rules.links:
+        soon = links.next_step(rules, state, requests, run)
     for c in range(wakes.size):
         soon = min(soon, wakes[c])
     return int(max(soon, run.clock + 1))
+
+
+@piece
+def step_all(
+    rules: Record,
+    state: np.ndarray,
+    tick: int,
+    requests: np.ndarray,
+    run: Record,
+    log: np.ndarray,
+    wakes: Integers,
+) -> None:
+    """Do one tick of every channel that may do anything, and of the links before them."""
+    if rules.links:
+        links.before_channels(rules, state, requests, run, tick)
+    for c in range(rules.channels):
+        if wakes[c] <= tick or rules.is_every_tick:
+            step(rules, state[c], tick, requests, run, log, c)
+            wakes[c] = state[c].wake
+    if rules.links:
+        links.after_channels(rules, state, requests, run, wakes, tick)
 
 
 @piece
@@ -119,6 +143,7 @@ def step(
         ch.active_wake = 0
         ch.hit_wake = 0
         ch.row_wake = 0
+        ch.bank_wake = 0
     if rules.lead:
         tick_banks(rules, ch, tick, requests, run, log, channel)
     elif rules.bus == 0:

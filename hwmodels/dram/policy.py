@@ -12,6 +12,7 @@ from hwmodels.dram.spec import DramSpec
 Scheduler = Literal["shared_queues", "bank_queues"]
 Page = Literal["open", "closed"]
 Refresh = Literal["all_bank", "per_bank", "none"]
+Front = Literal["none", "links"]
 
 MAX_QUEUE = 256
 """Requests that the queues of a channel have room for."""
@@ -29,7 +30,8 @@ class Policy:
     `bank_queue` requests for each bank, which are asked in turn; a row is kept open for the queue
     of its bank up to `row_hits` accesses, and writes are moved once they fill their queue, or are
     more than `idle_writes` while the queues of all banks are empty. `is_unified` has one queue for
-    both. With `closed` pages every access precharges its bank unless another one opened it.
+    both. With `closed` pages every access precharges its bank unless another one opened it. With
+    `links` in `front` requests and answers pass the links that the memory states.
     """
 
     name: Annotated[str, MinLen(1)]
@@ -45,6 +47,7 @@ class Policy:
     row_hits: Annotated[int, Ge(1)] = 4
     idle_writes: Annotated[int, Ge(0)] = 8
     is_unified: bool = False
+    front: Front = "none"
 
 
 _RAMULATOR = Policy(
@@ -72,6 +75,14 @@ POLICIES = {
             write_queue=128,
         ),
         replace(_DRAMSIM, name="dramsim3_closed", page="closed", is_unified=True),
+        replace(
+            _DRAMSIM,
+            name="dramsim3_links",
+            source="DRAMsim3 (2981759): hmc.cc before the vaults, which have closed pages",
+            page="closed",
+            is_unified=True,
+            front="links",
+        ),
     )
 }
 """The shipped policies. A variant is a `dataclasses.replace` of one of them."""
@@ -110,7 +121,12 @@ def _own_problems(chosen: Policy) -> Iterator[str]:
             f"write_low {chosen.write_low:g}, write_high {chosen.write_high:g}: "
             "expected 0 < write_low <= write_high <= 1"
         )
-    for name, kind in (("scheduler", Scheduler), ("page", Page), ("refresh", Refresh)):
+    for name, kind in (
+        ("scheduler", Scheduler),
+        ("page", Page),
+        ("refresh", Refresh),
+        ("front", Front),
+    ):
         found, known = getattr(chosen, name), get_args(kind)
         if found not in known:
             yield f'{name}: found "{found}"{nearest(found, known)}'
@@ -119,6 +135,11 @@ def _own_problems(chosen: Policy) -> Iterator[str]:
 def _shared_problems(spec: DramSpec, chosen: Policy) -> Iterator[str]:
     if chosen.refresh == "per_bank" and "tRFCpb" not in spec.timings:
         yield f'refresh: found "per_bank", but {spec.name} states no tRFCpb'
+    if chosen.front == "links":
+        if spec.links is None:
+            yield f'front: found "links", but {spec.name} states none'
+        if chosen.scheduler != "bank_queues":
+            yield 'front: found "links", only bank_queues know them'
     if chosen.scheduler == "bank_queues":
         if chosen.refresh == "per_bank":
             yield 'refresh: found "per_bank", bank_queues refresh whole ranks'

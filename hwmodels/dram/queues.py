@@ -9,7 +9,6 @@ from hwmodels.dram.state import (
     IS_SEEN,
     IS_WRITE,
     READS,
-    ROOM,
     WRITES,
 )
 
@@ -21,9 +20,11 @@ def length(ch: Record, queue: int) -> int:
 
 
 @helper
-def append(ch: Record, queue: int, bank: int, row: int, line: int, index: int, flags: int) -> None:
+def append(
+    rules: Record, ch: Record, queue: int, bank: int, row: int, line: int, index: int, flags: int
+) -> None:
     """Put a request at the end of a queue."""
-    if ch.tail[queue] == ROOM:
+    if ch.tail[queue] == rules.room[queue]:
         n = length(ch, queue)
         copy(ch, queue, ch.head[queue], 0, n)
         ch.head[queue] = 0
@@ -144,6 +145,29 @@ def complete(requests: np.ndarray, run: Record, index: int, tick: int) -> None:
     batch.latest = max(batch.latest, tick)
     if batch.left == 0:
         run.stop = min(run.stop, batch.latest)
+
+
+@helper
+def answer(
+    rules: Record,
+    ch: Record,
+    requests: np.ndarray,
+    run: Record,
+    index: int,
+    tick: int,
+    kind: int,
+) -> None:
+    """Let a request be complete at a tick, or its answer leave for the links; `kind` 1 at once."""
+    if not rules.links:
+        complete(requests, run, index, tick)
+        return
+    requests[index].due = tick
+    requests[index].follow = -1
+    if ch.back_head[kind] >= 0:
+        requests[ch.back_tail[kind]].follow = index
+    else:
+        ch.back_head[kind] = index
+    ch.back_tail[kind] = index
 
 
 @helper

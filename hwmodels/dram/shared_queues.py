@@ -59,7 +59,7 @@ def accept(
         return False
     request.accepted = clock
     flags = hazard(ch, line, kind == WRITES)
-    append(ch, kind, bank, row, line, index, flags | (IS_WRITE if kind == WRITES else 0))
+    append(rules, ch, kind, bank, row, line, index, flags | (IS_WRITE if kind == WRITES else 0))
     if kind == WRITES:
         complete(requests, run, index, clock)
     ch.wake = min(ch.wake, clock + 1)
@@ -143,33 +143,27 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
     if ch.row_free >> SHIFT > tick:
         ch.row_wake = ch.row_free >> SHIFT
         return -1
-    note_movable(rules, ch)
     queue = ch.is_writing
     soon = NEVER
     for j in range(ch.head[queue], ch.tail[queue]):
         bank = ch.bank[queue, j]
-        if ch.open_row[bank] != ch.row[queue, j]:
-            ready = ch.movable[bank]
+        if ch.movable[bank] > tick:
+            soon = min(soon, ch.movable[bank])
+            continue
+        row = ch.open_row[bank]
+        if row != ch.row[queue, j]:
+            if ch.active[bank] or (row < 0 <= ch.half_bank):
+                continue
+            ready = ch.ready[ACT if row < 0 else PRE, bank] >> SHIFT
             if rules.bus == 2:
                 ready = at_edge(rules, ch, bank, ready, tick)
             if ready > tick:
+                ch.movable[bank] = ready
                 soon = min(soon, ready)
             elif not is_held(ch, queue, j):
                 return j
     ch.row_wake = soon
     return -1
-
-
-@piece
-def note_movable(rules: Record, ch: Record) -> None:
-    """Note when each bank may be opened or closed."""
-    for bank in range(rules.banks):
-        ready = ch.ready[PRE, bank] if ch.open_row[bank] >= 0 else ch.ready[ACT, bank]
-        ch.movable[bank] = NEVER if ch.active[bank] else ready >> SHIFT
-    if ch.half_bank >= 0:
-        for bank in range(rules.banks):
-            if ch.open_row[bank] < 0:
-                ch.movable[bank] = NEVER
 
 
 @piece
@@ -198,6 +192,7 @@ def issue_access(
     is_write = ch.flags[queue, at] & IS_WRITE != 0
     if queue == ACTIVE:
         ch.active[bank] -= 1
+        ch.movable[bank] = 0
     else:
         classify(ch, queue, at, 0)
     closes = rules.is_closed != 0 and ch.active[bank] == 0
@@ -245,8 +240,9 @@ def issue_row(
     remember_edge(rules, ch, ACT, bank, tick)
     own = ch.ready[WR if ch.flags[queue, at] & IS_WRITE else RD, bank] >> SHIFT
     ch.active_wake = min(ch.active_wake, own)
-    append(ch, ACTIVE, bank, row, ch.line[queue, at], index, ch.flags[queue, at])
+    append(rules, ch, ACTIVE, bank, row, ch.line[queue, at], index, ch.flags[queue, at])
     ch.active[bank] += 1
+    ch.movable[bank] = NEVER
     remove(ch, queue, at)
     if wants(ch, queue, bank, row):
         ch.hit_wake = min(ch.hit_wake, own)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 
 from hwmodels.dram.fields import map_problems
 from hwmodels.dram.problems import SpecError, nearest
@@ -60,6 +60,8 @@ OPTIONAL_TIMINGS: Mapping[str, str] = {
 
 MAX_BANKS = 128
 """Banks of a channel that the controller's tables have room for."""
+MAX_LINKS = 8
+"""Links, and quadrants, of a memory cube."""
 
 _ORDERED = (
     ("tBL", "tCCD_S"),
@@ -144,6 +146,24 @@ class Organisation:
 
 
 @dataclass(frozen=True)
+class Links:
+    """Serial links of a memory cube, which every request and answer crosses in packets.
+
+    A packet is a flit, and `flit_bytes` of data a flit more. Links and quadrants have a queue of
+    `queue` packets for each way and move a flit in `flit_ps`. A channel belongs to the quadrant
+    that is left when its number is divided by `quadrants`.
+    """
+
+    source: Annotated[str, MinLen(1)]
+    count: Annotated[int, Ge(1), Le(MAX_LINKS)]
+    quadrants: Annotated[int, Ge(1), Le(MAX_LINKS)]
+    queue: Annotated[int, Ge(1)]
+    flit_ps: Annotated[int, Ge(1)]
+    flit_bytes: Annotated[int, Ge(1)]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class DramSpec:
     """A memory: organisation, clock, command bus, timings and address map.
 
@@ -167,6 +187,7 @@ class DramSpec:
     activate_ticks: Annotated[int, Ge(1)] = 1
     column_ticks: Annotated[int, Ge(1)] = 1
     status: Status = "published"
+    links: Links | None = None
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -212,6 +233,23 @@ def _problems(spec: DramSpec) -> Iterator[str]:
     yield from _source_problems(spec)
     yield from _timing_problems(spec)
     yield from map_problems(spec.organisation.sizes, spec.address_map)
+    if spec.links is not None:
+        yield from _link_problems(spec, spec.links)
+
+
+def _link_problems(spec: DramSpec, links: Links) -> Iterator[str]:
+    for name, most in (("count", MAX_LINKS), ("quadrants", MAX_LINKS)):
+        found = getattr(links, name)
+        if not 1 <= found <= most:
+            yield f"links.{name}: found {found}, expected 1 to {most}"
+    for name in ("queue", "flit_bytes"):
+        found = getattr(links, name)
+        if found < 1:
+            yield f"links.{name}: found {found}, expected at least 1"
+    if not 1 <= links.flit_ps <= spec.clock_ps:
+        yield f"links.flit_ps: found {links.flit_ps}, expected 1 to clock_ps, {spec.clock_ps:g}"
+    if spec.clock_ps != round(spec.clock_ps):
+        yield f"clock_ps: found {spec.clock_ps:g}, expected a whole number beside links"
 
 
 def _organisation_problems(organisation: Organisation) -> Iterator[str]:
@@ -239,6 +277,7 @@ def _source_problems(spec: DramSpec) -> Iterator[str]:
     used = {
         "organisation.source": spec.organisation.source,
         "clock_source": spec.clock_source,
+        **({} if spec.links is None else {"links.source": spec.links.source}),
         **{f"timings.{name}.source": timing.source for name, timing in spec.timings.items()},
     }
     for place, source in used.items():

@@ -21,14 +21,14 @@ from hwmodels.dram.commands import (
 )
 from hwmodels.dram.jit import Record
 from hwmodels.dram.policy import MAX_BANK_QUEUE, MAX_QUEUE, Policy
-from hwmodels.dram.spec import MAX_BANKS, DramSpec
+from hwmodels.dram.spec import MAX_BANKS, MAX_LINKS, DramSpec, Links
 
 SHIFT = 4
 """Bits of a `ready` value that hold the limit."""
 NEVER = 1 << 58
 """A tick that does not come."""
 ROOM = 2 * MAX_QUEUE
-"""Places of a queue; it moves through them and back to the front when it meets their end."""
+"""Most places of a queue; it moves through them and back to the front when it meets their end."""
 MAX_ROWS = 128
 MAX_RANKS = 16
 MAX_REFRESHES = 256
@@ -40,6 +40,12 @@ READS, WRITES, ACTIVE = range(3)
 """Queues of a channel: reads, writes, and requests whose row was opened for them."""
 IS_WRITE, IS_SEEN, HAS_HAZARD = 1, 2, 4
 """Flags of a waiting request: a command of it was issued; its address was in use when it came."""
+AWAY, BACK = range(2)
+"""Ways of a packet: from the source, and to it. Also queues, before the crossing of that way."""
+LINE_MARKS = 1024
+"""Addresses on their way through links are told apart by what is left of this."""
+RESPONSE = 2
+"""A queue behind the crossing of a way is that many after the one before it."""
 
 RULES = np.dtype(
     [
@@ -68,6 +74,7 @@ RULES = np.dtype(
         ("is_closed", np.int64),
         ("is_unified", np.int64),
         ("capacity", np.int64, (2,)),
+        ("room", np.int64, (3,)),  # places of a queue that are used: few stay in the cache
         ("write_high", np.float64),
         ("write_low", np.float64),
         ("bank_queue", np.int64),
@@ -75,6 +82,12 @@ RULES = np.dtype(
         ("idle_writes", np.int64),
         ("offers", np.int64),  # requests a source offers in one tick
         ("lead", np.int64),  # ticks that a tick's number is ahead of the source's clock
+        ("links", np.int64),  # 0: the source is at the channels
+        ("quadrants", np.int64),
+        ("link_queue", np.int64),
+        ("flits", np.int64, (2, 2)),  # of packets by way, of reads and of writes
+        ("flit_ps", np.int64),
+        ("clock_ps", np.int64),
         ("act2", np.int64),  # latest second half of a split ACT
         ("write_clock", np.int64, (2,)),  # ticks that it runs on after RD, after WR
         ("is_logging", np.int64),
@@ -118,7 +131,7 @@ STATE = np.dtype(
         ("column_free", np.int64),  # for all column commands
         ("open_row", np.int64, (MAX_BANKS,)),  # -1: closed
         ("active", np.int64, (MAX_BANKS,)),  # requests whose row was opened for them
-        ("movable", np.int64, (MAX_BANKS,)),  # scratch: when ACT or PRE may move a bank
+        ("movable", np.int64, (MAX_BANKS,)),  # neither ACT nor PRE may come before this tick
         ("hits", np.int32, (MAX_BANKS,)),  # accesses since ACT
         ("opening", np.int64, (MAX_BANKS,)),  # limit that held back the last ACT
         ("opening_late", np.int64, (MAX_BANKS,)),  # ticks that it could have gone sooner but for
@@ -128,12 +141,16 @@ STATE = np.dtype(
         ("open_banks", np.int64, (MAX_RANKS,)),
         ("open_since", np.int64, (MAX_RANKS,)),
         ("bus_free", np.int64, (MAX_RANKS,)),
-        ("queue_count", np.int32, (MAX_BANKS,)),  # queues of banks
-        ("queue_wake", np.int64, (MAX_BANKS,)),
+        ("queued", np.int64),  # requests in the queues of banks
+        ("queue_count", np.int32, (MAX_BANKS,)),  # of each
+        ("queue_wake", np.int64, (MAX_BANKS,)),  # nothing of it can go before; empty: NEVER
+        ("bank_wake", np.int64),  # nothing of any of them can, but of a rank to be refreshed
         ("queue_row", np.int32, (MAX_BANKS, MAX_BANK_QUEUE)),
         ("queue_flags", np.int32, (MAX_BANKS, MAX_BANK_QUEUE)),
         ("queue_line", np.int64, (MAX_BANKS, MAX_BANK_QUEUE)),
         ("queue_request", np.int64, (MAX_BANKS, MAX_BANK_QUEUE)),
+        ("back_head", np.int64, (2,)),  # reads and writes whose answers leave for the links, or -1
+        ("back_tail", np.int64, (2,)),
         ("commands", np.int64, (len(COMMANDS),)),
         ("lost", np.int64, (len(LIMITS),)),  # ticks that data buses did not move data, by limit
         ("open_ticks", np.int64),  # ranks with a row open, times ticks
@@ -156,10 +173,13 @@ REQUEST = np.dtype(
         ("batch", np.int64),  # the last request of its batch, which keeps the next two
         ("left", np.int64),  # requests of the batch that are not complete yet
         ("latest", np.int64),  # completion of the latest one so far
+        ("follow", np.int64),  # the next one in the same queue of links, or -1
+        ("due", np.int64),  # step of the links, or tick of the channel, at which it is there
         ("row", np.int32),
         ("bank", np.int32),
         ("channel", np.int32),
         ("is_write", np.int32),
+        ("link", np.int32),
     ],
     align=True,
 )
@@ -187,6 +207,16 @@ RUN = np.dtype(
         ("is_stopping", np.int64),  # time passes no further than that
         ("is_resting", np.int64),  # time passes though all is served
         ("is_flushing", np.int64),  # nothing will follow: waiting writes need no company; 2: told
+        ("away", np.int64),  # requests that links accepted and that are not complete
+        ("moving", np.int64),  # those of them that are not in a channel
+        ("link_turn", np.int64),  # the link that is offered the next request
+        ("link_head", np.int64, (4, MAX_LINKS)),
+        ("link_tail", np.int64, (4, MAX_LINKS)),
+        ("link_count", np.int64, (4, MAX_LINKS)),
+        ("link_age", np.int64, (2, MAX_LINKS)),  # steps that the first has waited to cross; 0: none
+        ("link_free", np.int64, (2, MAX_LINKS)),  # step at which another may cross to it
+        ("link_lines", np.int64, (LINE_MARKS,)),  # requests on the way to channels, by address
+        ("link_order", np.int64, (MAX_LINKS,)),  # scratch: the turn of those who cross
     ],
     align=True,
 )
@@ -235,12 +265,15 @@ def make_rules(
     rules["is_closed"] = policy.page == "closed"
     rules["is_unified"] = policy.is_unified
     rules["capacity"] = policy.read_queue, policy.write_queue
+    rules["room"] = 2 * np.array([policy.read_queue, policy.write_queue, span[CHANNEL]])
     rules["write_high"] = policy.write_high * policy.write_queue
     rules["write_low"] = policy.write_low * policy.write_queue
     rules["bank_queue"], rules["row_hits"] = policy.bank_queue, policy.row_hits
     rules["idle_writes"] = policy.idle_writes
     rules["offers"] = buses if offers is None else offers
     rules["lead"] = policy.scheduler == "bank_queues"
+    if spec.links is not None and policy.front == "links":
+        _fill_links(rules, spec, spec.links)
     rules["act2"] = spec.cycles("tAAD", 0)
     after = spec.cycles("tBL") + spec.cycles("tWCKPST", 0)
     rules["write_clock"] = spec.cycles("tCL") + after, spec.cycles("tCWL") + after
@@ -258,6 +291,8 @@ def make_state(rules: Record) -> np.ndarray:
     state["next_refresh"] = rules["refresh_interval"]
     state["half_bank"] = state["started"] = state["pair_tick"] = -1
     state["last_due"] = -1
+    state["queue_wake"] = NEVER
+    state["back_head"] = -1
     return state
 
 
@@ -270,12 +305,23 @@ def oldest_waiting(state: np.ndarray) -> int:
     return int(state["queue_request"][is_used].min(initial=oldest))
 
 
-def shift(state: np.ndarray, requests: np.ndarray, released: int) -> None:
+def shift(state: np.ndarray, requests: np.ndarray, run: Record, released: int) -> None:
     """Give all requests new numbers after the first ones were released."""
     state["request"] -= released
     state["queue_request"] -= released
+    run["link_head"] -= released
+    run["link_tail"] -= released
     requests["batch"] -= released
-    requests["chain"][requests["chain"] >= 0] -= released
+    for numbers in (requests["chain"], requests["follow"], state["back_head"], state["back_tail"]):
+        numbers[numbers >= 0] -= released
+
+
+def _fill_links(rules: Record, spec: DramSpec, links: Links) -> None:
+    data = spec.organisation.burst_bytes // links.flit_bytes
+    rules["links"], rules["quadrants"] = links.count, links.quadrants
+    rules["link_queue"] = links.queue
+    rules["flits"] = (1, 1 + data), (1 + data, 1)
+    rules["flit_ps"], rules["clock_ps"] = links.flit_ps, round(spec.clock_ps)
 
 
 def _value(row: Constraint) -> int:

@@ -7,6 +7,7 @@ time is asserted.
 import os
 
 import pytest
+from silent import Silent
 
 from cosim.bench import simulators
 from cosim.bench.simulator_peers import SIMULATORS
@@ -15,14 +16,6 @@ pytestmark = pytest.mark.benchmark
 
 LEAST = {"scale_sim": 100, "zigzag": 10}
 """CPU time of the other simulator over ours, an order below what is measured."""
-
-
-class Silent:
-    def stage(self, text, total=0):
-        pass
-
-    def advance(self):
-        pass
 
 
 @pytest.mark.parametrize("layer", ["qk", "av", "ctc"])

@@ -68,7 +68,7 @@ def main():
         stats = simulate(work, architecture, technology=port_memory(), energy=energy)
         spent = time.process_time() - start
         cycles, moved = stats.cycles, stats.traffic.dram
-        hidden = cycles.fill + cycles.drain
+        hidden = cycles.weight_load + cycles.fill + cycles.drain
         needed = max(theirs["cycles"], -(-theirs["dram_bytes"] // PORT_BYTES))
         left = needed + hidden - cycles.total
         is_worse = left < 0 or moved > theirs["dram_bytes"] * (1 + FRACTIONS) + 1

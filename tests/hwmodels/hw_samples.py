@@ -3,6 +3,8 @@
 from dataclasses import replace
 from math import prod
 
+import numpy as np
+
 from hwmodels.energy_table import EnergyFigure
 from hwmodels.workload import Gemm, TensorRef, Transfer, VectorOp, Workload
 
@@ -14,6 +16,20 @@ def with_roofline(architecture):
 
 def figure(value, low=None, high=None):
     return EnergyFigure(value, "assumed for a test", low, high)
+
+
+def burst_addresses(descriptor, origin, burst_bytes):
+    """Return the address of every burst that a descriptor touches, byte by byte, row by row.
+
+    Its base counts from `origin`; a burst that two rows share is moved for both, unless rows lie
+    behind one another.
+    """
+    base, size = descriptor.base + origin, descriptor.bytes
+    rows = [(base + i * descriptor.stride, size) for i in range(descriptor.rows)]
+    if descriptor.stride == size:
+        rows = [(base, descriptor.size_bytes)]
+    lines = (np.arange(start, start + length) // burst_bytes for start, length in rows)
+    return burst_bytes * np.concatenate([np.unique(line) for line in lines])
 
 
 def tensor(name, kind, shape, bits=8, **more):

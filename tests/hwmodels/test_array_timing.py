@@ -75,7 +75,7 @@ def test_cycles_equal_a_simulation_of_every_cell(schedule, m, n, k, rows, column
         a, w, rows, columns, is_double_buffered=schedule == "double_buffered"
     )
     np.testing.assert_array_equal(result, a @ w.T)
-    split = product(array(rows, columns, schedule), m_tiles=[m], n_tiles=[n], k=k)
+    split = product(array(rows, columns, schedule), m_tiles=[m], n_tiles=[n], chunks=[k])
     assert split.total == cycles
     assert closed_form(schedule, m=m, n=n, k=k, rows=rows, columns=columns) == cycles
 
@@ -83,11 +83,11 @@ def test_cycles_equal_a_simulation_of_every_cell(schedule, m, n, k, rows, column
 def test_a_3x5x4_product_on_2x2_cells_by_hand():
     # m = 3 activation rows, n = 5 columns, k = 4: ceil(4/2) = 2 folds per block of 2 columns,
     # 3 blocks, 6 folds. Serial: load 2, fill 1, compute 3, drain 1 = 7 each, 42 in all.
-    assert product(array(2, 2, "serial"), m_tiles=[3], n_tiles=[5], k=4) == Split(
+    assert product(array(2, 2, "serial"), m_tiles=[3], n_tiles=[5], chunks=[4]) == Split(
         compute=18, fill=6, drain=6, weight_load=12
     )
     # Double buffered: load 2 and fill 1 once, 6 folds of 3, drain 1 = 22 = 7 + 5 x 3.
-    assert product(array(2, 2, "double_buffered"), m_tiles=[3], n_tiles=[5], k=4) == Split(
+    assert product(array(2, 2, "double_buffered"), m_tiles=[3], n_tiles=[5], chunks=[4]) == Split(
         compute=18, fill=1, drain=1, weight_load=2
     )
 
@@ -115,7 +115,7 @@ def test_double_buffered_is_never_slower_than_serial(m, n, k, rows, columns):
     k=st.integers(1, 30),
 )
 def test_double_buffered_hides_tiling_while_tiles_have_as_many_rows_as_the_array(tiles, n, k):
-    split = product(array(4, 3, "double_buffered"), m_tiles=tiles, n_tiles=[n], k=k)
+    split = product(array(4, 3, "double_buffered"), m_tiles=tiles, n_tiles=[n], chunks=[k])
     whole = closed_form("double_buffered", m=sum(tiles), n=n, k=k, rows=4, columns=3)
     assert split.total == whole
 
@@ -132,7 +132,7 @@ def test_published_cycles_of_wav2vec2_base_are_met():
     ]:
         m, n, k = layer
         assert closed_form("serial", m=m, n=n, k=k, rows=rows, columns=rows) == cycles
-        split = product(array(rows, rows, "serial"), m_tiles=[m], n_tiles=[n], k=k)
+        split = product(array(rows, rows, "serial"), m_tiles=[m], n_tiles=[n], chunks=[k])
         assert split.total == cycles
 
 

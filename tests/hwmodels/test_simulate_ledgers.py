@@ -193,7 +193,7 @@ def test_a_convention_counts_beside_the_ledger(make_chip, make_memory, table):
 def test_a_chip_says_what_its_mappings_are_chosen_for(make_chip, ideal, table):
     # Buffers so small that fewer bytes cost cycles: ideal memory has no use for them, the energy of
     # a byte has.
-    chip = make_chip(2, 3, size=40, weight_size=64, output_size=96)
+    chip = make_chip(2, 3, size=40, weight_size=64, output_size=48)
     memory = replace(ideal, read_j_per_bit=replace(ideal.read_j_per_bit, value=1e-6, high=1e-6))
     found = {}
     for objective in ("latency", "energy", "product"):

@@ -102,10 +102,11 @@ def test_in_tiles_ledgers_sum_and_memory_moves_what_is_stored(
         for one in (chip, plain)
     )
     traffic = found.traffic
-    assert (traffic.dram_read, traffic.dram_write) == (
-        dense.traffic.dram_read,
-        dense.traffic.dram_write,
-    )
+    assert traffic.dram_write == dense.traffic.dram_write
+    if pair[1] == "output_stationary":  # dense sums may leave their cells so that less is loaded
+        assert traffic.dram_read >= dense.traffic.dram_read
+    else:
+        assert traffic.dram_read == dense.traffic.dram_read
     outputs = 30 * n * 4
     assert traffic.partial_sums_written - traffic.partial_sums_read == outputs
     assert outputs <= traffic.partial_sums_written <= dense.traffic.partial_sums_written

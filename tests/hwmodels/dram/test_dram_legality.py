@@ -22,6 +22,7 @@ QUICK = [
     ("ddr4_3200", "ramulator2_closed"),
     ("hbm2_2000_legacy", "dramsim3"),
     ("ddr4_3200_2rank", "dramsim3_closed"),
+    ("hmc1_4gb", "dramsim3_links"),
 ]
 
 
