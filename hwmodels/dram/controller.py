@@ -22,7 +22,7 @@ from hwmodels.dram.batches import (
 from hwmodels.dram.jit import Integers, Record
 from hwmodels.dram.links import first_away
 from hwmodels.dram.loop import LOG_IS_FULL, advance
-from hwmodels.dram.policy import Policy, check
+from hwmodels.dram.policy import Policy, check, refresh_interval, refreshed_ranks
 from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import DramSpec
 from hwmodels.dram.state import (
@@ -395,9 +395,11 @@ def _check_rate(spec: DramSpec, policy: Policy, rate: int) -> None:
     interval = spec.cycles("tREFI") // rate if rate > 0 else 0
     least, text = spec.cycles("tRFC") + 2 * spec.cycles("tRP"), "tRFC + 2 tRP"
     if policy.refresh == "per_bank":
-        interval //= spec.organisation.banks_per_channel
+        turn = refresh_interval(spec, policy, max(1, rate)) // spec.ticks_per_clock
+        interval = min(interval, turn)
         between = spec.cycles("tREFD", spec.cycles("tRREFD", spec.cycles("tRRD_S")))
-        least, text = spec.cycles("tRP") + between + 4, "tRP, that between two refreshes, and 4"
+        least = refreshed_ranks(spec) * spec.cycles("tRP") + between + 4
+        text = "tRP of each bank refreshed at once, that between two refreshes, and 4"
     if least >= interval:
         problem = f"found {rate}, expected at least 1 and an interval above {least} cycles"
         raise SpecError([f"{spec.name}: refresh_rate: {problem}, {text}"])

@@ -1,5 +1,6 @@
 """How a controller chooses: queues, drains, pages and refresh as data."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args
@@ -66,7 +67,13 @@ POLICIES = {
         _RAMULATOR,
         _DRAMSIM,
         replace(_RAMULATOR, name="ramulator2_closed", page="closed"),
-        replace(_RAMULATOR, name="ramulator2_per_bank", refresh="per_bank"),
+        replace(
+            _RAMULATOR,
+            name="ramulator2_per_bank",
+            source="Ramulator 2.1 (c5b1c3a): as ramulator2; per_bank.cpp, for HBM3 and HBM4 "
+            "hbm34_per_bank_refresh.cpp",
+            refresh="per_bank",
+        ),
         replace(
             _RAMULATOR,
             name="ramulator2_deep",
@@ -105,6 +112,30 @@ def check(spec: DramSpec, chosen: Policy) -> None:
     """Raise SpecError with all that keeps a policy from working on a memory."""
     if problems := [*_own_problems(chosen), *_shared_problems(spec, chosen)]:
         raise SpecError([f"policy {chosen.name}: {problem}" for problem in problems])
+
+
+def refreshed_ranks(spec: DramSpec) -> int:
+    """Return of how many ranks banks are refreshed together, bank by bank.
+
+    The pseudo-channels of memories whose bus has two edges are (Ramulator 2.1).
+    """
+    return spec.organisation.pseudo_channels if spec.command_bus == "dual_edge" else 1
+
+
+def refresh_interval(spec: DramSpec, chosen: Policy, rate: int = 1) -> int:
+    """Return the ticks between refreshes of a channel at `rate` times the usual; 0 without them.
+
+    The part of tREFI that a bank has is rounded up, that of a rank down, as the simulators do.
+    """
+    organisation, cycles = spec.organisation, spec.cycles("tREFI")
+    if chosen.refresh == "none":
+        return 0
+    if chosen.refresh == "per_bank":
+        turns = organisation.banks_per_channel // refreshed_ranks(spec)
+        return math.ceil(cycles / (turns * rate)) * spec.ticks_per_clock
+    if chosen.scheduler == "bank_queues":
+        rate *= organisation.pseudo_channels * organisation.ranks
+    return cycles // rate * spec.ticks_per_clock
 
 
 def _own_problems(chosen: Policy) -> Iterator[str]:
