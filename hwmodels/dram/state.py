@@ -5,6 +5,7 @@ which all delays so far allow it, times 16, plus the number of the limit that se
 comparison tells whether a command may go, and a maximum keeps the reason.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,7 +16,10 @@ from hwmodels.dram.commands import (
     LIMITS,
     PREAB,
     RANK,
+    RDA,
     REFAB,
+    REFPB,
+    WRA,
     Constraint,
     constraints,
 )
@@ -251,8 +255,9 @@ def make_rules(
     rules["span"] = span
     for level, banks in enumerate(span):
         rules["base"][level][: span[CHANNEL]] = np.arange(span[CHANNEL]) // banks * banks
-    _fill_rows(rules, _needed(spec, policy))
-    rules["window"] = _value(_window(spec))
+    rows = constraints(spec)
+    _fill_rows(rules, _needed(rows, span, policy))
+    rules["window"] = next(_value(row) for row in rows if row.window == 4)
     rules["activate_ticks"], rules["column_ticks"] = spec.activate_ticks, spec.column_ticks
     rules["burst"] = spec.cycles("tBL") * ticks
     rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
@@ -328,55 +333,42 @@ def _value(row: Constraint) -> int:
     return (row.ticks << SHIFT) + row.limit
 
 
-def _window(spec: DramSpec) -> Constraint:
-    return next(row for row in constraints(spec) if row.window == 4)
-
-
-def _needed(spec: DramSpec, policy: Policy) -> list[Constraint]:
+def _needed(rows: Iterable[Constraint], span: tuple[int, ...], policy: Policy) -> list[Constraint]:
     """Return the rows whose commands the policy issues and that no other row covers.
 
     How long a command holds its bus is kept apart.
     """
-    unused = {"RDA", "WRA"} if policy.page == "open" else set()
-    unused |= {"none": {"REFab", "REFpb", "PREab"}, "all_bank": {"REFpb"}}.get(
-        policy.refresh, {"REFab", "PREab"}
+    unused = {RDA, WRA} if policy.page == "open" else set()
+    unused |= {"none": {REFAB, REFPB, PREAB}, "all_bank": {REFPB}}.get(
+        policy.refresh, {REFAB, PREAB}
     )
     if policy.scheduler == "bank_queues":
-        unused |= {"PREab"}
-    rows = [
-        row
-        for row in constraints(spec)
-        if row.window == 1
-        and row.level != CHANNEL
-        and not {COMMANDS[row.preceding], COMMANDS[row.following]} & unused
-    ]
-    span = spans(spec)
-    kept: list[Constraint] = []
+        unused |= {PREAB}
+    kept: dict[tuple[int, int], list[Constraint]] = {}
     for row in sorted(rows, key=lambda row: (span[row.level], row.ticks), reverse=True):
-        if not any(_covers(other, row, span) for other in kept):
-            kept.append(row)
-    return kept
+        pair = row.preceding, row.following
+        if row.window > 1 or row.level == CHANNEL or not unused.isdisjoint(pair):
+            continue
+        alike = kept.setdefault(pair, [])
+        if row.is_sibling or not any(_covers(other, row) for other in alike):
+            alike.append(row)
+    return [row for alike in kept.values() for row in alike]
 
 
-def _covers(one: Constraint, other: Constraint, span: tuple[int, ...]) -> bool:
-    """Whether a row is at least as strict as another one wherever that one holds."""
-    return (
-        not (one.is_sibling or other.is_sibling)
-        and (one.preceding, one.following) == (other.preceding, other.following)
-        and span[one.level] >= span[other.level]
-        and one.ticks >= other.ticks
-    )
+def _covers(one: Constraint, other: Constraint) -> bool:
+    """Whether a row of as large a part is at least as strict as another of the same commands."""
+    return not one.is_sibling and one.ticks >= other.ticks
 
 
 def _fill_rows(rules: Record, rows: Iterable[Constraint]) -> None:
     ordered = sorted(rows, key=lambda row: row.preceding)
-    if len(ordered) > MAX_ROWS:
-        raise ValueError(f"{len(ordered)} delays, expected at most {MAX_ROWS}")
-    for index, row in enumerate(ordered):
-        rules["following"][index] = row.following
-        rules["value"][index] = _value(row)
-        rules["level"][index] = row.level
-        rules["is_sibling"][index] = row.is_sibling
-        rules["is_whole"][index] = row.following in {PREAB, REFAB}
-    for command in range(len(COMMANDS) + 1):
-        rules["first"][command] = sum(row.preceding < command for row in ordered)
+    count = len(ordered)
+    if count > MAX_ROWS:
+        raise ValueError(f"{count} delays, expected at most {MAX_ROWS}")
+    rules["following"][:count] = [row.following for row in ordered]
+    rules["value"][:count] = [_value(row) for row in ordered]
+    rules["level"][:count] = [row.level for row in ordered]
+    rules["is_sibling"][:count] = [row.is_sibling for row in ordered]
+    rules["is_whole"][:count] = [row.following in {PREAB, REFAB} for row in ordered]
+    preceding = [row.preceding for row in ordered]
+    rules["first"] = [bisect_left(preceding, command) for command in range(len(COMMANDS) + 1)]
