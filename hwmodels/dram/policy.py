@@ -138,6 +138,21 @@ def refresh_interval(spec: DramSpec, chosen: Policy, rate: int = 1) -> int:
     return cycles // rate * spec.ticks_per_clock
 
 
+def check_rate(spec: DramSpec, chosen: Policy, rate: int) -> None:
+    """Refuse a refresh that leaves no time for anything else."""
+    interval = spec.cycles("tREFI") // rate if rate > 0 else 0
+    least, text = spec.cycles("tRFC") + 2 * spec.cycles("tRP"), "tRFC + 2 tRP"
+    if chosen.refresh == "per_bank":
+        turn = refresh_interval(spec, chosen, max(1, rate)) // spec.ticks_per_clock
+        interval = min(interval, turn)
+        between = spec.cycles("tREFD", spec.cycles("tRREFD", spec.cycles("tRRD_S")))
+        least = refreshed_ranks(spec) * spec.cycles("tRP") + between + 4
+        text = "tRP of each bank refreshed at once, that between two refreshes, and 4"
+    if least >= interval:
+        problem = f"found {rate}, expected at least 1 and an interval above {least} cycles"
+        raise SpecError([f"{spec.name}: refresh_rate: {problem}, {text}"])
+
+
 def _own_problems(chosen: Policy) -> Iterator[str]:
     for name, most in (
         ("read_queue", MAX_QUEUE),
