@@ -277,10 +277,12 @@ class _Walk:
 def can_repeat(architecture: Architecture) -> bool:
     """Whether machines of a chip begin again where others stood; not for what looks further back.
 
-    That is a memory controller, arbitration by priority and a limit of the loads on their way.
+    That is a memory controller or shares of its peak measured, arbitration by priority and a limit
+    of the loads on their way.
     """
     memory = architecture.memory
     is_simple = memory.fidelity == "roofline" and memory.arbitration == "fifo"
+    is_simple = is_simple and memory.efficiency is None
     return is_simple and memory.prefetch is None and architecture.cores.count == 1
 
 
