@@ -12,7 +12,10 @@ from hwmodels.thermal import Thermal
 def totals_of(
     stats: RunStats, thermal: Thermal | None = None, chip: Chip | None = None
 ) -> dict[str, object]:
-    """Return cycles, energy and bandwidth of a run, and its sums by kind of layer."""
+    """Return cycles, energy and bandwidth of a run, and its sums by kind of layer.
+
+    `thermal` is None where the chip names no stack: its temperature is not modelled.
+    """
     memory = {} if stats.controller is None else _memory(stats, stats.controller)
     if memory and chip is not None and chip.dram is not None:
         memory["rest_w"] = vars(chip.dram.rest_w())
@@ -39,7 +42,7 @@ def totals_of(
         "simpy_events": stats.simpy_events,
         "by_kind": _by_kind(stats),
         **({"memory": memory} if memory else {}),
-        **({} if thermal is None else {"thermal": temperatures(thermal)}),
+        "thermal": None if thermal is None else temperatures(thermal),
         **({"cores": core_rows(stats)} if stats.cores else {}),
     }
 

@@ -5,7 +5,6 @@ The parts of `machine` that move data; like it they run on the SimPy clock.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from operator import itemgetter
 
 import simpy
 
@@ -25,10 +24,6 @@ class Clock(simpy.Environment):
     def count_events(self) -> int:
         """Return the number of events scheduled so far; each call uses up one number."""
         return next(self._eid)
-
-    def coming(self) -> list[tuple[int, simpy.Event]]:
-        """Return what will happen as far as that is known, with its time, in order."""
-        return [(int(entry[0]), entry[3]) for entry in sorted(self._queue, key=itemgetter(0, 1, 2))]
 
 
 class Flag:
@@ -89,11 +84,6 @@ class Credits:
         self._event = self.clock.event()
         return self._event
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether somebody waits for room."""
-        return self._event is not None
-
     def give(self, size_bytes: int) -> None:
         """Give room back."""
         self.free_bytes += size_bytes
@@ -109,9 +99,8 @@ Order = tuple[Load, int, Iterable[Flag]]  # what to load, from which address on,
 class Stream:
     """The read engine of one operand buffer: `orders` one by one, as room and producers allow.
 
-    `room` is the streaming part of the buffer. `started` loads were, `arrivals` are those
-    of them that were not yet asked for. No more than `prefetch` loads are on their way, None: no
-    limit but room.
+    `room` is the streaming part of the buffer. `arrivals` are the loads that were started
+    and not yet asked for. No more than `prefetch` loads are on their way, None: no limit but room.
     """
 
     def __init__(
@@ -126,39 +115,17 @@ class Stream:
         self.clock = clock
         self.engine = engine
         self.room = Credits(clock, free_bytes)
-        self.started = 0
         self.arrivals: deque[Completion] = deque()
         # The last `prefetch` loads; the next takes the place of the oldest.
         self._on_their_way: deque[Completion] = deque(maxlen=prefetch or 0)
         self._waits = self._run(orders)
         self._wanted: simpy.Event | None = None
-        self._asked_bytes = 0
-        self.waits_for: simpy.Event | None = None
-
-    @property
-    def granted_bytes(self) -> int:
-        """Bytes of room that were given to a load which has not started since."""
-        return 0 if self.room.is_asked else self._asked_bytes
-
-    @property
-    def is_held(self) -> bool:
-        """Whether the next load waits for what has not happened yet, other than room."""
-        event = self.waits_for
-        return event is not None and not event.triggered and not self.room.is_asked
 
     def go_on(self, _: simpy.Event | None = None) -> None:
         """Start loads until something has to be waited for."""
-        self.waits_for = event = next(self._waits, None)
+        event = next(self._waits, None)
         if event is not None:
             event.callbacks.append(self.go_on)
-
-    def resume(
-        self, orders: Iterable[Order], started: int, *, arrivals: Iterable[Completion]
-    ) -> None:
-        """Be where so many loads were started; `orders` are the others."""
-        self.started = started
-        self.arrivals.extend(arrivals)
-        self._waits = self._run(orders, is_first=False)
 
     def next_start(self) -> simpy.Event:
         """Return the event that the next load starts."""
@@ -170,12 +137,13 @@ class Stream:
         loads = self._on_their_way
         return 0 < len(loads) == loads.maxlen and loads[0].done_fs > self.clock.now
 
-    def _run(self, orders: Iterable[Order], *, is_first: bool = True) -> Iterator[simpy.Event]:
+    def _run(self, orders: Iterable[Order]) -> Iterator[simpy.Event]:
         """Start the loads; yields what has to be waited for.
 
         The first step needs the first load of every stream, so that the second of each comes after
         these.
         """
+        is_first = True
         for load, address, producers in orders:
             for flag in producers:
                 if not flag.is_set:
@@ -183,13 +151,10 @@ class Stream:
             if load.credit_bytes:
                 event = self.room.take(load.credit_bytes)
                 if event is not None:
-                    self._asked_bytes = load.credit_bytes
                     yield event
-                    self._asked_bytes = 0
             if self._is_full():
                 yield self._on_their_way[0].wait()
             done = self.engine.move(load.descriptor, origin=address)
-            self.started += 1
             self.arrivals.append(done)
             self._on_their_way.append(done)
             if self._wanted is not None:

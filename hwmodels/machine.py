@@ -64,10 +64,8 @@ class Ground:
     The memory is the one that `serve` returns, or the roofline's.
     """
 
-    def __init__(
-        self, channels: Channels, serve: Serve | None = None, *, begin_fs: int = 0
-    ) -> None:
-        self.clock = clock = Clock(begin_fs)
+    def __init__(self, channels: Channels, serve: Serve | None = None) -> None:
+        self.clock = clock = Clock()
         self.server = MemoryServer(clock, channels) if serve is None else serve(clock)
         self.writes: dict[Written, Flag] = {}
         self.open_stores: dict[Written, int] = {}
@@ -78,12 +76,6 @@ class Ground:
             self.writes[written] = Flag(self.clock)
             self.open_stores[written] = written.stores
         return self.writes[written]
-
-    def resume(self, written: Written, *, left: int) -> None:
-        """Let all stores of a tensor but `left` be done."""
-        flag = self.written(written)
-        flag.is_set = not left
-        self.open_stores[written] = left
 
     def stored(self, written: Written) -> None:
         """Count a store of a tensor as done."""
@@ -106,8 +98,6 @@ class Machine:
         buffers, limits = architecture.buffers, room(architecture)
         self.writer = Engine(clock, ground.server, buffers.output, self.period_fs)
         self.output = Credits(clock, buffers.output.size_bytes)
-        self.first = 0  # the group to begin with
-        self.is_enough: Callable[[int], bool] = lambda _: False
         self.finished = [Flag(clock) for _ in plan.groups]
         self.records = [Record() for _ in plan.groups]
         self.last_tile: simpy.Event | None = None
@@ -123,17 +113,13 @@ class Machine:
 
     def _stream(self, port: Port, buffer: Buffer, unit_bytes: int) -> Stream:
         engine = Engine(self.clock, self.ground.server, buffer, self.period_fs)
-        orders = self.orders(port)
+        orders = self._orders(port)
         return Stream(self.clock, engine, 2 * unit_bytes, orders, prefetch=self.prefetch)
 
     def start(self) -> simpy.Event:
-        """Begin now; returns the event that all is done and written, or `is_enough` says so.
-
-        That is asked when a group has ended, with the number of the next.
-        """
-        if not self.first:
-            for stream in self.streams.values():
-                stream.go_on()
+        """Begin now; returns the event that all is done and written."""
+        for stream in self.streams.values():
+            stream.go_on()
         return self.clock.process(self._compute())
 
     def timeline(self) -> Timeline:
@@ -148,18 +134,11 @@ class Machine:
                 cycles[item] = add(((part, 1) for part in parts), Cycles)
         return Timeline(tuple(cycles[i] for i in sorted(cycles)), tuple(self.records))
 
-    def orders(self, port: Port, first: int = 0, loaded: int = 0) -> Iterator[Order]:
-        """Yield the loads through a port, with what each tensor's first load has to wait for.
-
-        They begin with group `first`, of which the first `loaded` loads are done.
-        """
-        for number, group in enumerate(self.plan.groups[first:]):
-            loads = group.pattern.loads[port]
+    def _orders(self, port: Port) -> Iterator[Order]:
+        """Yield the loads through a port, with what each tensor's first load has to wait for."""
+        for group in self.plan.groups:
             known: set[int] = set()
-            if not number and loaded:
-                known = {load.source for load in loads[:loaded]}
-                loads = loads[loaded:]
-            for load in loads:
+            for load in group.pattern.loads[port]:
                 source = group.sources[load.source]
                 producers: Iterable[Flag] = ()
                 if load.source not in known:
@@ -176,20 +155,19 @@ class Machine:
 
     def _compute(self) -> Process:
         """Run the groups in order, then wait for the last store."""
-        groups = self.plan.groups
-        for number in range(self.first, len(groups)):
-            group, record = groups[number], self.records[number]
+        for group, record, finished in zip(
+            self.plan.groups, self.records, self.finished, strict=True
+        ):
             record.start_fs = self.clock.now
             if group.unit == "array":
                 yield from self._until(_edge(record.start_fs, self.period_fs))
             yield from self._group(group, record)
             record.end_fs = self.clock.now
-            self.finished[number].set()
-            if number + 1 == len(groups) and self.stores_left:
-                yield from self._wait(record, self.stores_done.wait(), "output", group)
-                record.end_fs = self.clock.now
-            if self.is_enough(number + 1):
-                return
+            finished.set()
+        if self.records and self.stores_left:
+            record = self.records[-1]
+            yield from self._wait(record, self.stores_done.wait(), "output", self.plan.groups[-1])
+            record.end_fs = self.clock.now
 
     def _group(self, group: Group, record: Record) -> Process:
         """Run the steps of one group on the array or the vector unit."""
@@ -302,10 +280,9 @@ class Machine:
 
     def _store(self, target: Target, descriptor: Descriptor, tile: Tile | None) -> None:
         done = self.writer.move(descriptor, origin=target.address)
-        done.wait().callbacks.append(partial(self.end_store, target.written, tile))
+        done.wait().callbacks.append(partial(self._stored, target.written, tile))
 
-    def end_store(self, written: Written, tile: Tile | None, _: simpy.Event) -> None:
-        """Count a store as done, and give the room of its tile back after the last."""
+    def _stored(self, written: Written, tile: Tile | None, _: simpy.Event) -> None:
         self.ground.stored(written)
         if tile is not None:
             tile.stores -= 1

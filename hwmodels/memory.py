@@ -8,7 +8,7 @@ the peak that were measured there.
 """
 
 import heapq
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import count
 from typing import Protocol
@@ -256,17 +256,6 @@ class MemoryServer:
 
     def finish(self) -> None:
         """Return nothing: this model knows no commands."""
-
-    def busy_fs(self) -> tuple[int, ...]:
-        """Return how long each channel will be busy with what was admitted."""
-        now = int(self.env.now)
-        return tuple([max(0, free - now) for free in self._free_fs])
-
-    def hold(self, busy_fs: Sequence[int]) -> None:
-        """Let each channel be busy so long from now on."""
-        now = int(self.env.now)
-        self._free_fs = [now + busy for busy in busy_fs]
-        self._idle_fs = max(self._free_fs)
 
     def _serve(self) -> Process:
         """Admit what waits, best first, until nothing does."""

@@ -174,12 +174,14 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         console.print(_cores_line(cores, totals), soft_wrap=True)
     if found := totals.get("memory"):
         console.print(_memory_line(found), soft_wrap=True)
-    if hot := totals.get("thermal"):
-        console.print(_thermal_line(hot), soft_wrap=True)
+    if "thermal" in totals:
+        console.print(_thermal_line(totals["thermal"]), soft_wrap=True)
 
 
-def _thermal_line(found: Mapping[str, Any]) -> str:
+def _thermal_line(found: Mapping[str, Any] | None) -> str:
     """Return how hot the stack gets, and how often it is refreshed for that."""
+    if found is None:
+        return "temperature not modelled: the chip names no memory.thermal"
     nodes = found["temperatures_c"]
     swing = ", one rate lower would be too hot" if found["is_alternating"] else ""
     return (

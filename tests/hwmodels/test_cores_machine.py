@@ -158,7 +158,7 @@ def test_one_core_changes_not_one_figure(split, make_chip, make_memory, table, o
 
 
 def test_whole_calls_leave_the_other_cores_to_wait_and_leak(make_chip, make_memory, on):
-    chip, memory = make_chip(), make_memory()
+    chip, memory = make_chip(), make_memory(bandwidth=None)  # cores do not map for a share of it
     one = on(feed_forward(), chip, memory)
     many = on(feed_forward(), chip, memory, cores=2, split="utterances")
     assert many.cycles == one.cycles

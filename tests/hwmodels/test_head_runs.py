@@ -53,10 +53,11 @@ def test_runs_of_whole_bursts_cost_nothing(make_chip, make_memory, table):
 
 
 def test_tiles_and_chunks_of_heads_read_every_run_of_theirs(make_chip, make_memory, table):
-    # 72 bytes of 8 x 24 keys or queries at a time: several tiles, and chunks of values.
+    # 12 x 8 sums at a time: two tiles of queries, and chunks of four keys or values.
     runs, depth = Runs(8, 24, 8), 8
-    chip = make_chip(4, 4, size=192, output_size=256, dataflow="output_stationary")
+    chip = make_chip(4, 4, size=192, output_size=1024)
     memory = make_memory(burst=1)
     layers = simulated(depth, runs, chip, memory, table)
     plain = simulated(depth, None, chip, memory, table)
     assert [layer.traffic for layer in layers] == [layer.traffic for layer in plain]
+    assert all(layer.mapping.endswith("m12 n8 k4 strided") for layer in layers)
