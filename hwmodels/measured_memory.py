@@ -1,7 +1,8 @@
 """The roofline at shares of its data buses that the controller was measured to reach.
 
-Bursts go to the buses that the address map names, each for its time at the peak over the share that
-its kind of descriptor reaches: what refresh, rows and turning from reads to writes leave of it.
+Bursts go to the buses that the address map names, each for the time that bursts of its bank group
+are apart at least, over the share that its kind of descriptor reaches: what refresh, rows and turns
+from reads to writes leave of it.
 """
 
 from dataclasses import dataclass, replace
@@ -10,11 +11,11 @@ from typing import Annotated, Literal
 import simpy
 from annotated_types import Ge, Gt, Le, MinLen
 
-from hwmodels.architecture import Architecture, MemoryStack, MemoryTechnology
+from hwmodels.architecture import FEMTO, Architecture, MemoryStack, MemoryTechnology
 from hwmodels.dram.problems import SpecError, nearest
 from hwmodels.dram.spec import DramSpec
 from hwmodels.exact_memory import unlike
-from hwmodels.mapped_channels import MappedChannels, one_run
+from hwmodels.mapped_channels import GroupedChannels, one_run
 from hwmodels.memory import Channels, Descriptor, MemoryServer, Share
 
 Kind = Literal["stream", "rows_64", "rows_256", "rows_1024", "random"]
@@ -30,24 +31,35 @@ Part = Annotated[float, Gt(0), Le(1)]
 
 @dataclass(frozen=True)
 class Ways:
-    """Shares of the time of the busiest data bus in which it moves data.
+    """Least time of a descriptor's busiest data bus over the time that descriptors take.
 
-    `mixed` where as many bursts are written as are read.
+    The least is tBL for each burst and tCCD_L for each of a bank group. `mixed` where descriptors
+    are read and written in turns, each with a least time of `descriptor_s` seconds.
     """
 
     read: Part
     write: Part
     mixed: Part
+    descriptor_s: Annotated[float, Gt(0)]
+
+    @property
+    def turn_per_second(self) -> float:
+        """Seconds lost where the ways turn, for each second that a descriptor takes at least."""
+        return max(0.0, 1 / self.mixed - (1 / self.read + 1 / self.write) / 2)
 
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What a memory reaches under a policy with an address map, by kind of descriptor."""
+    """What a memory reaches under a policy with an address map, by kind of descriptor.
+
+    Each kind was watched for `refresh_periods` times between two refreshes of a rank.
+    """
 
     memory: Annotated[str, MinLen(1)]
     policy: Annotated[str, MinLen(1)]
     address_map: Annotated[str, MinLen(1)]
     channels: Annotated[int, Ge(1)]
+    refresh_periods: Annotated[int, Ge(1)]
     stream: Ways
     rows_64: Ways
     rows_256: Ways
@@ -67,11 +79,11 @@ class Efficiency:
 
 @dataclass(frozen=True)
 class EfficiencyTable:
-    """What a version of the controller reached with so many bursts of each kind, on a day."""
+    """What a version of the controller reached on a day, as measured by a command."""
 
+    command: Annotated[str, MinLen(1)]
     version: Annotated[str, MinLen(1)]
     date: Annotated[str, MinLen(1)]
-    bursts: Annotated[int, Ge(1)]
     memories: tuple[Efficiency, ...]
 
 
@@ -85,7 +97,7 @@ class MeasuredMemory:
 
     def serve(self, env: simpy.Environment, channels: Channels) -> "MeasuredServer":
         """Return a server of a chip's channels that begins with free buses."""
-        return MeasuredServer(env, MappedChannels(channels, self.spec), self.efficiency)
+        return MeasuredServer(env, GroupedChannels(channels, self.spec), self.efficiency)
 
     def problems(self, architecture: Architecture, technology: MemoryTechnology) -> list[str]:
         """Return a line for everything in which a chip and its technology are not this memory."""
@@ -150,27 +162,27 @@ def kind_of(descriptor: Descriptor, burst_bytes: int) -> Kind:
 class MeasuredServer(MemoryServer):
     """Data buses that are busy longer than at the peak, by kind of descriptor.
 
-    A descriptor that comes while buses are busy with the other way is mixed.
+    One that comes while buses are busy with the other way waits for them to turn, too: as long as
+    descriptors measured lost so, and a shorter one as much less.
     """
 
     def __init__(
-        self, env: simpy.Environment, channels: MappedChannels, efficiency: Efficiency
+        self, env: simpy.Environment, channels: GroupedChannels, efficiency: Efficiency
     ) -> None:
         super().__init__(env, channels)
         self.efficiency = efficiency
         self._burst_bytes = channels.spec.organisation.burst_bytes
-        self._until_fs = {False: 0, True: 0}  # when the last read, the last write has moved
+        self._is_writing = False
 
     def _admit(self, descriptor: Descriptor, share: Share, submitted: int) -> int:
         """Put a descriptor on its buses; returns when its last byte arrives."""
         is_write = descriptor.is_write
         ways = self.efficiency.of(kind_of(descriptor, self._burst_bytes))
-        if self._until_fs[not is_write] > self.env.now:
-            part = ways.mixed
-        else:
-            part = ways.write if is_write else ways.read
-        busy = tuple([(bus, round(time_fs / part)) for bus, time_fs in share.busy])
-        slowed = Share(share.moved_bytes, busy, round(share.longest_fs / part))
-        end = super()._admit(descriptor, slowed, submitted)
-        self._until_fs[is_write] = max(self._until_fs[is_write], end - self._latency_fs)
-        return end
+        slowness = 1 / (ways.write if is_write else ways.read)
+        turn_fs = 0.0
+        if self._is_writing != is_write and self._idle_fs > self.env.now:
+            turn_fs = ways.turn_per_second * min(share.longest_fs, ways.descriptor_s * FEMTO)
+        self._is_writing = is_write
+        busy = tuple([(bus, round(time_fs * slowness + turn_fs)) for bus, time_fs in share.busy])
+        slowed = Share(share.moved_bytes, busy, round(share.longest_fs * slowness + turn_fs))
+        return super()._admit(descriptor, slowed, submitted)

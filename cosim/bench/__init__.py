@@ -233,7 +233,7 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
         rows.append(memory_chip.chip_row(case))
         progress.advance()
     for case in shares:
-        rows += memory_efficiency.efficiency_rows(case, count=min(count, memory_efficiency.COUNT))
+        rows += memory_efficiency.efficiency_rows(case)
         progress.advance()
     for case in speeds:
         rows.append(memory_changes.speed_row(case, rounds=rounds, count=min(count, 20_000)))

@@ -5,6 +5,7 @@
 under those that the figures of `configs/memory/reference` are for.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import get_args
 
@@ -19,18 +20,23 @@ from cosim.config import configs_root
 from cosim.errors import CosimError
 from hwmodels.architecture import MemoryStack
 from hwmodels.dram.address import locate
-from hwmodels.dram.controller import simulate, trace
+from hwmodels.dram.controller import Controller, trace
 from hwmodels.dram.policy import check
 from hwmodels.dram.problems import SpecError
-from hwmodels.dram.spec import DramSpec
+from hwmodels.dram.spec import PICO, DramSpec
+from hwmodels.mapped_channels import busy_cycles
 from hwmodels.measured_memory import Kind
 
-COUNT = 40_000
-"""Bursts of each kind and way; the first tenth is left out."""
+COMMAND = "cosim bench --filter memory/efficiency --efficiency PATH"
+PERIODS, BURSTS = 8, 100_000
+"""What each kind and way is watched for at least, after one time between refreshes: so many more of
+those times, and the time of so many bursts at the peak."""
 WAYS = ("read", "write", "mixed")
-ROWS, PITCHES = 64, (1536, 2048, 3072, 4096)
+ROWS, PITCHES = 256, (1536, 2048, 3072, 4096)
 """Rows of a descriptor, and bytes from one to the next: each pitch in turn."""
-CHUNK, CHUNKS = 4096, 64
+ROOM = 1024
+"""Bursts for each data bus beyond what it can move in the time watched, for queues."""
+CHUNK, CHUNKS = 16384, 16
 """Bytes of a stream before the other way has its turn, and how often until both begin elsewhere."""
 
 Places = NDArray[np.int64]
@@ -44,88 +50,101 @@ def efficiency_cases() -> list[str]:
     return [f"memory/efficiency/{name}/{rules}" for name, rules in sorted(pairs)]
 
 
-def efficiency_rows(case: str, *, count: int = COUNT) -> Iterator[Row]:
-    """Yield a row per kind of descriptor and way; none where the policy cannot rule the memory."""
+def efficiency_rows(case: str, *, least: int = BURSTS) -> Iterator[Row]:
+    """Yield a row per kind of descriptor and way; none where the policy cannot rule the memory.
+
+    Each is watched for the time of `least` bursts at the peak, and of `PERIODS`.
+    """
     name, rules = case.split("/")[-2:]
     chosen = subject(name, rules)
     try:
         check(chosen.spec, chosen.policy)
     except SpecError:
         return
-    organisation = chosen.spec.organisation
+    spec = chosen.spec
+    in_period = spec.cycles("tREFI") * _buses(spec) / spec.cycles("tBL")
+    periods = max(PERIODS, math.ceil(least / in_period))
     for kind in get_args(Kind):
         for way in WAYS:
-            places, writes = bursts(chosen.spec, kind, way, count)
             yield {
                 "case": case,
                 "kind": "efficiency",
                 "memory": name,
                 "policy": rules,
-                "address_map": chosen.spec.address_map,
-                "channels": organisation.channels,
+                "address_map": spec.address_map,
+                "channels": spec.organisation.channels,
                 "pattern": kind,
                 "way": way,
-                "bursts": count,
-                **shares(chosen, places, writes),
+                "refresh_periods": periods,
+                **shares(chosen, kind, way, periods),
             }
 
 
-def shares(chosen: Subject, places: Places, writes: NDArray[np.bool_]) -> dict[str, float]:
-    """Return the share of the peak of all data buses, and of that of the busiest one.
+def shares(chosen: Subject, kind: Kind, way: str, periods: int) -> dict[str, float]:
+    """Return the share of the peak, and that of the time in which the buses in use are busy.
 
-    Of bursts at the byte addresses `places`: (bursts,), without the first tenth.
+    Those are the busiest of each descriptor of rows, and of all else that is one after another;
+    they are busy for tBL with each burst, for tCCD_L with each of a bank group, `descriptor_s` for
+    a descriptor. Of bursts accepted while a rank is refreshed `periods` times; more than buses move
+    are offered.
     """
-    spec = chosen.spec
-    stats = simulate(spec, chosen.policy, trace(places, writes))
-    first = places.size // 10
-    organisation = spec.organisation
-    channel, bank = locate(spec, places[first:-1])[:, :2].T
-    banks = organisation.banks_per_channel // organisation.pseudo_channels
-    on_bus = np.bincount(channel * organisation.pseudo_channels + bank // banks)
-    ticks = int(stats.accepted[-1] - stats.accepted[first])
-    busy = int(on_bus.max()) * spec.cycles("tBL") * spec.ticks_per_clock
+    spec, buses = chosen.spec, _buses(chosen.spec)
+    burst, period = spec.cycles("tBL"), spec.cycles("tREFI")
+    places, writes, per = bursts(spec, kind, way, buses * ((periods + 1) * period // burst + ROOM))
+    controller = Controller(spec, chosen.policy)
+    numbers = controller.submit(trace(places, writes))
+    controller.advance((periods + 1) * period * spec.ticks_per_clock)
+    accepted = controller.accepted(numbers) / (period * spec.ticks_per_clock)
+    moved = np.flatnonzero((accepted > 1) & (accepted <= periods + 1))
+    channel, bank = locate(spec, places[moved])[:, :2].T
+    groups = spec.organisation.banks_per_channel // spec.organisation.banks
+    cells = spec.organisation.channels * groups
+    descriptor = moved // per if kind.startswith("rows") else np.zeros_like(moved)
+    at = (
+        (descriptor - descriptor.min()) * cells + channel * groups + bank // spec.organisation.banks
+    )
+    counted = np.bincount(at, minlength=cells * (1 + descriptor.max() - descriptor.min()))
+    busy = busy_cycles(spec, counted.reshape(-1, buses, cells // buses)).max(axis=1).sum()
     return {
-        "share_of_peak": stats.bandwidth_bytes_per_s(first) / spec.peak_bytes_per_s,
-        "share_of_buses": min(1.0, busy / ticks),  # a filling queue may accept a little more
+        "share_of_peak": burst * moved.size / (buses * periods * period),
+        "share_of_buses": min(1.0, busy / (periods * period)),  # queues may fill a little
+        "descriptor_s": busy * spec.clock_ps / PICO / moved.size * per,
     }
 
 
-def bursts(spec: DramSpec, kind: Kind, way: str, count: int) -> tuple[Places, NDArray[np.bool_]]:
-    """Return byte addresses of bursts and which of them are writes: (count,) each.
+def _buses(spec: DramSpec) -> int:
+    """Return the number of data buses."""
+    return spec.organisation.channels * spec.organisation.pseudo_channels
+
+
+def bursts(
+    spec: DramSpec, kind: Kind, way: str, count: int
+) -> tuple[Places, NDArray[np.bool_], int]:
+    """Return byte addresses of bursts and which are writes, (count,) each; bursts of a descriptor.
 
     Descriptors of one kind after another, reads, writes or both in turns. Streams of one way go on
     where they were; rows begin every pitch of `PITCHES` in turn; all else is where SplitMix64 says.
     """
     burst = spec.organisation.burst_bytes
-    if kind == "stream" and way != "mixed":
-        places = burst * np.arange(count, dtype=np.int64)
-        return places, np.full(count, way == "write")
-    if kind == "stream":
-        per = CHUNK // burst
-        number = np.arange(-(-count // per))
-        start = _random(spec, 2 * (number // (2 * CHUNKS)) + number % 2)
-        starts = start + CHUNK * (number // 2 % CHUNKS)
-        inside = burst * np.arange(per)
+    row = {"stream": CHUNK, "random": 1}.get(kind) or int(kind.removeprefix("rows_"))
+    row = -(-row // burst)
+    per = ROWS * row if kind.startswith("rows") else row
+    number, inside = np.arange(-(-count // per)), np.arange(per)
+    starts: Places
+    pitch: Places = np.full(number.shape, burst)
+    if kind.startswith("rows"):
+        starts, pitch = _random(spec, number), np.array(PITCHES)[number // 2 % len(PITCHES)]
     elif kind == "random":
-        per, number = 1, np.arange(count)
-        starts, inside = _random(spec, number), np.zeros(1, dtype=np.int64)
-    else:
-        row = -(-int(kind.removeprefix("rows_")) // burst)
-        per = ROWS * row
-        number = np.arange(-(-count // per))
-        pitch = np.array(PITCHES)[number // 2 % len(PITCHES)]
-        lines = np.arange(per)
         starts = _random(spec, number)
-        places = starts[:, None] + pitch[:, None] * (lines // row) + burst * (lines % row)
-        return _ways(places, number, way, count)
-    return _ways(starts[:, None] + inside, number, way, count)
-
-
-def _ways(places: Places, number: Places, way: str, count: int) -> tuple[Places, NDArray[np.bool_]]:
-    """Return the first bursts of descriptors, (descriptors, bursts), and which are writes."""
+    elif way == "mixed":
+        begun = _random(spec, 2 * (number // (2 * CHUNKS)) + number % 2)
+        starts = begun + CHUNK * (number // 2 % CHUNKS)
+    else:
+        starts = CHUNK * number
+    places: Places = starts[:, None] + pitch[:, None] * (inside // row) + burst * (inside % row)
     is_write = number % 2 == 1 if way == "mixed" else np.full(number.size, way == "write")
     writes = np.broadcast_to(is_write[:, None], places.shape)
-    return places.ravel()[:count], writes.ravel()[:count]
+    return places.ravel()[:count], writes.ravel()[:count], per
 
 
 def _random(spec: DramSpec, number: Places) -> Places:
@@ -144,10 +163,9 @@ def efficiency_table(rows: Sequence[Row], total: Mapping[str, object]) -> str:
     version = versions["cosim-speech"] if isinstance(versions, dict) else ""
     lines = [
         "# Shares of the peak of the data buses in use, by kind of descriptor, policy and map.",
-        "# Written by `cosim bench --filter memory/efficiency --efficiency PATH`.",
+        f"command: {COMMAND}",
         f'version: "cosim-speech {version}"',
         f'date: "{str(total["created"])[:10]}"',
-        f"bursts: {known[0]['bursts']}",
         "memories:",
     ]
     for case in dict.fromkeys(str(row["case"]) for row in known):
@@ -158,9 +176,11 @@ def efficiency_table(rows: Sequence[Row], total: Mapping[str, object]) -> str:
             f"    policy: {first['policy']}",
             f"    address_map: {first['address_map']}",
             f"    channels: {first['channels']}",
+            f"    refresh_periods: {first['refresh_periods']}",
         ]
         for kind in get_args(Kind):
-            parts = {r["way"]: r["share_of_buses"] for r in found if r["pattern"] == kind}
-            stated = ", ".join(f"{way}: {parts[way]:.4f}" for way in WAYS)
+            of_kind = {row["way"]: row for row in found if row["pattern"] == kind}
+            stated = ", ".join(f"{way}: {of_kind[way]['share_of_buses']:.4f}" for way in WAYS)
+            stated += f", descriptor_s: {of_kind['mixed']['descriptor_s']:.4e}"
             lines.append(f"    {kind}: {{{stated}}}")
     return "\n".join(lines) + "\n"

@@ -65,12 +65,14 @@ _INTRO: Mapping[str, str] = {
 _EFFICIENCY = """## The roofline at shares that were measured
 
 The roofline takes the share of the peak that its memory file states for a long stream. With
-`memory.efficiency=configs/memory/efficiency.yaml`, beside `memory.fidelity=roofline`, it takes the
-one that this controller reached with {bursts:,} bursts of the same kind: streams, single bursts at
-random, and rows of 64 to 1,024 bytes that begin 1,536 to 4,096 bytes apart. Bursts go to the data
-buses that the address map names, and shares are those of the busiest of them: of a stream, of the
-whole peak. Read / written / both in turns; the table is written by `cosim bench --filter
-memory/efficiency --efficiency configs/memory/efficiency.yaml`.
+`memory.fidelity=roofline` and `memory.efficiency=configs/memory/efficiency/controller.yaml` it
+takes the one that this controller reached, in eight tREFI or more, with descriptors of the same
+kind: streams, single bursts at random, and 256 rows of 64 to 1,024 bytes that begin 1,536 to 4,096
+bytes apart. Bursts go to the data buses that the address map names, tCCD_L apart where a bank group
+follows itself, and shares are of the time that the busiest of these buses needs so at least: of a
+stream, of the whole peak. Read / written / both in turns, streams after every 16 KiB; where the
+ways turn a descriptor loses the time that those measured lost. The table is written by
+`cosim bench --filter memory/efficiency --efficiency PATH`.
 """
 _SPEED = """## Speed
 
