@@ -162,5 +162,6 @@ def test_what_the_table_lacks_is_told_in_a_line(setting, told):
 def test_a_memory_without_shares_is_told_with_the_nearest_name(chip):
     table = config.load(TABLE, EfficiencyTable)
     spec = replace(chip.measured.spec, name="hbm4_800")
-    with pytest.raises(ValueError, match='no shares of memory "hbm4_800"; did you mean "hbm4_8000"'):
+    told = 'no shares of memory "hbm4_800"; did you mean "hbm4_8000"'
+    with pytest.raises(ValueError, match=told):
         measured(chip.architecture.memory, spec, table)
