@@ -33,7 +33,7 @@ from hwmodels.layout import Layout
 from hwmodels.mapping import resident_bytes
 from hwmodels.pattern import Patterns, Read, Tensors, Write
 from hwmodels.plan import Exchange, Group, Pattern, Port, Source, Tally, Target, UnitName, Written
-from hwmodels.residency import Entry, Kept, Pool
+from hwmodels.residency import Entry, Kept, Pool, State
 from hwmodels.vector import operation_count
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
 
@@ -152,6 +152,24 @@ class Planner:
     def members(self) -> tuple[tuple[int, ...], ...]:
         """Item numbers of all groups."""
         return self._members
+
+    def ahead(self) -> dict[int, tuple[int, ...]]:
+        """Return by group number the items whose first pass follows that group."""
+        return self._ahead
+
+    @property
+    def written(self) -> dict[str, Written]:
+        """What was planned to be written to memory so far, by id, on all cores together."""
+        return self._exchange.written
+
+    def held(self) -> tuple[State, State]:
+        """Return what the chip holds now: constants, and other tensors."""
+        return self._constants.state(), self._tensors.state()
+
+    def hold(self, held: tuple[State, State]) -> None:
+        """Let the chip hold what `held` returned before."""
+        for pool, state in zip((self._constants, self._tensors), held, strict=True):
+            pool.hold(state)
 
     def pinned(self) -> set[str]:
         """Return the ids that the current group reads or writes: they may not leave the chip."""
@@ -321,9 +339,13 @@ class Planner:
         """Return the constants on chip, least recently used first."""
         return self._constants.kept()
 
-    def _is_read_later(self, ref: TensorRef) -> bool:
+    def is_read_after(self, ref: TensorRef, number: int) -> bool:
+        """Whether a group behind that with `number` reads a tensor."""
         readers = self._readers.get(ref.id)
-        return readers is not None and readers[-1] > self.number
+        return readers is not None and readers[-1] > number
+
+    def _is_read_later(self, ref: TensorRef) -> bool:
+        return self.is_read_after(ref, self.number)
 
     def _spill(self, gone: dict[str, Entry]) -> tuple[Written, ...]:
         """Write to memory what only the chip holds; return the writes to wait for."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 Kept = tuple[tuple[str, int], ...]  # ids and bytes of kept constants, least recently used first
 
+State = tuple[tuple[str, int, bool, int], ...]  # ids and entries, least recently used first
+
 
 @dataclass
 class Entry:
@@ -73,3 +75,17 @@ class Pool:
     def kept(self) -> Kept:
         """Return what is here, least recently used first."""
         return tuple((name, entry.size_bytes) for name, entry in self._entries.items())
+
+    def state(self) -> State:
+        """Return all that is here."""
+        return tuple(
+            [
+                (name, entry.size_bytes, entry.is_dirty, entry.last_use)
+                for name, entry in self._entries.items()
+            ]
+        )
+
+    def hold(self, state: State) -> None:
+        """Hold what another pool did, and nothing else."""
+        self._entries = {name: Entry(size, dirty, use) for name, size, dirty, use in state}
+        self.used_bytes = sum(entry.size_bytes for entry in self._entries.values())
