@@ -4,12 +4,12 @@ The parts of `machine` that move data; like it they run on the SimPy clock.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import simpy
 
 from hwmodels.architecture import Buffer
-from hwmodels.memory import Completion, Descriptor, Server
+from hwmodels.memory import FOREVER_FS, Completion, Descriptor, Server
 from hwmodels.plan import Load
 
 
@@ -93,14 +93,15 @@ class Credits:
             self._event = None
 
 
-Order = tuple[Load, int, Iterable[Flag]]  # what to load, from which address on, after what
+Order = tuple[int, Load, int, Iterable[Flag]]  # for which step, what, from where on, after what
 
 
 class Stream:
-    """The read engine of one operand buffer: `orders` one by one, as room and producers allow.
+    """The read engine of one operand buffer, and its `orders` in turn.
 
-    `room` is the streaming part of the buffer. `arrivals` are the loads that were started
-    and not yet asked for. No more than `prefetch` loads are on their way, None: no limit but room.
+    `free_bytes` are free of the streaming part of the buffer. `arrivals` are the loads that were
+    started and not yet asked for. No more than `prefetch` loads are on their way, None: no limit
+    but room.
     """
 
     def __init__(
@@ -108,58 +109,133 @@ class Stream:
         clock: Clock,
         engine: Engine,
         free_bytes: int,
-        orders: Iterable[Order],
+        orders: Iterator[Order],
         *,
         prefetch: int | None = None,
     ) -> None:
         self.clock = clock
         self.engine = engine
-        self.room = Credits(clock, free_bytes)
+        self.free_bytes = free_bytes
         self.arrivals: deque[Completion] = deque()
         # The last `prefetch` loads; the next takes the place of the oldest.
         self._on_their_way: deque[Completion] = deque(maxlen=prefetch or 0)
-        self._waits = self._run(orders)
+        self._orders = orders
+        self._next = next(orders, None)
+        self._event: simpy.Event | None = None
         self._wanted: simpy.Event | None = None
 
-    def go_on(self, _: simpy.Event | None = None) -> None:
-        """Start loads until something has to be waited for."""
-        event = next(self._waits, None)
-        if event is not None:
-            event.callbacks.append(self.go_on)
+    @property
+    def step(self) -> int:
+        """The step that needs the next load, FOREVER_FS behind the last one."""
+        return FOREVER_FS if self._next is None else self._next[0]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the next load, 0 behind the last one."""
+        return 0 if self._next is None else self._next[1].descriptor.size_bytes
 
     def next_start(self) -> simpy.Event:
         """Return the event that the next load starts."""
         self._wanted = self.clock.event()
         return self._wanted
 
-    def _is_full(self) -> bool:
-        """Whether as many loads as are allowed are on their way."""
-        loads = self._on_their_way
-        return 0 < len(loads) == loads.maxlen and loads[0].done_fs > self.clock.now
+    def is_ready(self, wake: Callable[[simpy.Event], None]) -> bool:
+        """Whether the next load can start; if not, `wake` is called when it may be.
 
-    def _run(self, orders: Iterable[Order]) -> Iterator[simpy.Event]:
-        """Start the loads; yields what has to be waited for.
-
-        The first step needs the first load of every stream, so that the second of each comes after
-        these.
+        It is not called when only room is missing: whoever gives that knows.
         """
-        is_first = True
-        for load, address, producers in orders:
-            for flag in producers:
-                if not flag.is_set:
-                    yield flag.wait()
-            if load.credit_bytes:
-                event = self.room.take(load.credit_bytes)
-                if event is not None:
-                    yield event
-            if self._is_full():
-                yield self._on_their_way[0].wait()
-            done = self.engine.move(load.descriptor, origin=address)
-            self.arrivals.append(done)
-            self._on_their_way.append(done)
-            if self._wanted is not None:
-                self._wanted.succeed()
-                self._wanted = None
-            if is_first:
-                is_first = False
-                yield self.clock.timeout(0)
+        if self._next is None or (self._event is not None and not self._event.triggered):
+            return False
+        _, load, _, producers = self._next
+        if load.credit_bytes > self.free_bytes:
+            return False
+        self._event = self._hindrance(producers)
+        if self._event is None:
+            return True
+        self._event.callbacks.append(wake)
+        return False
+
+    def start(self) -> Completion:
+        """Start the next load, which is ready; returns when it will be done."""
+        if self._next is None:
+            raise RuntimeError("no load is left to start")
+        _, load, address, _ = self._next
+        self._next = next(self._orders, None)
+        self.free_bytes -= load.credit_bytes
+        done = self.engine.move(load.descriptor, origin=address)
+        self.arrivals.append(done)
+        self._on_their_way.append(done)
+        if self._wanted is not None:
+            self._wanted.succeed()
+            self._wanted = None
+        return done
+
+    def _hindrance(self, producers: Iterable[Flag]) -> simpy.Event | None:
+        """Return what the next load has to wait for besides room, None for nothing."""
+        for flag in producers:
+            if not flag.is_set:
+                return flag.wait()
+        loads = self._on_their_way
+        if 0 < len(loads) == loads.maxlen and loads[0].done_fs > self.clock.now:
+            return loads[0].wait()
+        return None
+
+
+class Loader:
+    """Starts the loads of several streams in the order of the steps that need them.
+
+    While a stream has no room for its next load, or that waits for its producer, the others go on
+    with loads of later steps, but start none while more than `ahead_bytes` are on their way behind
+    the oldest of those: what is needed sooner does not queue up behind many of them.
+    """
+
+    def __init__(self, clock: Clock, streams: Sequence[Stream], ahead_bytes: float) -> None:
+        self.clock = clock
+        self.streams = streams
+        self.ahead_bytes = ahead_bytes
+        self._early: deque[tuple[Completion, int]] = deque()  # loads of later steps, with bytes
+        self._early_bytes = 0  # of all these
+        self._awaited: Completion | None = None
+
+    def begin(self) -> None:
+        """Start the first load of each stream, and others once all cores have done so."""
+        for stream in self.streams:
+            if stream.is_ready(self.go_on):
+                stream.start()
+        self.clock.timeout(0).callbacks.append(self.go_on)
+
+    def go_on(self, _: simpy.Event | None = None) -> None:
+        """Start loads until something has to be waited for."""
+        while self._start_next():
+            pass
+
+    def _start_next(self) -> bool:
+        """Start the first load that can start; returns whether there was one."""
+        blocked = FOREVER_FS  # the first step that has to wait for a load
+        for stream in sorted(self.streams, key=lambda stream: stream.step):
+            if stream.step == FOREVER_FS:
+                break
+            is_early = stream.step > blocked
+            if stream.is_ready(self.go_on):
+                if is_early and not self._may_be_early():
+                    break
+                size = stream.size_bytes
+                done = stream.start()
+                if is_early:
+                    self._early.append((done, size))
+                    self._early_bytes += size
+                return True
+            blocked = min(blocked, stream.step)
+        return False
+
+    def _may_be_early(self) -> bool:
+        """Whether a load of a later step may start; if not, `go_on` is called when one is done."""
+        early = self._early
+        while early and early[0][0].done_fs <= self.clock.now:
+            self._early_bytes -= early.popleft()[1]
+        if not early or self._early_bytes - early[0][1] <= self.ahead_bytes:
+            return True
+        if early[0][0] is not self._awaited:
+            self._awaited = early[0][0]
+            self._awaited.wait().callbacks.append(self.go_on)
+        return False

@@ -17,9 +17,17 @@ from functools import partial
 import simpy
 
 from hwmodels.architecture import Architecture, Buffer
-from hwmodels.dma import Clock, Credits, Engine, Flag, Order, Stream
+from hwmodels.dma import Clock, Credits, Engine, Flag, Loader, Order, Stream
 from hwmodels.mapping import room
-from hwmodels.memory import FOREVER_FS, Channels, Descriptor, MemoryServer, Process, Server
+from hwmodels.memory import (
+    FOREVER_FS,
+    Channels,
+    Descriptor,
+    MemoryServer,
+    Process,
+    Server,
+    bytes_in_latency,
+)
 from hwmodels.memory_totals import MemoryTotals
 from hwmodels.plan import Group, Plan, Port, Source, Step, Target, Written
 from hwmodels.stats import Cycles, add
@@ -67,6 +75,7 @@ class Ground:
     def __init__(self, channels: Channels, serve: Serve | None = None) -> None:
         self.clock = clock = Clock()
         self.server = MemoryServer(clock, channels) if serve is None else serve(clock)
+        self.ahead_bytes = bytes_in_latency(channels.memory, channels.technology)
         self.writes: dict[Written, Flag] = {}
         self.open_stores: dict[Written, int] = {}
 
@@ -110,6 +119,7 @@ class Machine:
             "input": self._stream("input", buffers.input, limits.input_bytes),
             "weight": self._stream("weight", buffers.weight, limits.weight_bytes),
         }
+        self.loader = Loader(clock, tuple(self.streams.values()), ground.ahead_bytes)
 
     def _stream(self, port: Port, buffer: Buffer, unit_bytes: int) -> Stream:
         engine = Engine(self.clock, self.ground.server, buffer, self.period_fs)
@@ -118,8 +128,7 @@ class Machine:
 
     def start(self) -> simpy.Event:
         """Begin now; returns the event that all is done and written."""
-        for stream in self.streams.values():
-            stream.go_on()
+        self.loader.begin()
         return self.clock.process(self._compute())
 
     def timeline(self) -> Timeline:
@@ -136,6 +145,7 @@ class Machine:
 
     def _orders(self, port: Port) -> Iterator[Order]:
         """Yield the loads through a port, with what each tensor's first load has to wait for."""
+        first_step = 0
         for group in self.plan.groups:
             known: set[int] = set()
             for load in group.pattern.loads[port]:
@@ -144,7 +154,8 @@ class Machine:
                 if load.source not in known:
                     known.add(load.source)
                     producers = self._producers(source)
-                yield load, source.address, producers
+                yield first_step + load.step, load, source.address, producers
+            first_step += len(group.pattern.steps)
 
     def _producers(self, source: Source) -> Iterator[Flag]:
         """Yield what must have happened before a tensor can be loaded."""
@@ -257,11 +268,13 @@ class Machine:
     def _end(self, step: Step, group: Group, record: Record) -> None:
         """Give back the operands of a step and pass on its results."""
         for load in step.releases:
-            self.streams[load.port].room.give(load.credit_bytes)
+            self.streams[load.port].free_bytes += load.credit_bytes
         if step.array is not None and step.vector:
             self._follow(step, group, record)
         elif step.closes_bytes:
             self._empty(step, group)
+        if step.releases:
+            self.loader.go_on()
 
     def _follow(self, step: Step, group: Group, record: Record) -> None:
         """Let the vector unit run the fused ops of a finished tile behind those of the last one."""

@@ -29,8 +29,8 @@ from hwmodels.mapping_work import array_cycles, ends, steps, work
 STEP_CYCLES = 32
 STEP_BITS = 9
 
-# Cost, array cycles, DRAM bytes, cycles alone with the price of all steps, steps.
-Rank = tuple[float, int, int, int, int]
+# Cost, array cycles, DRAM bytes, cycles alone with the price of all steps, steps, if by columns.
+Rank = tuple[float, int, int, int, int, bool]
 
 # Tiles tried only to begin and end sooner: more of them show little less, and each is a step.
 MOST_PARTS = 8
@@ -51,6 +51,7 @@ def map_product(
 
     Of those that are equal in all three, the one that is done first when it runs alone, with its
     first loads and last stores, where each step counts as up to STEP_CYCLES more.
+    Of equal ones tiles come row by row: rows of results a stride apart meet on the same channels.
 
     With `is_holding` the operand of the outer loop may take the room of two units, if that holds
     its tiles over all of k: it is replaced seldom, and then the array waits for it, but for the
@@ -97,7 +98,10 @@ def _rank(
     done = work(shape, array, mapping, cycles, limits)
     whole = alone(done, ends(shape, mapping, cycles), costs.rates)
     price, number = min(STEP_CYCLES, latency(done, costs.rates) >> STEP_BITS), steps(shape, mapping)
-    return costs.of(done), cycles, mapping.dram_bytes, whole + price * number, number
+    tiles, parts, _ = counts(shape, mapping)
+    is_in_columns = mapping.order == "weights_outer" and min(tiles, parts) > 1
+    whole += price * number
+    return costs.of(done), cycles, mapping.dram_bytes, whole, number, is_in_columns
 
 
 def _finer(

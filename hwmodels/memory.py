@@ -10,6 +10,7 @@ import heapq
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import count
+from math import inf
 from typing import Protocol
 
 import numpy as np
@@ -105,6 +106,14 @@ def peak_bandwidth(memory: MemoryStack, technology: MemoryTechnology) -> float |
     """Return the peak bytes per second of all channels in use; None when unlimited."""
     peak = technology.peak_bytes_per_s
     return None if peak is None else peak.value * memory.channels
+
+
+def bytes_in_latency(memory: MemoryStack, technology: MemoryTechnology) -> float:
+    """Return the bytes that all channels move in one latency: so many on their way leave no gap."""
+    peak = peak_bandwidth(memory, technology)
+    if peak is None:
+        return inf
+    return peak * technology.efficiency.value * technology.latency_s.value
 
 
 def service_fs(technology: MemoryTechnology, size_bytes: int) -> int:

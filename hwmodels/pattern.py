@@ -204,8 +204,9 @@ class Builder:
         held: dict[Port, int] = {"input": 0, "weight": 0}
         most = dict(held)
         head_cycles = 0
-        for step in self.steps:
+        for number, step in enumerate(self.steps):
             for load in step.loads:
+                load.step = number
                 loads[load.port].append(load)
                 held[load.port] += load.credit_bytes
                 most[load.port] = max(most[load.port], held[load.port])

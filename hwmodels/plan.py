@@ -23,9 +23,9 @@ UnitName = Literal["array", "vector", "dma"]
 class Load:
     """One descriptor of tensor number `source` into an operand buffer.
 
-    It needs `credit_bytes` of the streaming part (0: it goes to the kept part). What stays in the
-    cells of the array takes `shift_cycles` array cycles from there into them, where that goes on
-    behind the step before.
+    Step number `step` of its group waits for it. It needs `credit_bytes` of the streaming part (0:
+    it goes to the kept part). What stays in the cells of the array takes `shift_cycles` array
+    cycles from there into them, where that goes on behind the step before.
     """
 
     port: Port
@@ -33,6 +33,7 @@ class Load:
     descriptor: Descriptor
     credit_bytes: int
     shift_cycles: int = 0
+    step: int = 0
 
 
 @dataclass(eq=False, slots=True)

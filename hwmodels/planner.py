@@ -235,7 +235,7 @@ class Planner:
             return Operand(ref, port, is_here=False, is_kept=False, after=after)
         after_group = max((entry.last_use for entry in gone.values()), default=-1)
         if not is_constant:
-            after_group = self.number - 1
+            after_group = pool.claim_before(ref.size_bytes, use=self.number)
         return Operand(
             ref,
             "weight" if is_constant else "input",

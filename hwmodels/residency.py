@@ -24,6 +24,7 @@ class Pool:
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
         self._entries: dict[str, Entry] = {}
+        self._most: list[int] = []  # bytes in use at once during each op
         for ref_id, size_bytes in kept:
             self.insert(ref_id, size_bytes, use=-1)
 
@@ -32,6 +33,7 @@ class Pool:
 
     def touch(self, ref_id: str, *, use: int) -> None:
         """Make a tensor the most recently used, by op number `use`."""
+        self._reach(use)
         entry = self._entries.pop(ref_id)
         entry.last_use = use
         self._entries[ref_id] = entry
@@ -49,6 +51,7 @@ class Pool:
 
         `pinned` tensors may not go.
         """
+        self._reach(use)
         self.drop(ref_id)
         free = self.capacity_bytes - self.used_bytes
         leaving: dict[str, Entry] = {}
@@ -64,7 +67,25 @@ class Pool:
             self.drop(name)
         self._entries[ref_id] = Entry(size_bytes, is_dirty, use)
         self.used_bytes += size_bytes
+        if use >= 0:
+            self._most[use] = max(self._most[use], self.used_bytes)
         return leaving
+
+    def claim_before(self, size_bytes: int, *, use: int) -> int:
+        """Return the op behind which `size_bytes` have been free until op number `use`; take them.
+
+        -1 when they always were. What is to be used by that op can be loaded so early.
+        """
+        self._reach(use)
+        first = use
+        while first and self._most[first - 1] + size_bytes <= self.capacity_bytes:
+            first -= 1
+            self._most[first] += size_bytes
+        return first - 1
+
+    def _reach(self, use: int) -> None:
+        """Let op number `use` begin with what is here."""
+        self._most += [self.used_bytes] * (use + 1 - len(self._most))
 
     def drop(self, ref_id: str) -> None:
         """Forget a tensor, if it is here."""

@@ -282,7 +282,7 @@ _MIXES: tuple[tuple[str, str, Entry, Entry, int, int], ...] = (
 
 
 def calibrate() -> dict[str, Peak]:
-    """Peaks of one core by name, in one to two seconds of CPU time.
+    """Peaks of one core by name, the best of many rounds, in one to two seconds.
 
     ``fma`` is float32 fused multiply-add, the next four integer instruction mixes; ``L2``, ``L3``
     and ``DRAM`` are bytes a second read through 256 KiB, 8 MiB and at least 128 MiB.
@@ -335,6 +335,11 @@ def _streams(read: Entry, sums: NDArray[np.int32]) -> dict[str, Peak]:
 
 
 def _timed(call: Callable[[], object]) -> float:
-    started = time.thread_time()
+    """Elapsed seconds: never less than the call took.
+
+    The CPU clock of a thread may stand still while a virtual machine pays back time that its host
+    took, and the least of many would be such a moment. Waiting only makes a round not the least.
+    """
+    started = time.perf_counter()
     call()
-    return time.thread_time() - started
+    return time.perf_counter() - started

@@ -26,6 +26,11 @@ _REFERENCE = """## Beside published simulators
 Every memory is under the policy that follows the rules of the simulator named. Each cell holds our
 figure, then in brackets the simulator's, as printed, and the difference; what it did not report is
 empty. The figures are in `configs/memory/reference`.
+
+Under `ramulator2` three rules of Ramulator 2.1 give way. Requests to one address keep their order:
+a write waits for an older read, a read for a write whose row is already opened for it. REF of all
+banks comes tRPab after PRE of all banks, not tRP; where a memory states tRPab it is compared
+without it. A write does not meet the data of a read from another rank on their bus.
 """
 _USE = """## In a chip
 
@@ -93,6 +98,8 @@ def _references(rows: Sequence[Row]) -> Iterator[str]:
     for memory, rules in dict.fromkeys((row["memory"], row["policy"]) for row in rows):
         found = [row for row in rows if (row["memory"], row["policy"]) == (memory, rules)]
         yield from ("", f"### {memory}, `{rules}`", "", f"{found[0]['source']}.")
+        if found[0]["leaves_out"]:
+            yield f"Compared without {', '.join(found[0]['leaves_out'])}, which it does not obey."
         yield from _worst(found)
         for columns in (_TRACE, _CORE):
             chosen = [row for row in found if row["quantity"] in columns]

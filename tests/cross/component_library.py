@@ -1,13 +1,16 @@
-"""Write configs/energy/aladdin_cacti_*nm.yaml from the open component library.
+"""Write configs/energy/aladdin_cacti_*nm.yaml, or tables of other nodes, from the open library.
 
 Runs in an environment of its own, with Python 3.12 or later; see README.md here. Queries are kept
 in a file, because CACTI takes some minutes for all of them; `--queries` names one to use again.
 
     component_env/bin/python tests/cross/component_library.py --out configs/energy
+    component_env/bin/python tests/cross/component_library.py --out mine --node 14 --node 20
 """
 
 import argparse
 import json
+import sys
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 
@@ -17,11 +20,15 @@ WIDTHS = (64, 128, 512)
 BITS = (2, 4, 8, 16, 32)
 NATIVE = (65, 45, 32, 22)
 HOROWITZ_MAC_PJ = {"mul8": 0.2, "add8": 0.03, "add32": 0.1}
-VERSIONS = "hwcomponents-library 1.0.58"
-CACTI = "CACTI 7 by hwcomponents-cacti 1.0.40"
+PACKAGES = ("hwcomponents-library", "hwcomponents-cacti")
 
 
-def query() -> dict[str, dict]:
+def installed() -> dict[str, str]:
+    """Return the versions of the packages that answer."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def query(nodes: list[int]) -> dict[str, dict]:
     """Return what the library says, in joules, square metres and watts, by node in nm."""
     from hwcomponents_cacti import SRAM  # noqa: PLC0415 (not needed where queries are kept)
     from hwcomponents_library.library.aladdin import (  # noqa: PLC0415
@@ -31,7 +38,7 @@ def query() -> dict[str, dict]:
     )
 
     found: dict[str, dict] = {}
-    for nm in NODES:
+    for nm in nodes:
         node = nm * 1e-9
         one: dict = {"add": {}, "mul": {}, "sram": []}
         for bits in BITS:
@@ -74,7 +81,7 @@ def grow(found: dict[str, dict]) -> tuple[dict, set]:
             for key in (
                 (nm, size // 4, width, way),
                 (nm, size, _narrower(width), way),
-                (_finer(nm), size, width, way),
+                (_finer(nm, found), size, width, way),
             )
             if key in raised
         ]
@@ -90,9 +97,8 @@ def _narrower(width: int) -> int:
     return max(narrower) if narrower else 0
 
 
-def _finer(nm: int) -> int:
-    finer = [node for node in NODES if node < nm]
-    return max(finer) if finer else 0
+def _finer(nm: int, found: dict[str, dict]) -> int:
+    return max((node for node in map(int, found) if node < nm), default=0)
 
 
 def pj(joules: float) -> str:
@@ -109,9 +115,11 @@ def figure(value: str, low: str, high: str, source: str, factor: str = "") -> st
 
 
 def table(  # noqa: C901 (one section after the other)
-    nm: int, one: dict, joules: dict, changed: set, ratio: float, leak: float
+    nm: int, one: dict, joules: dict, changed: set, ratio: float, leak: float, said_by: dict
 ) -> str:
     """Return the table of one node as YAML. `ratio` brings 45 nm here, `leak` 28 nm."""
+    library, cacti = (f"{name} {said_by[name]}" for name in PACKAGES)
+    cacti = f"CACTI 7 by {cacti}"
     at = f"at {nm} nm"
     how = "" if nm in NATIVE else " (between nodes)" if nm > min(NATIVE) else " (scaled from 22 nm)"
 
@@ -149,7 +157,7 @@ def table(  # noqa: C901 (one section after the other)
     for bits in BITS:
         low = 0.2 * (bits / 8) ** 2
         source = (
-            f"Aladdin integer multiplier {at}, {VERSIONS}; low: Horowitz, 0.2 pJ for 8 bits,"
+            f"Aladdin integer multiplier {at}, {library}; low: Horowitz, 0.2 pJ for 8 bits,"
             " quadratic in width, scaled"
         )
         text = figure(pj(mul(bits)), horowitz(low), pj(mul(bits)), source, "arithmetic")
@@ -157,7 +165,7 @@ def table(  # noqa: C901 (one section after the other)
     lines.append("add:")
     for bits in (8, 16, 32):
         low = {8: 0.03, 16: 0.05, 32: 0.1}[bits]
-        source = f"Aladdin adder {at}, {VERSIONS}; low: Horowitz, {low:g} pJ, scaled"
+        source = f"Aladdin adder {at}, {library}; low: Horowitz, {low:g} pJ, scaled"
         text = figure(pj(add(bits)), horowitz(low), pj(add(bits)), source, "arithmetic")
         lines.append(f"  - {{bits: {bits}, energy_j: {text}}}")
     lines.append("actions:")
@@ -172,7 +180,7 @@ def table(  # noqa: C901 (one section after the other)
         lines.append(f"    width_bits: {width}")
         for way, word in enumerate(("read", "write")):
             value = joules[nm, size, width, way] * 8 / width
-            note = f"{CACTI}, {nm} nm{how}, {width}-bit port"
+            note = f"{cacti}, {nm} nm{how}, {width}-bit port"
             if (nm, size, width, way) in changed:
                 note += "; raised to that of a smaller, narrower or finer one, which CACTI makes"
                 note += " dearer"
@@ -181,14 +189,14 @@ def table(  # noqa: C901 (one section after the other)
             note += "32 KiB at 45 nm" if size <= 1 << 16 else "1 MiB at 45 nm"
             text = figure(pj(value), pj(value), pj(value * high), note, "buffers")
             lines.append(f"    {word}_j_per_byte: {text}")
-        source = f"{CACTI}, {nm} nm{how}"
+        source = f"{cacti}, {nm} nm{how}"
         lines.append(f'    area_m2: {{value: {area:.4g}, source: "{source}"}}')
     leakage = next(row[5] for row in one["sram"] if row[:2] == [1 << 16, 128]) / (1 << 16)
     text = figure(
         f"{leakage:.3g}",
         f"{min(leakage, 3.0e-11):.3g}",
         f"{max(leakage, 1.68e-10):.3g}",
-        f"{CACTI}, 64 KiB {at}{how}; not monotone in node, so the range is that of 65 to 22 nm",
+        f"{cacti}, 64 KiB {at}{how}; not monotone in node, so the range is that of 65 to 22 nm",
         "leakage",
     )
     lines += ["sram_leakage_w_per_byte:", f"  {text}"]
@@ -211,7 +219,7 @@ def table(  # noqa: C901 (one section after the other)
     )
     lines += ["lane_leakage_w:", f"  {text}"]
     lines.append("area:")
-    for name, value, high, source in _areas(one, at):
+    for name, value, high, source in _areas(one, at, library):
         text = f'{{value: {value:.3g}, low: {value:.3g}, high: {high:.3g}, source: "{source}"}}'
         lines += [f"  {name}:", f"    {text}"]
     lines += [
@@ -221,10 +229,10 @@ def table(  # noqa: C901 (one section after the other)
     return "\n".join(lines) + "\n"
 
 
-def _areas(one: dict, at: str):
+def _areas(one: dict, at: str, library: str):
     """Yield (name, value, high, source) of square metres."""
     square, adder, bit = one["mul"]["32"][1] / 32**2, one["add"]["32"][1] / 32, one["reg"][1]
-    library = f"{VERSIONS}, scaled from 40 nm; high: assumed 70 % of the area filled"
+    library = f"{library}, scaled from 40 nm; high: assumed 70 % of the area filled"
     yield "multiply_bit2_m2", square, square / 0.7, f"Aladdin 32-bit multiplier {at}, {library}"
     yield "add_bit_m2", adder, adder / 0.7, f"Aladdin 32-bit adder {at}, {library}"
     yield "register_bit_m2", bit, bit / 0.7, f"Aladdin register {at}, {library}"
@@ -422,18 +430,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--queries", type=Path, default=Path("component_library.json"))
+    parser.add_argument(
+        "--node",
+        type=int,
+        action="append",
+        metavar="NM",
+        choices=range(min(NODES), max(NODES) + 1),
+        help="write this node, 7 to 65, and no shipped one (may be given again)",
+    )
     options = parser.parse_args()
-    if not options.queries.exists():
-        options.queries.write_text(json.dumps(query()), encoding="utf-8")
-    found = json.loads(options.queries.read_text(encoding="utf-8"))
+    kept: dict = {"versions": {}, "nodes": {}}
+    if options.queries.exists():
+        kept = json.loads(options.queries.read_text("utf-8"))
+    asked = sorted({*NODES, *(options.node or ())}, reverse=True)
+    if missing := [nm for nm in asked if str(nm) not in kept["nodes"]]:
+        here = installed()
+        if kept["nodes"] and kept["versions"] != here:
+            sys.exit(f"{options.queries}: of {kept['versions']}; expected {here}, or another file")
+        kept = {"versions": here, "nodes": kept["nodes"] | query(missing)}
+        options.queries.write_text(json.dumps(kept), encoding="utf-8")
+    found = {str(nm): kept["nodes"][str(nm)] for nm in asked}
     joules, changed = grow(found)
 
     def mac(nm: int) -> float:
         return found[str(nm)]["mul"]["8"][0] + found[str(nm)]["add"]["32"][0]
 
-    for nm in NODES:
+    options.out.mkdir(parents=True, exist_ok=True)
+    for nm in options.node or NODES:
         leak = found[str(nm)]["mul"]["8"][2] / found["28"]["mul"]["8"][2]
-        text = table(nm, found[str(nm)], joules, changed, mac(nm) / mac(45), leak)
+        one, ratio = found[str(nm)], mac(nm) / mac(45)
+        text = table(nm, one, joules, changed, ratio, leak, kept["versions"])
         (options.out / f"aladdin_cacti_{nm}nm.yaml").write_text(text, encoding="utf-8")
 
 

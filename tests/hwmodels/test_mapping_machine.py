@@ -85,7 +85,7 @@ def test_a_product_that_fits_whole_is_cut_so_that_results_leave_early(shipped):
     work = Workload("w", (gemm("g", 499, 768, 768),))
     (layer,) = simulate(work, chip, technology=memory, energy=energy).layers
     assert layer.cycles.array == 18_346
-    assert layer.mapping == "weights_outer m167 n128 k768"
+    assert layer.mapping == "activations_outer m167 n128 k768"
     assert layer.cycles.total < 1.01 * 18_346 + 1002 + 668
 
 
@@ -114,7 +114,7 @@ def test_operands_make_room_for_what_fused_ops_read(make_chip, make_memory, tabl
         vector("add", "add", (y, residual), (y,), is_fused=True),
     )
     stats = simulate(Workload("w", items), chip, technology=make_memory(), energy=table)
-    assert stats.layers[0].mapping == "weights_outer m4 n4 k2"
+    assert stats.layers[0].mapping == "activations_outer m4 n4 k2"
     assert stats.layers[0].cycles.array == 4 * (2 * 4 + 4 + 40 - 2)
     tight = make_chip(4, 4, dataflow="output_stationary", size=64, output_size=128)
     with pytest.raises(ValueError, match=r"one step with its fused ops needs \d+ bytes"):

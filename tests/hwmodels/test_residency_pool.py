@@ -56,3 +56,18 @@ def test_it_behaves_as_an_lru_cache_of_bytes(accesses):
                 oracle.popitem(last=False)
             pool.insert(name, sizes[name], use=number)
         assert pool.kept() == tuple(oracle.items())
+
+
+def test_room_is_claimed_from_the_end_of_the_last_op_that_left_too_little():
+    # 100 bytes: op 0 keeps 30, op 1 also 50, which go behind it; 60 are free from op 2 on, and 10
+    # more were at all times. At op 4 nothing is left of them.
+    pool = Pool(100)
+    pool.insert("a", 30, use=0)
+    pool.insert("b", 50, use=1)
+    pool.drop("b")
+    pool.insert("c", 60, use=4)
+    assert pool.claim_before(60, use=4) == 1
+    assert pool.claim_before(10, use=4) == -1
+    pool.drop("a")
+    pool.insert("d", 20, use=5)
+    assert pool.claim_before(20, use=5) == 4

@@ -15,6 +15,8 @@ QUICK = {
     "hbm2_2000/ramulator2/SR-0.8",
     "ddr4_3200/ramulator2/SR",
     "ddr4_3200/ramulator2/S256",
+    "hbm3_6400/ramulator2/MIX",
+    "lpddr5_6400/ramulator2/MIX",
     "hbm2_2000_legacy/dramsim3/SR",
     "hbm2_2000_legacy/dramsim3/RR",
     "hbm2_2000_legacy/dramsim3/MIX",
