@@ -21,11 +21,13 @@ class Planned(NamedTuple):
     """A group, the counts of its items, the writes it announced, and what the chip holds after it.
 
     `after` is a number of `PlannedGroups`. A write of None: memory does not hold the tensor now.
+    `most` are the bytes that each pool noted for the ops up to this group.
     """
 
     group: Group
     tallies: tuple[Tally, ...]
     written: tuple[tuple[str, Written | None], ...]
+    most: tuple[tuple[int, ...], ...]
     after: int
 
 
@@ -74,7 +76,7 @@ class Recall:
 
     Groups that take the first pass of a later op with them, or leave it to an earlier group, share
     counts with that group and are always planned. So are those that make room in the buffers by
-    writes to memory.
+    writes to memory, or claim room that was free during earlier groups.
     """
 
     def __init__(self, planner: Planner, known: PlannedGroups) -> None:
@@ -84,10 +86,11 @@ class Recall:
         self._items = [known.item(item) for item in planner.items]
         self._refs = [(*item.reads, *item.writes) for item in planner.items]
         self._apart = {index for ahead in planner.ahead().values() for index in ahead}
-        self._at = known.number(planner.held())
+        self._at = known.number(self._held())
         self._is_behind = False  # the planner does not know what the chip holds
         self._key: Hashable | None = None
         self._before: dict[str, Written] = {}
+        self._claims: list[int] = []
 
     def take(self, number: int) -> bool:
         """Let the planner have its group with that number, if it was planned before."""
@@ -97,6 +100,7 @@ class Recall:
         if found is None:
             self.catch_up()
             self._before = dict(planner.written)
+            self._claims = [pool.claims for pool in planner.pools]
             return False
         planner.groups.append(found.group)
         for index, tally in zip(members, found.tallies, strict=True):
@@ -106,27 +110,37 @@ class Recall:
                 planner.written.pop(name, None)
             else:
                 planner.written[name] = written
+        for pool, most in zip(planner.pools, found.most, strict=True):
+            pool.most += most
         self._at, self._is_behind = found.after, True
         return True
 
     def note(self) -> None:
         """Keep the group that was just planned."""
-        planner = self.planner
-        self._at = self.known.number(planner.held())
-        group = planner.groups[-1]
-        if self._key is None or group.spills:
+        planner, begun = self.planner, self.known.held[self._at]
+        self._at = self.known.number(self._held())
+        group, pools = planner.groups[-1], planner.pools
+        is_alone = not group.spills and self._claims == [pool.claims for pool in pools]
+        if self._key is None or not is_alone:
             return
         before, after = self._before, planner.written
         written = [(name, one) for name, one in after.items() if before.get(name) is not one]
         gone = [(name, None) for name in before if name not in after]
         tallies = tuple(planner.tallies[index] for index in group.items)
-        self.known.keep(self._key, Planned(group, tallies, (*written, *gone), self._at))
+        most = tuple(tuple(pool.most[ops:]) for pool, (ops, _) in zip(pools, begun, strict=True))
+        planned = Planned(group, tallies, (*written, *gone), most, self._at)
+        self.known.keep(self._key, planned)
 
     def catch_up(self) -> None:
         """Let the planner know what the chip holds behind the groups it was given."""
         if self._is_behind:
-            self.planner.hold(self.known.held[self._at])
+            for pool, state in zip(self.planner.pools, self.known.held[self._at], strict=True):
+                pool.hold(state)
             self._is_behind = False
+
+    def _held(self) -> Held:
+        constants, tensors = self.planner.pools
+        return constants.state(), tensors.state()
 
     def _key_of(self, number: int, members: tuple[int, ...]) -> Hashable | None:
         """Return all that the plan of a group depends on, None where it is to be planned anew."""

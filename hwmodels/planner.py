@@ -33,7 +33,7 @@ from hwmodels.layout import Layout
 from hwmodels.mapping import resident_bytes
 from hwmodels.pattern import Patterns, Read, Tensors, Write
 from hwmodels.plan import Exchange, Group, Pattern, Port, Source, Tally, Target, UnitName, Written
-from hwmodels.residency import Entry, Kept, Pool, State
+from hwmodels.residency import Entry, Kept, Pool
 from hwmodels.vector import operation_count
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
 
@@ -97,6 +97,7 @@ class Planner:
         share = architecture.mapping.resident_share
         self._constants = Pool(resident_bytes(buffers.weight.size_bytes, share), kept)
         self._tensors = Pool(resident_bytes(buffers.input.size_bytes, share))
+        self.pools = self._constants, self._tensors
         self._exchange = exchange or Exchange()
         self._members = self._groups(is_apart)
         self._readers = _reader_groups(workload.items, self._members)
@@ -161,15 +162,6 @@ class Planner:
     def written(self) -> dict[str, Written]:
         """What was planned to be written to memory so far, by id, on all cores together."""
         return self._exchange.written
-
-    def held(self) -> tuple[State, State]:
-        """Return what the chip holds now: constants, and other tensors."""
-        return self._constants.state(), self._tensors.state()
-
-    def hold(self, held: tuple[State, State]) -> None:
-        """Let the chip hold what `held` returned before."""
-        for pool, state in zip((self._constants, self._tensors), held, strict=True):
-            pool.hold(state)
 
     def pinned(self) -> set[str]:
         """Return the ids that the current group reads or writes: they may not leave the chip."""
