@@ -8,7 +8,7 @@ until WR is issued and answer reads of the same address meanwhile.
 import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
-from hwmodels.dram.issue import access, delay, open_row, precharge, record
+from hwmodels.dram.issue import access, delay, open_row, precharge, ready_at, record
 from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.queues import answer, append, holds, length, remove
 from hwmodels.dram.state import IS_SEEN, IS_WRITE, MAX_REFRESHES, NEVER, READS, SHIFT, WRITES
@@ -124,7 +124,7 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
     """
     row = ch.open_row[bank]
     if row < 0:
-        ready = ch.ready[ACT, bank]
+        ready = ready_at(rules, ch, ACT, bank)
         if rules.activate_ticks > 1:
             ready = max(ready, ch.row_free)
         ready >>= SHIFT
@@ -140,7 +140,7 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
             continue
         else:
             command = PRE
-        ready = ch.ready[command, bank]
+        ready = ready_at(rules, ch, command, bank)
         if rules.activate_ticks > 1 and command == PRE:
             ready = max(ready, ch.row_free)
         ready >>= SHIFT  # a command of one tick leaves the bus free: see `tick_banks`
@@ -281,7 +281,7 @@ def refresh(
     for bank in range(low, low + rules.rank_banks):
         if ch.open_row[bank] >= 0:
             is_open = True
-            ready = max(ch.ready[PRE, bank], ch.row_free) >> SHIFT
+            ready = max(ready_at(rules, ch, PRE, bank), ch.row_free) >> SHIFT
             if ready <= tick:
                 record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], -1)
                 precharge(rules, ch, bank, tick)
@@ -291,7 +291,7 @@ def refresh(
             soon = min(soon, ready)
     if is_open:
         return False, soon
-    ready = max(ch.ready[REFAB, low], ch.row_free) >> SHIFT
+    ready = max(ready_at(rules, ch, REFAB, low), ch.row_free) >> SHIFT
     if ready > tick:
         return False, ready
     record(rules, ch, tick, run, log, REFAB, channel, low, -1, -1)

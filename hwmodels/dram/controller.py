@@ -22,8 +22,7 @@ from hwmodels.dram.batches import (
 from hwmodels.dram.jit import Integers, Record
 from hwmodels.dram.links import first_away
 from hwmodels.dram.loop import LOG_IS_FULL, advance
-from hwmodels.dram.policy import Policy, check
-from hwmodels.dram.problems import SpecError
+from hwmodels.dram.policy import Policy, check, check_rate
 from hwmodels.dram.spec import DramSpec
 from hwmodels.dram.state import (
     LOG,
@@ -126,7 +125,7 @@ class Controller:
     ) -> None:
         check(spec, policy)
         if policy.refresh != "none":
-            _check_rate(spec, policy, refresh_rate)
+            check_rate(spec, policy, refresh_rate)
         self.spec = spec
         self.policy = policy
         self._rules = make_rules(
@@ -388,16 +387,3 @@ def _grown(array: np.ndarray, room: int) -> np.ndarray:
     larger = np.zeros(room, array.dtype)
     larger[: array.size] = array
     return larger
-
-
-def _check_rate(spec: DramSpec, policy: Policy, rate: int) -> None:
-    """Refuse a refresh that leaves no time for anything else."""
-    interval = spec.cycles("tREFI") // rate if rate > 0 else 0
-    least, text = spec.cycles("tRFC") + 2 * spec.cycles("tRP"), "tRFC + 2 tRP"
-    if policy.refresh == "per_bank":
-        interval //= spec.organisation.banks_per_channel
-        between = spec.cycles("tREFD", spec.cycles("tRREFD", spec.cycles("tRRD_S")))
-        least, text = spec.cycles("tRP") + between + 4, "tRP, that between two refreshes, and 4"
-    if least >= interval:
-        problem = f"found {rate}, expected at least 1 and an interval above {least} cycles"
-        raise SpecError([f"{spec.name}: refresh_rate: {problem}, {text}"])

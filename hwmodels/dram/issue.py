@@ -12,6 +12,7 @@ from hwmodels.dram.commands import (
     QUEUE,
     RD,
     RDA,
+    STACK,
     WR,
     WRA,
 )
@@ -22,35 +23,39 @@ _LIMIT = (1 << SHIFT) - 1
 
 
 @helper
-def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None:
-    """Push back everything that `command` to `bank` at `tick` delays."""
-    now = tick << SHIFT
-    for j in range(rules.first[command], rules.first[command + 1]):
-        following = rules.following[j]
-        level = rules.level[j]
-        low = rules.base[level, bank]
-        high = low + rules.span[level]
-        value = now + rules.value[j]
-        if rules.is_sibling[j]:
-            start = rules.base[level - 1, bank]
-            push_back(ch, following, start, low, value)
-            push_back(ch, following, high, start + rules.span[level - 1], value)
-        elif rules.is_whole[j]:
-            push_back(ch, following, low, low + 1, value)
-        else:
-            push_back(ch, following, low, high, value)
+def ready_at(rules: Record, ch: Record, command: int, bank: int) -> int:
+    """Return the first tick at which a command to a bank may go, as in `ready`."""
+    return max(ch.ready[command, bank], ch.stack_ready[command, bank >> rules.stack_shift])
 
 
 @helper
-def push_back(ch: Record, command: int, low: int, high: int, value: int) -> None:
-    """Let a command to the banks from `low` to `high` be ready no sooner than `value`.
+def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None:
+    """Push back everything that `command` to `bank` at `tick` delays.
 
-    Written so that every value is stored: masked stores, which `max` compiles to, are slow.
+    What follows for a whole rank is asked of its first bank, and only delays of a rank are for it.
     """
-    ready = ch.ready[command, low:high]
-    for b in range(ready.size):
-        sooner = value - ready[b]
-        ready[b] += sooner & ~(sooner >> 63)
+    now = tick << SHIFT
+    for j in range(rules.first[command], rules.first[command + 1]):
+        following, level = rules.following[j], rules.level[j]
+        value = now + rules.value[j]
+        low = bank & rules.mask[level]
+        high = low + rules.span[level]
+        if rules.is_sibling[j]:
+            start = bank & rules.mask[level - 1]
+            push_back(rules, ch, following, start, low, value)
+            push_back(rules, ch, following, high, start + rules.span[level - 1], value)
+        elif level <= STACK:
+            push_back(rules, ch, following, low, high, value)
+        else:
+            for b in range(low, high):
+                ch.ready[following, b] = max(ch.ready[following, b], value)
+
+
+@helper
+def push_back(rules: Record, ch: Record, command: int, low: int, high: int, value: int) -> None:
+    """Let a command to the stack ids from bank `low` to `high` be ready no sooner than `value`."""
+    for part in range(low >> rules.stack_shift, high >> rules.stack_shift):
+        ch.stack_ready[command, part] = max(ch.stack_ready[command, part], value)
 
 
 @helper
@@ -83,7 +88,7 @@ def record(
 def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int, accepted: int) -> None:
     """Let ACT open a row; the second half of a split ACT changes nothing more."""
     rank = bank >> rules.rank_shift
-    own = ch.ready[ACT, bank]
+    own = ready_at(rules, ch, ACT, bank)
     ch.opening[bank] = own & _LIMIT if own >> SHIFT > accepted + 1 else ACTIVATE
     ch.opening_late[bank] = max(0, tick - max(own >> SHIFT, accepted + 1))
     ch.opening_wait[bank] = COMMAND_BUS if ch.row_free >> SHIFT == tick else QUEUE
@@ -99,7 +104,7 @@ def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int, accepted
     delay(rules, ch, ACT, bank, tick)
     value = (ch.act_tick[rank, (turn + 1) & 3] << SHIFT) + rules.window
     low = rank * rules.rank_banks
-    push_back(ch, ACT, low, low + rules.rank_banks, value)
+    push_back(rules, ch, ACT, low, low + rules.rank_banks, value)
     ch.row_free = ((tick + rules.activate_ticks) << SHIFT) + COMMAND_BUS
 
 
@@ -162,7 +167,7 @@ def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, acce
     late = min(idle, max(0, accepted + 1 - (tick - idle)))
     ch.lost[DEMAND] += late
     idle -= late
-    own = ch.ready[command, bank]
+    own = ready_at(rules, ch, command, bank)
     waited = min(idle, tick - (own >> SHIFT))
     ch.lost[COMMAND_BUS if ch.column_free >> SHIFT == tick else QUEUE] += waited
     idle -= waited

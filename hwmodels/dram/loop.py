@@ -4,7 +4,7 @@ import numpy as np
 
 from hwmodels.dram import bank_queues, links, shared_queues
 from hwmodels.dram.bank_queues import tick_banks
-from hwmodels.dram.jit import Integers, Record, entry, piece
+from hwmodels.dram.jit import Integers, Record, borrowed, entry, piece
 from hwmodels.dram.shared_queues import tick_dual, tick_single
 from hwmodels.dram.split_activate import tick_split
 from hwmodels.dram.state import NEVER
@@ -28,6 +28,8 @@ def advance(
     While it rests, time passes though all is served. `wakes`, (channels,), are those of `state`
     side by side.
     """
+    state, requests = borrowed(state), borrowed(requests)
+    wakes, log = borrowed(wakes), borrowed(log)
     while True:
         is_refused = offer(rules, state, requests, run, wakes)
         if run.is_flushing == 1 and run.next == run.count:

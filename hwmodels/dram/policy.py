@@ -107,6 +107,19 @@ def check(spec: DramSpec, chosen: Policy) -> None:
         raise SpecError([f"policy {chosen.name}: {problem}" for problem in problems])
 
 
+def check_rate(spec: DramSpec, chosen: Policy, rate: int) -> None:
+    """Refuse a refresh that leaves no time for anything else."""
+    interval = spec.cycles("tREFI") // rate if rate > 0 else 0
+    least, text = spec.cycles("tRFC") + 2 * spec.cycles("tRP"), "tRFC + 2 tRP"
+    if chosen.refresh == "per_bank":
+        interval //= spec.organisation.banks_per_channel
+        between = spec.cycles("tREFD", spec.cycles("tRREFD", spec.cycles("tRRD_S")))
+        least, text = spec.cycles("tRP") + between + 4, "tRP, that between two refreshes, and 4"
+    if least >= interval:
+        problem = f"found {rate}, expected at least 1 and an interval above {least} cycles"
+        raise SpecError([f"{spec.name}: refresh_rate: {problem}, {text}"])
+
+
 def _own_problems(chosen: Policy) -> Iterator[str]:
     for name, most in (
         ("read_queue", MAX_QUEUE),

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, PREAB, REFAB, REFPB
-from hwmodels.dram.issue import delay, precharge, precharge_rank, record
+from hwmodels.dram.issue import delay, precharge, precharge_rank, ready_at, record
 from hwmodels.dram.jit import Record, helper
 from hwmodels.dram.state import MAX_REFRESHES, NEVER, SHIFT
 
@@ -44,7 +44,7 @@ def next_command(rules: Record, ch: Record, tick: int) -> tuple[int, int]:
             return PRE, NEVER
         if ch.open_row[b] >= 0:
             command = PRE if rules.is_refreshing == 2 else PREAB
-    ready = max(ch.ready[command, bank], ch.row_free) >> SHIFT
+    ready = max(ready_at(rules, ch, command, bank), ch.row_free) >> SHIFT
     if rules.bus == 2:
         if command in (REFAB, REFPB):
             ready = rising(ready, tick)

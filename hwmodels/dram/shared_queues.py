@@ -12,7 +12,7 @@ that reads see the writes before them and none after.
 import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, RD, WR
-from hwmodels.dram.issue import access, open_row, precharge, record
+from hwmodels.dram.issue import access, open_row, precharge, ready_at, record
 from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.queues import (
     append,
@@ -65,11 +65,11 @@ def accept(
     ch.wake = min(ch.wake, clock + 1)
     if kind == ch.is_writing:
         if ch.open_row[bank] == row:
-            ch.hit_wake = min(ch.hit_wake, ch.ready[RD + kind, bank] >> SHIFT)
+            ch.hit_wake = min(ch.hit_wake, ready_at(rules, ch, RD + kind, bank) >> SHIFT)
         elif ch.open_row[bank] < 0:
-            ch.row_wake = min(ch.row_wake, ch.ready[ACT, bank] >> SHIFT)
+            ch.row_wake = min(ch.row_wake, ready_at(rules, ch, ACT, bank) >> SHIFT)
         else:
-            ch.row_wake = min(ch.row_wake, ch.ready[PRE, bank] >> SHIFT)
+            ch.row_wake = min(ch.row_wake, ready_at(rules, ch, PRE, bank) >> SHIFT)
     return True
 
 
@@ -92,7 +92,7 @@ def choose_mode(rules: Record, ch: Record) -> None:
 
 
 @helper
-def best_active(ch: Record, requests: np.ndarray, tick: int) -> int:
+def best_active(rules: Record, ch: Record, requests: np.ndarray, tick: int) -> int:
     """Return the place of the oldest active request that may go; -1 sets `active_wake`."""
     best, oldest, soon = -1, NEVER, NEVER
     if ch.column_free >> SHIFT > tick:
@@ -100,7 +100,7 @@ def best_active(ch: Record, requests: np.ndarray, tick: int) -> int:
         return -1
     for j in range(ch.head[ACTIVE], ch.tail[ACTIVE]):
         command = WR if ch.flags[ACTIVE, j] & IS_WRITE else RD
-        ready = ch.ready[command, ch.bank[ACTIVE, j]] >> SHIFT
+        ready = ready_at(rules, ch, command, ch.bank[ACTIVE, j]) >> SHIFT
         if ready > tick:
             soon = min(soon, ready)
         else:
@@ -112,7 +112,7 @@ def best_active(ch: Record, requests: np.ndarray, tick: int) -> int:
 
 
 @helper
-def best_hit(ch: Record, tick: int) -> int:
+def best_hit(rules: Record, ch: Record, tick: int) -> int:
     """Return the oldest request of the queue in turn whose row is open and that may go.
 
     Without one, -1, `hit_wake` is set.
@@ -125,7 +125,7 @@ def best_hit(ch: Record, tick: int) -> int:
     for j in range(ch.head[queue], ch.tail[queue]):
         bank = ch.bank[queue, j]
         if ch.open_row[bank] == ch.row[queue, j]:
-            ready = ch.ready[RD + queue, bank] >> SHIFT
+            ready = ready_at(rules, ch, RD + queue, bank) >> SHIFT
             if ready > tick:
                 soon = min(soon, ready)
             elif not is_held(ch, queue, j):
@@ -154,7 +154,7 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
         if row != ch.row[queue, j]:
             if ch.active[bank] or (row < 0 <= ch.half_bank):
                 continue
-            ready = ch.ready[ACT if row < 0 else PRE, bank] >> SHIFT
+            ready = ready_at(rules, ch, ACT if row < 0 else PRE, bank) >> SHIFT
             if rules.bus == 2:
                 ready = at_edge(rules, ch, bank, ready, tick)
             if ready > tick:
@@ -207,7 +207,7 @@ def issue_access(
     remove(ch, queue, at)
     if queue == ACTIVE:
         ch.active_wake = 0
-        ch.row_wake = min(ch.row_wake, ch.ready[PRE, bank] >> SHIFT)
+        ch.row_wake = min(ch.row_wake, ready_at(rules, ch, PRE, bank) >> SHIFT)
     if closes or ch.refresh_count or ch.hazards:
         ch.row_wake = 0
         ch.hit_wake = 0
@@ -238,7 +238,7 @@ def issue_row(
     record(rules, ch, tick, run, log, ACT, channel, bank, row, index)
     open_row(rules, ch, bank, row, tick, requests[index].accepted)
     remember_edge(rules, ch, ACT, bank, tick)
-    own = ch.ready[WR if ch.flags[queue, at] & IS_WRITE else RD, bank] >> SHIFT
+    own = ready_at(rules, ch, WR if ch.flags[queue, at] & IS_WRITE else RD, bank) >> SHIFT
     ch.active_wake = min(ch.active_wake, own)
     append(rules, ch, ACTIVE, bank, row, ch.line[queue, at], index, ch.flags[queue, at])
     ch.active[bank] += 1
@@ -254,14 +254,14 @@ def column_slot(
 ) -> None:
     """Issue at most one column command: of an active request, else of one that hits a row."""
     if ch.active_wake <= tick:
-        at = best_active(ch, requests, tick)
+        at = best_active(rules, ch, requests, tick)
         if at >= 0:
             issue_access(rules, ch, tick, requests, run, log, ACTIVE, at)
             return
     if ch.refresh_count == 0:
         choose_mode(rules, ch)
         if ch.hit_wake <= tick:
-            at = best_hit(ch, tick)
+            at = best_hit(rules, ch, tick)
             if at >= 0:
                 issue_access(rules, ch, tick, requests, run, log, ch.is_writing, at)
 
@@ -329,7 +329,7 @@ def tick_single(
     note_due(rules, ch, tick)
     ch.wake = tick + 1
     if ch.active_wake <= tick:
-        at = best_active(ch, requests, tick)
+        at = best_active(rules, ch, requests, tick)
         if at >= 0:
             issue_access(rules, ch, tick, requests, run, log, ACTIVE, at)
             return
@@ -353,7 +353,7 @@ def tick_single(
 @helper
 def best_waiting(rules: Record, ch: Record, tick: int) -> tuple[int, int]:
     """Return queue and place of the oldest waiting request that may go, place -1 if none may."""
-    hit = best_hit(ch, tick) if ch.hit_wake <= tick else -1
+    hit = best_hit(rules, ch, tick) if ch.hit_wake <= tick else -1
     row = best_row(rules, ch, tick) if ch.row_wake <= tick else -1
     if hit < 0 or (row >= 0 and row < hit):
         return ch.is_writing, row

@@ -104,7 +104,7 @@ def choose_and_issue(
 ) -> int:
     """Issue what is first among active, refresh and others; returns `tick`, else when to ask."""
     if ch.active_wake <= tick:
-        at = best_active(ch, requests, tick)
+        at = best_active(rules, ch, requests, tick)
         if at >= 0:
             access_or_start(rules, ch, tick, requests, run, log, channel, ACTIVE, at)
             return tick

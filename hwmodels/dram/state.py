@@ -1,10 +1,13 @@
 """What the compiled controller reads and changes: one record of rules, one record per channel.
 
 A tick is one step of the command bus. For every bank and command, `ready` holds the first tick at
-which all delays so far allow it, times 16, plus the number of the limit that set it: so one
-comparison tells whether a command may go, and a maximum keeps the reason.
+which all delays so far within its bank group allow it, times 16, plus the number of the limit that
+set it: so one comparison tells whether a command may go, and a maximum keeps the reason. Delays of
+whole ranks are kept once for each stack id, in `stack_ready`; a command may go when both allow it.
 """
 
+import math
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,7 +18,11 @@ from hwmodels.dram.commands import (
     LIMITS,
     PREAB,
     RANK,
+    RDA,
     REFAB,
+    REFPB,
+    STACK,
+    WRA,
     Constraint,
     constraints,
 )
@@ -61,9 +68,9 @@ RULES = np.dtype(
         ("value", np.int64, (MAX_ROWS,)),  # delay and limit, as in `ready`
         ("level", np.int64, (MAX_ROWS,)),
         ("is_sibling", np.int64, (MAX_ROWS,)),
-        ("is_whole", np.int64, (MAX_ROWS,)),  # the following command is for a whole rank
-        ("base", np.int64, (5, MAX_BANKS)),  # first bank of a bank's part, by level
+        ("mask", np.int64, (5,)),  # bank & mask is the first bank of its part, by level
         ("span", np.int64, (5,)),  # banks of a part, by level
+        ("stack_shift", np.int64),  # bank >> stack_shift is its stack id, counted over all ranks
         ("window", np.int64),  # tFAW, as in `ready`
         ("activate_ticks", np.int64),  # how long ACT holds the bus of row commands
         ("column_ticks", np.int64),  # how long column commands hold theirs
@@ -75,8 +82,8 @@ RULES = np.dtype(
         ("is_unified", np.int64),
         ("capacity", np.int64, (2,)),
         ("room", np.int64, (3,)),  # places of a queue that are used: few stay in the cache
-        ("write_high", np.float64),
-        ("write_low", np.float64),
+        ("write_high", np.int64),  # writes are served above it
+        ("write_low", np.int64),  # and until they are below it
         ("bank_queue", np.int64),
         ("row_hits", np.int64),
         ("idle_writes", np.int64),
@@ -126,7 +133,8 @@ STATE = np.dtype(
         ("flags", np.int32, (3, ROOM)),
         ("line", np.int64, (3, ROOM)),
         ("request", np.int64, (3, ROOM)),
-        ("ready", np.int64, (FOLLOWING, MAX_BANKS)),
+        ("ready", np.int64, (FOLLOWING, MAX_BANKS)),  # by delays within a bank group
+        ("stack_ready", np.int64, (FOLLOWING, MAX_BANKS)),  # by those within and between stack ids
         ("row_free", np.int64),  # like `ready`, for all row commands
         ("column_free", np.int64),  # for all column commands
         ("open_row", np.int64, (MAX_BANKS,)),  # -1: closed
@@ -249,10 +257,11 @@ def make_rules(
     rules["is_shared_bus"] = organisation.ranks > 1
     rules["bus"] = _BUSES[spec.command_bus]
     rules["span"] = span
-    for level, banks in enumerate(span):
-        rules["base"][level][: span[CHANNEL]] = np.arange(span[CHANNEL]) // banks * banks
-    _fill_rows(rules, _needed(spec, policy))
-    rules["window"] = _value(_window(spec))
+    rules["mask"] = [-banks for banks in span]
+    rules["stack_shift"] = span[STACK].bit_length() - 1
+    rows = constraints(spec)
+    _fill_rows(rules, _needed(rows, span, policy))
+    rules["window"] = next(_value(row) for row in rows if row.window == 4)
     rules["activate_ticks"], rules["column_ticks"] = spec.activate_ticks, spec.column_ticks
     rules["burst"] = spec.cycles("tBL") * ticks
     rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
@@ -266,8 +275,8 @@ def make_rules(
     rules["is_unified"] = policy.is_unified
     rules["capacity"] = policy.read_queue, policy.write_queue
     rules["room"] = 2 * np.array([policy.read_queue, policy.write_queue, span[CHANNEL]])
-    rules["write_high"] = policy.write_high * policy.write_queue
-    rules["write_low"] = policy.write_low * policy.write_queue
+    rules["write_high"] = math.floor(policy.write_high * policy.write_queue)
+    rules["write_low"] = math.ceil(policy.write_low * policy.write_queue)
     rules["bank_queue"], rules["row_hits"] = policy.bank_queue, policy.row_hits
     rules["idle_writes"] = policy.idle_writes
     rules["offers"] = buses if offers is None else offers
@@ -284,7 +293,7 @@ def make_rules(
 def make_state(rules: Record) -> np.ndarray:
     """Return the record of `STATE` of every channel before the first tick."""
     state = np.zeros(int(rules["channels"]), STATE)
-    state["ready"] = state["row_free"] = state["column_free"] = -NEVER
+    state["ready"] = state["stack_ready"] = state["row_free"] = state["column_free"] = -NEVER
     state["act_tick"] = -NEVER
     state["open_row"] = -1
     state["opening"] = LIMITS.index("tRCD")
@@ -328,55 +337,41 @@ def _value(row: Constraint) -> int:
     return (row.ticks << SHIFT) + row.limit
 
 
-def _window(spec: DramSpec) -> Constraint:
-    return next(row for row in constraints(spec) if row.window == 4)
-
-
-def _needed(spec: DramSpec, policy: Policy) -> list[Constraint]:
+def _needed(rows: Iterable[Constraint], span: tuple[int, ...], policy: Policy) -> list[Constraint]:
     """Return the rows whose commands the policy issues and that no other row covers.
 
     How long a command holds its bus is kept apart.
     """
-    unused = {"RDA", "WRA"} if policy.page == "open" else set()
-    unused |= {"none": {"REFab", "REFpb", "PREab"}, "all_bank": {"REFpb"}}.get(
-        policy.refresh, {"REFab", "PREab"}
+    unused = {RDA, WRA} if policy.page == "open" else set()
+    unused |= {"none": {REFAB, REFPB, PREAB}, "all_bank": {REFPB}}.get(
+        policy.refresh, {REFAB, PREAB}
     )
     if policy.scheduler == "bank_queues":
-        unused |= {"PREab"}
-    rows = [
-        row
-        for row in constraints(spec)
-        if row.window == 1
-        and row.level != CHANNEL
-        and not {COMMANDS[row.preceding], COMMANDS[row.following]} & unused
-    ]
-    span = spans(spec)
-    kept: list[Constraint] = []
+        unused |= {PREAB}
+    kept: dict[tuple[int, int], list[Constraint]] = {}
     for row in sorted(rows, key=lambda row: (span[row.level], row.ticks), reverse=True):
-        if not any(_covers(other, row, span) for other in kept):
-            kept.append(row)
-    return kept
+        pair = row.preceding, row.following
+        if row.window > 1 or row.level == CHANNEL or not unused.isdisjoint(pair):
+            continue
+        alike = kept.setdefault(pair, [])
+        if row.is_sibling or not any(_covers(other, row) for other in alike):
+            alike.append(row)
+    return [row for alike in kept.values() for row in alike]
 
 
-def _covers(one: Constraint, other: Constraint, span: tuple[int, ...]) -> bool:
-    """Whether a row is at least as strict as another one wherever that one holds."""
-    return (
-        not (one.is_sibling or other.is_sibling)
-        and (one.preceding, one.following) == (other.preceding, other.following)
-        and span[one.level] >= span[other.level]
-        and one.ticks >= other.ticks
-    )
+def _covers(one: Constraint, other: Constraint) -> bool:
+    """Whether a row of as large a part is at least as strict as another of the same commands."""
+    return not one.is_sibling and one.ticks >= other.ticks
 
 
 def _fill_rows(rules: Record, rows: Iterable[Constraint]) -> None:
     ordered = sorted(rows, key=lambda row: row.preceding)
-    if len(ordered) > MAX_ROWS:
-        raise ValueError(f"{len(ordered)} delays, expected at most {MAX_ROWS}")
-    for index, row in enumerate(ordered):
-        rules["following"][index] = row.following
-        rules["value"][index] = _value(row)
-        rules["level"][index] = row.level
-        rules["is_sibling"][index] = row.is_sibling
-        rules["is_whole"][index] = row.following in {PREAB, REFAB}
-    for command in range(len(COMMANDS) + 1):
-        rules["first"][command] = sum(row.preceding < command for row in ordered)
+    count = len(ordered)
+    if count > MAX_ROWS:
+        raise ValueError(f"{count} delays, expected at most {MAX_ROWS}")
+    rules["following"][:count] = [row.following for row in ordered]
+    rules["value"][:count] = [_value(row) for row in ordered]
+    rules["level"][:count] = [row.level for row in ordered]
+    rules["is_sibling"][:count] = [row.is_sibling for row in ordered]
+    preceding = [row.preceding for row in ordered]
+    rules["first"] = [bisect_left(preceding, command) for command in range(len(COMMANDS) + 1)]
