@@ -25,7 +25,8 @@ _LIMIT = (1 << SHIFT) - 1
 @helper
 def ready_at(rules: Record, ch: Record, command: int, bank: int) -> int:
     """Return the first tick at which a command to a bank may go, as in `ready`."""
-    return max(ch.ready[command, bank], ch.stack_ready[command, bank >> rules.stack_shift])
+    tick: int = max(ch.ready[command, bank], ch.stack_ready[command, bank >> rules.stack_shift])
+    return tick
 
 
 @helper
