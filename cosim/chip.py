@@ -11,12 +11,13 @@ from cosim.energy_tables import parse_table
 from cosim.errors import CosimError, collect
 from cosim.mend import mend
 from hwmodels.architecture import Architecture, MemoryStack, MemoryTechnology
+from hwmodels.chip import chip as require_fit
 from hwmodels.chip_rules import fold_problems
 from hwmodels.energy import EnergyTable
-from hwmodels.simulate import chip as require_fit
 
 if TYPE_CHECKING:
     from hwmodels.exact_memory import Dram  # brings numba, which only an exact memory needs
+    from hwmodels.measured_memory import MeasuredMemory
     from hwmodels.thermal import ThermalStack
 
 DEFAULT_ENERGY = "energy/aladdin_cacti_28nm.yaml"
@@ -29,7 +30,8 @@ class Chip:
     """A chip with its memory and energy figures; `document` is all of it as plain data.
 
     `dram` is what the memory controller needs, where the chip asks for `fidelity: exact`;
-    `thermal` is what heat crosses, where the chip names it.
+    `thermal` is what heat crosses, where the chip names it, and `measured` the memory of a roofline
+    at shares of its peak that were measured.
     """
 
     architecture: Architecture
@@ -38,6 +40,7 @@ class Chip:
     document: dict[str, Any]
     dram: "Dram | None" = None
     thermal: "ThermalStack | None" = None
+    measured: "MeasuredMemory | None" = None
 
     @property
     def name(self) -> str:
@@ -133,7 +136,13 @@ def parse_chip(
         broken = _sure(fold_problems(sound), guessed)
         if table is not None and technology is not None:
             try:
-                require_fit(sound, technology=technology, energy=table, dram=behind.dram)
+                require_fit(
+                    sound,
+                    technology=technology,
+                    energy=table,
+                    dram=behind.dram,
+                    measured=behind.measured,
+                )
             except ValueError as error:
                 broken = [*_sure(str(error).splitlines(), guessed), *broken]
         problems += [f"{source}: {line}" for line in broken]
@@ -142,7 +151,9 @@ def parse_chip(
     document = {"hardware": hardware, "memory": memory, "energy": energy, **behind.documents}
     if {"extends", "between", "of"} & set(energy):
         document["energy_in_full"] = asdict(table)
-    return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
+    return Chip(
+        architecture, technology, table, document, behind.dram, behind.thermal, behind.measured
+    )
 
 
 def _technology(
@@ -158,7 +169,7 @@ def _technology(
 
 
 def _without_controller(chip: Architecture) -> Architecture:
-    return replace(chip, memory=replace(chip.memory, fidelity="roofline"))
+    return replace(chip, memory=replace(chip.memory, fidelity="roofline", efficiency=None))
 
 
 def _sure(lines: Sequence[str], guessed: Sequence[str]) -> list[str]:
@@ -175,27 +186,33 @@ def _sure(lines: Sequence[str], guessed: Sequence[str]) -> list[str]:
 class _Behind:
     """What the files that a chip's memory names hold; `documents` are those files as plain data.
 
-    Where it `is_broken`, the memory names timings, but they have mistakes.
+    Where it `is_broken`, the memory names timings or shares of the peak that have mistakes.
     """
 
     dram: "Dram | None" = None
     thermal: "ThermalStack | None" = None
+    measured: "MeasuredMemory | None" = None
     documents: dict[str, Any] = field(default_factory=dict)
     is_broken: bool = False
 
 
 def _behind(memory: MemoryStack, source: str, relative_to: Path, problems: list[str]) -> _Behind:
     """Return what stands behind a chip's memory; what is wrong with it is added to `problems`."""
-    hot = exact = None
+    hot = exact = shares = None
     if memory.thermal is not None:
         path = memory.thermal
         hot = collect(problems, lambda: _thermal(path, relative_to))
     is_wanted = memory.fidelity != "roofline" and bool(memory.timing)
     if is_wanted:
         exact = collect(problems, lambda: _dram(memory, source, relative_to))
+    is_measured = memory.fidelity == "roofline" and bool(memory.timing and memory.efficiency)
+    if is_measured:
+        shares = collect(problems, lambda: _measured(memory, source, relative_to))
     dram, tables = exact or (None, {})
     stack, thermal = hot or (None, {})
-    return _Behind(dram, stack, tables | thermal, is_wanted and exact is None)
+    measured, table = shares or (None, {})
+    is_broken = (is_wanted and exact is None) or (is_measured and shares is None)
+    return _Behind(dram, stack, measured, tables | table | thermal, is_broken)
 
 
 def assembled(
@@ -219,7 +236,9 @@ def assembled(
         "energy": asdict(table),
         **behind.documents,
     }
-    return Chip(architecture, technology, table, document, behind.dram, behind.thermal)
+    return Chip(
+        architecture, technology, table, document, behind.dram, behind.thermal, behind.measured
+    )
 
 
 def _thermal(path: str, relative_to: Path) -> "tuple[ThermalStack, dict[str, Any]]":
@@ -253,3 +272,29 @@ def _dram(memory: MemoryStack, source: str, relative_to: Path) -> "tuple[Dram, d
     except ValueError as error:
         raise CosimError([f"{source}: memory: {e}" for e in str(error).splitlines()]) from None
     return found, {"timing": timing, "memory_energy": energy}
+
+
+def _measured(
+    memory: MemoryStack, source: str, relative_to: Path
+) -> "tuple[MeasuredMemory, dict[str, Any]]":
+    """Return the memory at shares of its peak that were measured, and its files as plain data.
+
+    Raises CosimError listing every mistake of both files, of the address map, or what is not there.
+    """
+    from hwmodels.dram.spec import DramSpec  # noqa: PLC0415 (brings numba)
+    from hwmodels.measured_memory import EfficiencyTable, measured  # noqa: PLC0415
+
+    place = resolve(str(memory.timing), relative_to, key="memory.timing")
+    shares = resolve(str(memory.efficiency), relative_to, key="memory.efficiency")
+    timing, stated = read(place), read(shares)
+    problems: list[str] = []
+    spec = collect(problems, lambda: parse(timing, DramSpec, source=str(place)))
+    table = collect(problems, lambda: parse(stated, EfficiencyTable, source=str(shares)))
+    if spec is None or table is None:
+        raise CosimError(problems)
+    try:
+        found = measured(memory, spec, table)
+    except ValueError as error:
+        raise CosimError([f"{source}: memory.{e}" for e in str(error).splitlines()]) from None
+    row = {"version": table.version, "date": table.date, **asdict(found.efficiency)}
+    return found, {"timing": timing, "memory_efficiency": row}

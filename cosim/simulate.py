@@ -44,6 +44,7 @@ def simulate_workloads(
             technology=chip.technology,
             energy=chip.energy,
             dram=chip.dram,
+            measured=chip.measured,
             reuse=reuse,
             watch=watch,
         )
@@ -151,6 +152,7 @@ def _side_by_side(
             technology=chip.technology,
             energy=chip.energy,
             dram=chip.dram,
+            measured=chip.measured,
             watch=watch,
         )
     except ValueError as error:

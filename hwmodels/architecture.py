@@ -162,7 +162,10 @@ class MemoryStack:
     energy of commands is in the file of that name in the folder `energy` beside it. `policy` names
     the rules of the controller, see `hwmodels.dram.policy`; `address_map` goes before that of the
     table, see `hwmodels.dram.fields`. No more than `prefetch` loads of an operand buffer are on
-    their way at a time; null: as many as it has room for. `thermal` is the path of what heat
+    their way at a time; null: as many as it has room for. With `efficiency`, the path of a table of
+    shares of the peak that the controller was measured to reach (`hwmodels.measured_memory`), the
+    roofline takes those of the memory in `timing` under `policy` and the map; null: the share that
+    the technology states. `thermal` is the path of what heat
     crosses, see `hwmodels.thermal`: the DRAM is refreshed as often as its temperature under lasting
     work asks for.
     """
@@ -176,6 +179,7 @@ class MemoryStack:
     address_map: Annotated[str, MinLen(1)] | None = None
     thermal: Annotated[str, MinLen(1)] | None = None
     prefetch: Annotated[int, Ge(1)] | None = None
+    efficiency: Annotated[str, MinLen(1)] | None = None
 
 
 @dataclass(frozen=True)

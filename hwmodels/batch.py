@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from hwmodels.architecture import Architecture, MemoryTechnology
 from hwmodels.bandwidth import Watch
+from hwmodels.chip import Chip, chip
 from hwmodels.collector import paused_collector
 from hwmodels.cores import together
 from hwmodels.division import divide
@@ -24,13 +25,14 @@ from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Plan
 from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
-from hwmodels.simulate import Chip, chip, plan_cores
+from hwmodels.simulate import plan_cores
 from hwmodels.stats import RunStats, combine
 from hwmodels.windows import materialised
 from hwmodels.workload import Workload
 
 if TYPE_CHECKING:
     from hwmodels.exact_memory import Dram  # brings numba, which only the controller needs
+    from hwmodels.measured_memory import MeasuredMemory  # brings numba
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ def simulate_batch(
     technology: MemoryTechnology,
     energy: EnergyTable,
     dram: "Dram | None" = None,
+    measured: "MeasuredMemory | None" = None,
     watch: Watch | None = None,
 ) -> Batch:
     """Return what becomes of utterances, each a sequence of calls, that are all there at time 0.
@@ -92,7 +95,7 @@ def simulate_batch(
         problems.append(f"utterances: found {len(utterances)}, expected some, each with calls")
     if problems:
         raise ValueError("\n".join(problems))
-    found = chip(architecture, technology=technology, energy=energy, dram=dram)
+    found = chip(architecture, technology=technology, energy=energy, dram=dram, measured=measured)
     if architecture.mapping.im2col == "materialised":
         utterances = [[materialised(call) for call in calls] for calls in utterances]
     batch = _Batch(utterances, found, watch).run()
@@ -151,7 +154,13 @@ class _Batch:
             )
         ]
         whole = self._whole(found, ledger, is_rest_charged=totals is None)
-        whole = replace(whole, simpy_events=events, memory=memory, controller=totals)
+        whole = replace(
+            whole,
+            simpy_events=events,
+            memory=memory,
+            controller=totals,
+            notes=(*whole.notes, *self.on.notes),
+        )
         return Batch(self._turns(found), whole)
 
     def _core(self, core: int) -> Process:

@@ -85,26 +85,31 @@ class Dram:
 
     def problems(self, architecture: Architecture, technology: MemoryTechnology) -> list[str]:
         """Return a line for everything in which a chip and its technology are not this memory."""
-        memory, found = architecture.memory, []
-        if technology.burst_bytes != self.spec.organisation.burst_bytes:
-            found.append(
-                f"{technology.name}: burst_bytes: found {technology.burst_bytes}, expected "
-                f"{self.spec.organisation.burst_bytes}, the burst of {self.spec.name}"
-            )
-        capacity = memory.channels * technology.capacity_bytes
-        if capacity > self.spec.organisation.capacity_bytes:
-            found.append(
-                f"{technology.name}: capacity_bytes: found {capacity} in {memory.channels} "
-                f"channels, {self.spec.name} has {self.spec.organisation.capacity_bytes}"
-            )
-        peak = technology.peak_bytes_per_s
-        stated = 0.0 if peak is None else memory.channels * peak.value
-        if abs(stated / self.spec.peak_bytes_per_s - 1) > PEAK_TOLERANCE:
-            found.append(
-                f"{technology.name}: peak_bytes_per_s: found {stated:g} in {memory.channels} "
-                f"channels, {self.spec.name} has {self.spec.peak_bytes_per_s:g}"
-            )
-        return found
+        return unlike(self.spec, architecture, technology)
+
+
+def unlike(spec: DramSpec, architecture: Architecture, technology: MemoryTechnology) -> list[str]:
+    """Return a line for everything in which a chip and its technology are not the memory `spec`."""
+    memory, found = architecture.memory, []
+    if technology.burst_bytes != spec.organisation.burst_bytes:
+        found.append(
+            f"{technology.name}: burst_bytes: found {technology.burst_bytes}, expected "
+            f"{spec.organisation.burst_bytes}, the burst of {spec.name}"
+        )
+    capacity = memory.channels * technology.capacity_bytes
+    if capacity > spec.organisation.capacity_bytes:
+        found.append(
+            f"{technology.name}: capacity_bytes: found {capacity} in {memory.channels} "
+            f"channels, {spec.name} has {spec.organisation.capacity_bytes}"
+        )
+    peak = technology.peak_bytes_per_s
+    stated = 0.0 if peak is None else memory.channels * peak.value
+    if abs(stated / spec.peak_bytes_per_s - 1) > PEAK_TOLERANCE:
+        found.append(
+            f"{technology.name}: peak_bytes_per_s: found {stated:g} in {memory.channels} "
+            f"channels, {spec.name} has {spec.peak_bytes_per_s:g}"
+        )
+    return found
 
 
 def dram(memory: MemoryStack, spec: DramSpec, energy: DramEnergy) -> Dram:

@@ -3,7 +3,8 @@
 Behind `MemoryServer.submit` stands the roofline model: each channel moves its share of a descriptor
 at peak bandwidth times efficiency, and the last byte arrives one latency later. Latencies overlap
 with further transfers; bandwidth is shared by all requesters. `hwmodels.exact_memory` has the same
-server with the cycle-accurate controller behind it.
+server with the cycle-accurate controller behind it, `hwmodels.measured_memory` one with shares of
+the peak that were measured there.
 """
 
 import heapq
@@ -145,6 +146,7 @@ class Channels:
     def __init__(self, memory: MemoryStack, technology: MemoryTechnology) -> None:
         self.memory = memory
         self.technology = technology
+        self.buses = memory.channels
         self.shape = BusShape(memory.channels, technology.burst_bytes, technology.interleave_bytes)
         self._turn_bytes = self.shape.turn_bytes
         self._of_descriptors: dict[tuple[Descriptor, int], Share] = {}
@@ -239,7 +241,7 @@ class MemoryServer:
         self.statistics: dict[str, RequesterStats] = {}
         self._is_by_priority = channels.memory.arbitration == "priority"
         self._latency_fs = round(channels.technology.latency_s.value * FEMTO)
-        self._free_fs = [0] * channels.memory.channels
+        self._free_fs = [0] * channels.buses
         self._idle_fs = 0  # when the last channel is free
         self._order = count()
         self._pending: list[Waiting] = []

@@ -2,26 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from hwmodels.arbiter import arbitrated
-from hwmodels.architecture import Architecture, MemoryTechnology, check
+from hwmodels.architecture import Architecture, MemoryTechnology
 from hwmodels.bandwidth import Watch
+from hwmodels.chip import Chip, chip
 from hwmodels.collector import paused_collector, tidy
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide
-from hwmodels.energy import EnergyTable, Ledger, Prices, prices
+from hwmodels.energy import EnergyTable, Ledger
 from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, Placement, place
-from hwmodels.machine import Serve, run
-from hwmodels.memory import Channels
+from hwmodels.machine import run
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
 from hwmodels.planner import Planner
 from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
-from hwmodels.sparse_chip import sparsity_problems
 from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
@@ -31,52 +28,10 @@ from hwmodels.workload import Gemm, VectorOp, Workload
 
 if TYPE_CHECKING:
     from hwmodels.exact_memory import Dram  # brings numba, which only the controller needs
+    from hwmodels.measured_memory import MeasuredMemory  # brings numba
 
 
 Residency = tuple[Kept, ...]  # of each core
-
-
-@dataclass(frozen=True)
-class Chip:
-    """Everything a simulation needs to know besides the workload."""
-
-    architecture: Architecture
-    technology: MemoryTechnology
-    prices: Prices
-    dram: "Dram | None" = None
-
-    @property
-    def key(self) -> tuple[object, ...]:
-        """What results on this chip depend on."""
-        dram = "" if self.dram is None else self.dram.key
-        return (self.architecture, self.technology, tuple(self.prices.items()), dram)
-
-    def serve(self, channels: Channels, *, is_reusing: bool = False) -> "Serve | None":
-        """Return what makes the server of the memory's fidelity, None for the roofline.
-
-        With `is_reusing` the exact memory knows busy periods again.
-        """
-        if self.dram is None:
-            return None
-        from hwmodels.memo_memory import MemoServer  # noqa: PLC0415 (brings numba)
-        from hwmodels.sampled_memory import SampledServer  # noqa: PLC0415 (brings numba)
-
-        memory = self.architecture.memory
-        make: Serve = self.dram.serve
-        if memory.fidelity == "sampled":
-            make = partial(SampledServer, memory=self.dram, channels=channels)
-        elif is_reusing:
-            make = partial(MemoServer, memory=self.dram)
-        return make if memory.arbitration == "fifo" else partial(arbitrated, make)
-
-    def buses(self, channels: Channels) -> tuple[Channels, int]:
-        """Return the data buses that descriptors go to, and how many of them are a channel."""
-        if self.dram is None:
-            return channels, 1
-        from hwmodels.mapped_channels import MappedChannels  # noqa: PLC0415 (brings numba)
-
-        spec = self.dram.spec
-        return MappedChannels(channels, spec), spec.organisation.pseudo_channels
 
 
 @dataclass(frozen=True)
@@ -115,45 +70,6 @@ class Reuse:
         return known[1]
 
 
-def chip(
-    architecture: Architecture,
-    *,
-    technology: MemoryTechnology,
-    energy: EnergyTable,
-    dram: "Dram | None" = None,
-) -> Chip:
-    """Return a chip whose parts fit each other; a fidelity above roofline needs and uses `dram`.
-
-    Raises ValueError listing every rule between the fields that is broken, and every action that
-    the energy table lacks.
-    """
-    fidelity = architecture.memory.fidelity
-    has_controller = fidelity != "roofline"
-    array = architecture.array
-    problems = [f"{architecture.name}: {line}" for line in sparsity_problems(array)]
-    if has_controller and dram is None:
-        problems.append(
-            f'{architecture.name}: memory.fidelity: found "{fidelity}" without memory.timing, '
-            "expected the path of a timing table"
-        )
-    elif has_controller and dram is not None:
-        lines = dram.problems(architecture, technology)
-        problems += [f"{architecture.name}: {line}" for line in lines]
-    try:
-        check(architecture, technology)
-    except ValueError as error:
-        problems.append(str(error))
-    try:
-        priced = prices(architecture, technology, energy)
-    except ValueError as error:
-        problems.append(str(error))
-    if problems:
-        raise ValueError("\n".join(problems))
-    if dram is None or not has_controller:
-        return Chip(architecture, technology, priced)
-    return Chip(architecture, technology, priced | dram.prices(), dram)
-
-
 def simulate(
     workload: Workload,
     architecture: Architecture,
@@ -161,12 +77,14 @@ def simulate(
     technology: MemoryTechnology,
     energy: EnergyTable,
     dram: "Dram | None" = None,
+    measured: "MeasuredMemory | None" = None,
     residency: Kept = (),
     reuse: Reuse | None = None,
 ) -> RunStats:
     """Return cycles, bytes and joules of one call.
 
-    `dram` is the memory of a chip that asks for more than the roofline, `residency` are the
+    `dram` is the memory of a chip that asks for more than the roofline, `measured` that of a
+    roofline at shares measured, `residency` are the
     constants on chip at entry, for chips of one core. Raises ValueError or KeyError, each listing
     every op, field or action concerned, before anything is simulated.
     """
@@ -176,6 +94,7 @@ def simulate(
         technology=technology,
         energy=energy,
         dram=dram,
+        measured=measured,
         residency=residency,
         reuse=reuse,
     )[0]
@@ -189,6 +108,7 @@ def simulate_calls(
     technology: MemoryTechnology,
     energy: EnergyTable,
     dram: "Dram | None" = None,
+    measured: "MeasuredMemory | None" = None,
     residency: Kept = (),
     reuse: Reuse | None = None,
     watch: Watch | None = None,
@@ -201,7 +121,7 @@ def simulate_calls(
     exact memory knows busy periods of a call again; add results with `stats.combine`. `watch` is
     told what moves when, in calls that are not reused. Raises as `simulate`.
     """
-    found = chip(architecture, technology=technology, energy=energy, dram=dram)
+    found = chip(architecture, technology=technology, energy=energy, dram=dram, measured=measured)
     if architecture.mapping.im2col == "materialised":
         calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
@@ -283,6 +203,7 @@ def _simulate(
         simpy_events=outcome.events,
         memory=outcome.memory,
         controller=outcome.totals,
+        notes=(*result.notes, *on.notes),
     )
     return result, tuple(plan.kept for plan in plans)
 

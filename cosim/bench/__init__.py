@@ -192,7 +192,12 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
     Takes the cases whose id contains `text`, all of which begin with `memory/`; `count` are the
     requests of a trace. Raises CosimError when there is no such case.
     """
-    from cosim.bench import memory, memory_changes, memory_chip  # noqa: PLC0415, brings numba
+    from cosim.bench import (  # noqa: PLC0415, brings numba
+        memory,
+        memory_changes,
+        memory_chip,
+        memory_efficiency,
+    )
 
     count = memory.COUNT if count is None else count
     known = [(one, case) for one in memory.references() for case in memory.cases(one)]
@@ -200,10 +205,12 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
     changes = [one for one in memory_changes.changes() if text in one.case]
     speeds = [case for case in memory_changes.speed_cases() if text in case]
     chips = [case for case in memory_chip.chip_cases() if text in case]
-    if not (chosen or changes or speeds or chips):
+    shares = [case for case in memory_efficiency.efficiency_cases() if text in case]
+    if not (chosen or changes or speeds or chips or shares):
         raise CosimError(
             f"bench: no case contains {text!r}; cases are named memory/MEMORY/POLICY/TRACE, "
-            "memory/what-if/TABLE/MEMORY/CHANGE, memory/chip/CHIP/MAP, memory/speed/MEMORY/POLICY"
+            "memory/what-if/TABLE/MEMORY/CHANGE, memory/chip/CHIP/MAP, memory/speed/MEMORY/POLICY, "
+            "memory/efficiency/MEMORY/POLICY"
         )
     total: dict[str, object] = describe() | {
         "filter": text,
@@ -214,7 +221,7 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
         "failed": [],
     }
     rows: list[Row] = []
-    number = len(chosen) + len(changes) + len(speeds) + len(chips)
+    number = len(chosen) + len(changes) + len(speeds) + len(chips) + len(shares)
     progress.stage("memories", total=number)
     for reference, case in chosen:
         rows += memory.reference_rows(reference, case, count=count)
@@ -224,6 +231,9 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
         progress.advance()
     for case in chips:
         rows.append(memory_chip.chip_row(case))
+        progress.advance()
+    for case in shares:
+        rows += memory_efficiency.efficiency_rows(case)
         progress.advance()
     for case in speeds:
         rows.append(memory_changes.speed_row(case, rounds=rounds, count=min(count, 20_000)))

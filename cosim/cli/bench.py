@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 @click.option(
     "--wer", "runs", type=PATH, multiple=True, help="Of --energy: a run or study with WER."
 )
+@click.option("--efficiency", type=PATH, help="Of memories: write what memory.efficiency reads.")
 @JSON
 def bench_command(
     text: str,
@@ -52,6 +53,7 @@ def bench_command(
     tiles: bool,
     energy: bool,
     runs: tuple[Path, ...],
+    efficiency: Path | None,
     as_json: bool,
 ) -> None:
     """Time kernels and whole networks against peers and limits, all in one alternating run.
@@ -73,6 +75,8 @@ def bench_command(
         raise CosimError(f"{option}: found beside --calibrate, --roofline or --threads")
     if runs and not energy:
         raise CosimError("--wer: found without --energy, expected both")
+    if efficiency is not None and subject != "memory":
+        raise CosimError("--efficiency: found without --filter memory, expected both")
     if calibrate:
         _calibrate()
         return
@@ -89,7 +93,17 @@ def bench_command(
         found = bench.with_word_errors(found, errors)
     if out is not None:
         bench.save(found, out)
+    if efficiency is not None:
+        _write_efficiency(found, efficiency)
     _show_bench(found, subject, markdown=markdown, roofline=roofline, as_json=as_json)
+
+
+def _write_efficiency(found: "Bench", path: Path) -> None:
+    """Write the shares of the peak among the rows as a table."""
+    from cosim.bench.memory_efficiency import efficiency_table  # noqa: PLC0415
+    from cosim.results import write_text  # noqa: PLC0415
+
+    write_text(path, efficiency_table(found.rows, found.total))
 
 
 def _measured_bench(

@@ -67,6 +67,18 @@ _INTRO: Mapping[str, str] = {
     "gap, unless that is the highest field of the map. Shares are of what is accepted, so that a "
     "filling queue may show a little more than the peak.",
 }
+_EFFICIENCY = """## The roofline at shares that were measured
+
+The roofline takes the share of the peak that its memory file states for a long stream. With
+`memory.fidelity=roofline` and `memory.efficiency=configs/memory/efficiency/controller.yaml` it
+takes the one that this controller reached, in eight tREFI or more, with descriptors of the same
+kind: streams, single bursts at random, and 256 rows of 64 to 1,024 bytes that begin 1,536 to 4,096
+bytes apart. Bursts go to the data buses that the address map names, tCCD_L apart where a bank group
+follows itself, and shares are of the time that the busiest of these buses needs so at least: of a
+stream, of the whole peak. Read / written / both in turns, streams after every 16 KiB; where the
+ways turn a descriptor loses the time that those measured lost. The table is written by
+`cosim bench --filter memory/efficiency --efficiency PATH`.
+"""
 _SPEED = """## Speed
 
 Bursts per second of CPU time on one thread, and how many times faster that is than the same
@@ -88,6 +100,9 @@ def memory_markdown(rows: Iterable[Row], total: Row) -> str:
     changed = [row for row in known if row["kind"] == "what_if"]
     for name in dict.fromkeys(str(row["table"]) for row in changed):
         lines += _change([row for row in changed if row["table"] == name], name)
+    shares = [row for row in known if row["kind"] == "efficiency"]
+    if shares:
+        lines += ["", _EFFICIENCY.format(**shares[0]).rstrip(), "", *_efficiencies(shares)]
     timed = [row for row in known if row["kind"] == "speed"]
     if timed:
         lines += ["", _SPEED.format(**total).rstrip(), "", *_speeds(timed)]
@@ -240,6 +255,23 @@ def _share(row: Row) -> str:
     if idle[worst] < 0.01:
         return f"{100 * row['share_of_peak']:.2f} %"
     return f"{100 * row['share_of_peak']:.2f} % ({worst})"
+
+
+def _efficiencies(rows: Sequence[Row]) -> list[str]:
+    """Return a table with a row per memory and policy, a column per kind of descriptor."""
+    patterns = list(dict.fromkeys(str(row["pattern"]) for row in rows))
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        found = cells.setdefault((row["case"], row["pattern"]), [])
+        found.append(f"{100 * row['share_of_buses']:.1f}")
+    named = {row["case"]: f"{row['memory']}, `{row['policy']}`" for row in rows}
+    return table(
+        ("memory, policy", *(f"{name.replace('_', ' of ')} %" for name in patterns)),
+        (
+            (what, *(" / ".join(cells[case, name]) for name in patterns))
+            for case, what in named.items()
+        ),
+    )
 
 
 def _speeds(rows: Sequence[Row]) -> list[str]:

@@ -8,7 +8,7 @@ of its bank group and of its stack id are kept apart: `ready` is the greatest of
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,13 @@ from hwmodels.dram.commands import (
     constraints,
 )
 from hwmodels.dram.jit import Record
-from hwmodels.dram.policy import MAX_BANK_QUEUE, MAX_QUEUE, Policy
+from hwmodels.dram.policy import (
+    MAX_BANK_QUEUE,
+    MAX_QUEUE,
+    Policy,
+    refresh_interval,
+    refreshed_ranks,
+)
 from hwmodels.dram.spec import MAX_BANKS, MAX_LINKS, DramSpec, Links
 
 SHIFT = 4
@@ -97,6 +103,7 @@ RULES = np.dtype(
         ("burst", np.int64),  # ticks on the data bus
         ("read_latency", np.int64),
         ("refresh_interval", np.int64),
+        ("refreshed_ranks", np.int64),  # whose banks are refreshed together, one of each
         ("is_refreshing", np.int64),  # 0 none, 1 all banks of a rank, 2 bank by bank
         ("is_closed", np.int64),
         ("is_unified", np.int64),
@@ -126,18 +133,8 @@ RULES = np.dtype(
 
 def _spread(fields: list[Any]) -> np.dtype[np.void]:
     """Return a record of whole lines of the cache; neighbours begin in different sets of it."""
-    packed = np.dtype(fields, align=True)
-    size = packed.itemsize + (SET_STEP - packed.itemsize) % PAGE_BYTES
-    parts: Mapping[str, Any] = packed.fields or {}
-    return np.dtype(
-        {
-            "names": list(parts),
-            "formats": [part[0] for part in parts.values()],
-            "offsets": [part[1] for part in parts.values()],
-            "itemsize": size,
-        },
-        align=True,
-    )
+    rest = (SET_STEP - np.dtype(fields, align=True).itemsize) % PAGE_BYTES
+    return np.dtype([*fields, ("rest", np.uint8, (rest,))], align=True)
 
 
 STATE = _spread(
@@ -301,11 +298,8 @@ def make_rules(
     rules["burst"] = spec.cycles("tBL") * ticks
     rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
     rules["is_refreshing"] = _REFRESH[policy.refresh]
-    targets = {"none": 1, "all_bank": 1, "per_bank": span[CHANNEL]}[policy.refresh]
-    if policy.scheduler == "bank_queues":
-        targets = span[CHANNEL] // span[RANK]
-    interval = spec.cycles("tREFI") // (targets * refresh_rate)
-    rules["refresh_interval"] = NEVER if policy.refresh == "none" else interval * ticks
+    rules["refresh_interval"] = refresh_interval(spec, policy, refresh_rate) or NEVER
+    rules["refreshed_ranks"] = refreshed_ranks(spec)
     rules["is_closed"] = policy.page == "closed"
     rules["is_unified"] = policy.is_unified
     rules["capacity"] = policy.read_queue, policy.write_queue

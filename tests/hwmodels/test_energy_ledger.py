@@ -7,6 +7,7 @@ from hw_samples import figure
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hwmodels.chip import chip
 from hwmodels.energy import (
     EnergyRow,
     EnergyTable,
@@ -16,7 +17,6 @@ from hwmodels.energy import (
     prices,
     sum_rows,
 )
-from hwmodels.simulate import chip
 
 TABLE = EnergyTable(
     "two_points",
