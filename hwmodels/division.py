@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from hwmodels.architecture import Split
+from hwmodels.layout import Layout, Placement
 from hwmodels.parts import (
     WHOLE,
     Part,
@@ -302,3 +303,16 @@ class _Divider:
         if ref.kind != "activation" or origin not in self.exchanged:
             return ref
         return replace(ref, kind="output")
+
+
+def with_parts(layout: Layout, divided: Divided, burst_bytes: int) -> Layout:
+    """Return a layout that also knows in which burst the parts of divided tensors begin."""
+    if not divided.origins:
+        return layout
+    placements = dict(layout.placements)
+    for name, (whole, first_byte) in divided.origins.items():
+        place = layout.placements[whole]
+        offset = first_byte // burst_bytes * burst_bytes
+        room = place.size_bytes - offset
+        placements[name] = Placement(place.base + offset, room, place.layout)
+    return Layout(placements)

@@ -144,7 +144,7 @@ class Stream:
 
         It is not called when only room is missing: whoever gives that knows.
         """
-        if self._next is None or (self._event is not None and not self._event.triggered):
+        if self._next is None or self._is_waiting():
             return False
         _, load, _, producers = self._next
         if load.credit_bytes > self.free_bytes:
@@ -169,6 +169,13 @@ class Stream:
             self._wanted.succeed()
             self._wanted = None
         return done
+
+    def _is_waiting(self) -> bool:
+        """Whether somebody is still to be woken; a timeout is `triggered` from its beginning on."""
+        event = self._event
+        if isinstance(event, simpy.Timeout):
+            return not event.processed
+        return event is not None and not event.triggered
 
     def _hindrance(self, producers: Iterable[Flag]) -> simpy.Event | None:
         """Return what the next load has to wait for besides room, None for nothing."""

@@ -15,7 +15,7 @@ from hwmodels.dram.address import locate
 from hwmodels.dram.commands import REFAB, REFPB
 from hwmodels.dram.fields import hashes, map_parts
 from hwmodels.dram.jit import Integers
-from hwmodels.dram.policy import Policy
+from hwmodels.dram.policy import refresh_interval
 from hwmodels.dram.spec import DramSpec
 from hwmodels.dram.stats import COUNTERS
 from hwmodels.exact_memory import FAR_TICK, Dram, Open
@@ -67,18 +67,6 @@ class Node:
     open_ranks: int = 0
 
 
-def refresh_interval(spec: DramSpec, policy: Policy) -> int:
-    """Return the ticks between refreshes of a channel, FAR_TICK without them."""
-    interval, organisation = spec.cycles("tREFI") * spec.ticks_per_clock, spec.organisation
-    if policy.refresh == "none":
-        return FAR_TICK
-    if policy.refresh == "per_bank":
-        return interval // organisation.banks_per_channel
-    if policy.scheduler == "bank_queues":
-        return interval // (organisation.pseudo_channels * organisation.ranks)
-    return interval
-
-
 class Memo:
     """Busy periods of one memory by phase of the refresh; how many were `known`, or `asked`."""
 
@@ -86,7 +74,7 @@ class Memo:
         spec = memory.spec
         ticks = spec.ticks_per_clock
         self.rotation = spec.cycles("tREFI") * ticks // memory.refresh_rate
-        self.interval = refresh_interval(spec, memory.policy) // memory.refresh_rate
+        self.interval = refresh_interval(spec, memory.policy, memory.refresh_rate) or FAR_TICK
         self._quiet = (spec.cycles("tRFC") + 4 * spec.cycles("tRP")) * ticks
         self._roots: dict[int, Node] = {}
         self.known = 0

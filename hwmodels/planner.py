@@ -97,6 +97,7 @@ class Planner:
         share = architecture.mapping.resident_share
         self._constants = Pool(resident_bytes(buffers.weight.size_bytes, share), kept)
         self._tensors = Pool(resident_bytes(buffers.input.size_bytes, share))
+        self.pools = self._constants, self._tensors
         self._exchange = exchange or Exchange()
         self._members = self._groups(is_apart)
         self._readers = _reader_groups(workload.items, self._members)
@@ -152,6 +153,15 @@ class Planner:
     def members(self) -> tuple[tuple[int, ...], ...]:
         """Item numbers of all groups."""
         return self._members
+
+    def ahead(self) -> dict[int, tuple[int, ...]]:
+        """Return by group number the items whose first pass follows that group."""
+        return self._ahead
+
+    @property
+    def written(self) -> dict[str, Written]:
+        """What was planned to be written to memory so far, by id, on all cores together."""
+        return self._exchange.written
 
     def pinned(self) -> set[str]:
         """Return the ids that the current group reads or writes: they may not leave the chip."""
@@ -321,9 +331,13 @@ class Planner:
         """Return the constants on chip, least recently used first."""
         return self._constants.kept()
 
-    def _is_read_later(self, ref: TensorRef) -> bool:
+    def is_read_after(self, ref: TensorRef, number: int) -> bool:
+        """Whether a group behind that with `number` reads a tensor."""
         readers = self._readers.get(ref.id)
-        return readers is not None and readers[-1] > self.number
+        return readers is not None and readers[-1] > number
+
+    def _is_read_later(self, ref: TensorRef) -> bool:
+        return self.is_read_after(ref, self.number)
 
     def _spill(self, gone: dict[str, Entry]) -> tuple[Written, ...]:
         """Write to memory what only the chip holds; return the writes to wait for."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 Kept = tuple[tuple[str, int], ...]  # ids and bytes of kept constants, least recently used first
 
+State = tuple[int, tuple[tuple[str, int, bool, int], ...]]  # ops so far; ids and entries
+
 
 @dataclass
 class Entry:
@@ -16,13 +18,18 @@ class Entry:
 
 
 class Pool:
-    """The kept part of one operand buffer. Tensors are whole or absent."""
+    """The kept part of one operand buffer. Tensors are whole or absent.
+
+    `most` are the bytes in use at once during each op so far, and those that were claimed since by
+    later ops, of which there are `claims`.
+    """
 
     def __init__(self, capacity_bytes: int, kept: Kept = ()) -> None:
         self.capacity_bytes = capacity_bytes
         self.used_bytes = 0
         self._entries: dict[str, Entry] = {}
-        self._most: list[int] = []  # bytes in use at once during each op
+        self.most: list[int] = []
+        self.claims = 0
         for ref_id, size_bytes in kept:
             self.insert(ref_id, size_bytes, use=-1)
 
@@ -66,7 +73,7 @@ class Pool:
         self._entries[ref_id] = Entry(size_bytes, is_dirty, use)
         self.used_bytes += size_bytes
         if use >= 0:
-            self._most[use] = max(self._most[use], self.used_bytes)
+            self.most[use] = max(self.most[use], self.used_bytes)
         return leaving
 
     def claim_before(self, size_bytes: int, *, use: int) -> int:
@@ -75,15 +82,16 @@ class Pool:
         -1 when they always were. What is to be used by that op can be loaded so early.
         """
         self._reach(use)
+        self.claims += 1
         first = use
-        while first and self._most[first - 1] + size_bytes <= self.capacity_bytes:
+        while first and self.most[first - 1] + size_bytes <= self.capacity_bytes:
             first -= 1
-            self._most[first] += size_bytes
+            self.most[first] += size_bytes
         return first - 1
 
     def _reach(self, use: int) -> None:
         """Let op number `use` begin with what is here."""
-        self._most += [self.used_bytes] * (use + 1 - len(self._most))
+        self.most += [self.used_bytes] * (use + 1 - len(self.most))
 
     def drop(self, ref_id: str) -> None:
         """Forget a tensor, if it is here."""
@@ -94,3 +102,17 @@ class Pool:
     def kept(self) -> Kept:
         """Return what is here, least recently used first."""
         return tuple((name, entry.size_bytes) for name, entry in self._entries.items())
+
+    def state(self) -> State:
+        """Return what is here, least recently used first, and how many ops `most` knows."""
+        entries = [
+            (name, entry.size_bytes, entry.is_dirty, entry.last_use)
+            for name, entry in self._entries.items()
+        ]
+        return len(self.most), tuple(entries)
+
+    def hold(self, state: State) -> None:
+        """Hold what another pool did, and nothing else; `most` is not touched."""
+        _, entries = state
+        self._entries = {name: Entry(size, dirty, use) for name, size, dirty, use in entries}
+        self.used_bytes = sum(entry.size_bytes for entry in self._entries.values())

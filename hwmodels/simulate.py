@@ -9,13 +9,14 @@ from hwmodels.bandwidth import Watch
 from hwmodels.chip import Chip, chip
 from hwmodels.collector import paused_collector, tidy
 from hwmodels.cores import together
-from hwmodels.division import Divided, divide
+from hwmodels.division import Divided, divide, with_parts
 from hwmodels.energy import EnergyTable, Ledger
 from hwmodels.grouped import plan_product
-from hwmodels.layout import Layout, Placement, place
+from hwmodels.layout import Layout, place
 from hwmodels.machine import run
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
+from hwmodels.planned import PlannedGroups, Recall
 from hwmodels.planner import Planner
 from hwmodels.residency import Kept
 from hwmodels.results import collect, memory_shares
@@ -36,13 +37,14 @@ Residency = tuple[Kept, ...]  # of each core
 
 @dataclass(frozen=True)
 class Shared:
-    """What the calls of one sequence share: patterns built and rows of the ledger made so far.
+    """What the calls of one sequence share: patterns, groups and rows of the ledger made so far.
 
     `watch` notes what moves when, `reuse` knows calls before.
     """
 
     patterns: Patterns
     ledger: Ledger
+    planned: PlannedGroups
     watch: Watch | None = None
     reuse: "Reuse | None" = None
 
@@ -125,7 +127,7 @@ def simulate_calls(
     if architecture.mapping.im2col == "materialised":
         calls = [materialised(call) for call in calls]
     patterns = Patterns(setting(architecture, technology, found.prices))
-    shared = Shared(patterns, Ledger(found.prices), watch, reuse)
+    shared = Shared(patterns, Ledger(found.prices), PlannedGroups(), watch, reuse)
     count = architecture.cores.count
     if residency and count > 1:
         raise ValueError(
@@ -166,7 +168,13 @@ def _simulate(
     cores = architecture.cores
     divided = divide(workload, count=cores.count, split=cores.split)
     plans = plan_cores(
-        workload, divided, architecture, patterns=shared.patterns, layout=layout, kept=kept
+        workload,
+        divided,
+        architecture,
+        patterns=shared.patterns,
+        layout=layout,
+        kept=kept,
+        planned=shared.planned,
     )
     channels = shared.patterns.setting.channels
     serve = on.serve(channels, is_reusing=shared.reuse is not None)
@@ -238,14 +246,16 @@ def plan_cores(
     patterns: Patterns,
     layout: Layout,
     kept: Residency,
+    planned: PlannedGroups | None = None,
 ) -> list[Plan]:
     """Return the plan of each core for its part of a workload, planned side by side in its order.
 
-    So what a core reads has been planned to be written. Raises as `plan_workload`.
+    So what a core reads has been planned to be written. A single core takes groups `planned` in
+    earlier calls again, of the same chip and patterns. Raises as `plan_workload`.
     """
     warnings = require_supported(workload, architecture)
     exchange = Exchange(waits=divided.waits)
-    places = _with_parts(layout, divided, patterns.setting.channels.shape.burst_bytes)
+    places = with_parts(layout, divided, patterns.setting.channels.shape.burst_bytes)
     planners = [
         Planner(
             core.workload,
@@ -264,8 +274,11 @@ def plan_cores(
         for members in planner.members()
     )
     problems: dict[str, None] = {}
+    recall = Recall(planners[0], planned) if planned is not None and len(planners) == 1 else None
     for _, number, index in heads:
         planner, head = planners[number], planners[number].items[index]
+        if recall is not None and not problems and recall.take(len(planner.groups)):
+            continue
         try:
             if isinstance(head, Gemm):
                 plan_product(planner, head)
@@ -276,9 +289,21 @@ def plan_cores(
         except ValueError as error:
             problems |= {f"{head.name}: {line}": None for line in str(error).splitlines()}
         planner.finish_group()
+        if recall is not None and not problems:
+            recall.note()
+    if recall is not None:
+        recall.catch_up()
     if problems and architecture.mapping.fusion != "marked":
         apart = replace(architecture, mapping=replace(architecture.mapping, fusion="marked"))
-        plans = plan_cores(workload, divided, apart, patterns=patterns, layout=layout, kept=kept)
+        plans = plan_cores(
+            workload,
+            divided,
+            apart,
+            patterns=patterns,
+            layout=layout,
+            kept=kept,
+            planned=planned,
+        )
         told = tuple(f"mapping.fusion: marked in {workload.name}: {line}" for line in problems)
         return [replace(plan, warnings=(*plan.warnings, *told)) for plan in plans]
     if problems:
@@ -289,16 +314,3 @@ def plan_cores(
     return [
         Plan(p.items, p.groups, p.tallies, p.kept_constants(), warnings, notes) for p in planners
     ]
-
-
-def _with_parts(layout: Layout, divided: Divided, burst_bytes: int) -> Layout:
-    """Return a layout that also knows in which burst the parts of divided tensors begin."""
-    if not divided.origins:
-        return layout
-    placements = dict(layout.placements)
-    for name, (whole, first_byte) in divided.origins.items():
-        place = layout.placements[whole]
-        offset = first_byte // burst_bytes * burst_bytes
-        room = place.size_bytes - offset
-        placements[name] = Placement(place.base + offset, room, place.layout)
-    return Layout(placements)

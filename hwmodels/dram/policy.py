@@ -1,5 +1,6 @@
 """How a controller chooses: queues, drains, pages and refresh as data."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args
@@ -66,7 +67,13 @@ POLICIES = {
         _RAMULATOR,
         _DRAMSIM,
         replace(_RAMULATOR, name="ramulator2_closed", page="closed"),
-        replace(_RAMULATOR, name="ramulator2_per_bank", refresh="per_bank"),
+        replace(
+            _RAMULATOR,
+            name="ramulator2_per_bank",
+            source="Ramulator 2.1 (c5b1c3a): as ramulator2; per_bank.cpp, for HBM3 and HBM4 "
+            "hbm34_per_bank_refresh.cpp",
+            refresh="per_bank",
+        ),
         replace(
             _RAMULATOR,
             name="ramulator2_deep",
@@ -107,14 +114,40 @@ def check(spec: DramSpec, chosen: Policy) -> None:
         raise SpecError([f"policy {chosen.name}: {problem}" for problem in problems])
 
 
+def refreshed_ranks(spec: DramSpec) -> int:
+    """Return of how many ranks banks are refreshed together, bank by bank.
+
+    The pseudo-channels of memories whose bus has two edges are (Ramulator 2.1).
+    """
+    return spec.organisation.pseudo_channels if spec.command_bus == "dual_edge" else 1
+
+
+def refresh_interval(spec: DramSpec, chosen: Policy, rate: int = 1) -> int:
+    """Return the ticks between refreshes of a channel at `rate` times the usual; 0 without them.
+
+    The part of tREFI that a bank has is rounded up, that of a rank down, as the simulators do.
+    """
+    organisation, cycles = spec.organisation, spec.cycles("tREFI")
+    if chosen.refresh == "none":
+        return 0
+    if chosen.refresh == "per_bank":
+        turns = organisation.banks_per_channel // refreshed_ranks(spec)
+        return math.ceil(cycles / (turns * rate)) * spec.ticks_per_clock
+    if chosen.scheduler == "bank_queues":
+        rate *= organisation.pseudo_channels * organisation.ranks
+    return cycles // rate * spec.ticks_per_clock
+
+
 def check_rate(spec: DramSpec, chosen: Policy, rate: int) -> None:
     """Refuse a refresh that leaves no time for anything else."""
     interval = spec.cycles("tREFI") // rate if rate > 0 else 0
     least, text = spec.cycles("tRFC") + 2 * spec.cycles("tRP"), "tRFC + 2 tRP"
     if chosen.refresh == "per_bank":
-        interval //= spec.organisation.banks_per_channel
+        turn = refresh_interval(spec, chosen, max(1, rate)) // spec.ticks_per_clock
+        interval = min(interval, turn)
         between = spec.cycles("tREFD", spec.cycles("tRREFD", spec.cycles("tRRD_S")))
-        least, text = spec.cycles("tRP") + between + 4, "tRP, that between two refreshes, and 4"
+        least = refreshed_ranks(spec) * spec.cycles("tRP") + between + 4
+        text = "tRP of each bank refreshed at once, that between two refreshes, and 4"
     if least >= interval:
         problem = f"found {rate}, expected at least 1 and an interval above {least} cycles"
         raise SpecError([f"{spec.name}: refresh_rate: {problem}, {text}"])

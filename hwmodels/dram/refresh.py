@@ -10,7 +10,11 @@ from hwmodels.dram.state import MAX_REFRESHES, NEVER, SHIFT
 
 @helper
 def note_due(rules: Record, ch: Record, tick: int) -> None:
-    """Note the refreshes that fall due at a tick: of all ranks, or of one bank after another."""
+    """Note the refreshes that fall due at a tick: of all ranks, or of one bank after another.
+
+    Banks take turns in their order. `refreshed_ranks` that are refreshed together have the turn of
+    the same bank at once, as the pseudo-channels of HBM3 in Ramulator 2.1.
+    """
     if tick < ch.next_refresh or ch.refresh_count > MAX_REFRESHES - rules.ranks:
         return
     ch.next_refresh += rules.refresh_interval
@@ -20,11 +24,10 @@ def note_due(rules: Record, ch: Record, tick: int) -> None:
             ch.refresh_bank[ch.refresh_count] = rank * rules.rank_banks
             ch.refresh_count += 1
     else:
-        turn = ch.refresh_turn
-        ch.refresh_turn = (turn + 1) % rules.banks
-        bank = turn % rules.ranks * rules.rank_banks + turn // rules.ranks
-        ch.refresh_bank[ch.refresh_count] = bank
-        ch.refresh_count += 1
+        for rank in range(rules.refreshed_ranks):
+            ch.refresh_bank[ch.refresh_count] = ch.refresh_turn + rank * rules.rank_banks
+            ch.refresh_count += 1
+        ch.refresh_turn = (ch.refresh_turn + 1) % (rules.banks // rules.refreshed_ranks)
 
 
 @helper

@@ -27,7 +27,13 @@ from hwmodels.dram.commands import (
     constraints,
 )
 from hwmodels.dram.jit import Record
-from hwmodels.dram.policy import MAX_BANK_QUEUE, MAX_QUEUE, Policy
+from hwmodels.dram.policy import (
+    MAX_BANK_QUEUE,
+    MAX_QUEUE,
+    Policy,
+    refresh_interval,
+    refreshed_ranks,
+)
 from hwmodels.dram.spec import MAX_BANKS, MAX_LINKS, DramSpec, Links
 
 SHIFT = 4
@@ -77,6 +83,7 @@ RULES = np.dtype(
         ("burst", np.int64),  # ticks on the data bus
         ("read_latency", np.int64),
         ("refresh_interval", np.int64),
+        ("refreshed_ranks", np.int64),  # whose banks are refreshed together, one of each
         ("is_refreshing", np.int64),  # 0 none, 1 all banks of a rank, 2 bank by bank
         ("is_closed", np.int64),
         ("is_unified", np.int64),
@@ -266,11 +273,8 @@ def make_rules(
     rules["burst"] = spec.cycles("tBL") * ticks
     rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
     rules["is_refreshing"] = _REFRESH[policy.refresh]
-    targets = {"none": 1, "all_bank": 1, "per_bank": span[CHANNEL]}[policy.refresh]
-    if policy.scheduler == "bank_queues":
-        targets = span[CHANNEL] // span[RANK]
-    interval = spec.cycles("tREFI") // (targets * refresh_rate)
-    rules["refresh_interval"] = NEVER if policy.refresh == "none" else interval * ticks
+    rules["refresh_interval"] = refresh_interval(spec, policy, refresh_rate) or NEVER
+    rules["refreshed_ranks"] = refreshed_ranks(spec)
     rules["is_closed"] = policy.page == "closed"
     rules["is_unified"] = policy.is_unified
     rules["capacity"] = policy.read_queue, policy.write_queue

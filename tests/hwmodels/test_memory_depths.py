@@ -54,6 +54,24 @@ def test_one_load_at_a_time_waits_for_each_and_many_for_none(parts, fidelity):
     assert times[-2] == times[-1]
 
 
+def test_a_limit_of_loads_on_their_way_is_asked_once_for_each(parts):
+    # Weights of vector products, whose steps end while loads are on their way; waiting for these
+    # adds at most an event to each load.
+    work = Workload("g", (gemm("g", 1, 512, 512), gemm("h", 1, 512, 512)))
+    weight = replace(parts.architecture.buffers.weight, size_bytes=8192, port_bytes=None)
+    buffers = replace(parts.architecture.buffers, weight=weight)
+    found = []
+    for limit in (None, 2):
+        memory = replace(parts.architecture.memory, fidelity="roofline", prefetch=limit)
+        own = replace(parts.architecture, buffers=buffers, memory=memory)
+        stats = simulate(work, own, technology=parts.technology, energy=parts.energy)
+        loads = sum(stats.memory[port]["descriptors"] for port in ("input", "weight"))
+        found.append((stats.simpy_events, loads))
+    (free, loads), (limited, same) = found
+    assert same == loads > 50
+    assert limited <= free + loads
+
+
 @settings(max_examples=12, deadline=None)
 @given(
     depth=st.sampled_from([8, 16, 32]),

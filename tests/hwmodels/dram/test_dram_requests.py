@@ -270,6 +270,28 @@ def test_skipping_idle_ticks_changes_nothing(memory, policy, name, load):
     np.testing.assert_array_equal(results[0].completed, results[1].completed)
 
 
+@pytest.mark.parametrize(
+    ("name", "gap", "together"),
+    [
+        # 3,900 cycles over 32 banks of the channel, 6,240 of two ticks over 32 of each half
+        ("hbm2_2000", 122, [0]),
+        ("hbm3_6400", 390, [0, 32]),
+    ],
+)
+def test_banks_are_refreshed_in_turn_the_same_of_two_halves_together(name, gap, together):
+    spec, policy = memory(name), POLICIES["ramulator2_per_bank"]
+    controller = Controller(spec, policy, is_logging=True)
+    controller.rest(5 * gap)
+    log = controller.stats().log
+    mine = log[log["channel"] == 0]
+    assert {COMMANDS[one] for one in mine["command"]} == {"REFpb"}
+    turns = np.arange(mine.size) // len(together)
+    np.testing.assert_array_equal(mine["bank"], turns + np.resize(together, mine.size))
+    late = mine["tick"] - gap * (turns + 1)
+    assert late.min() >= 0
+    assert late.max() <= 4  # REF at the next rising edge, of the other half at the one after
+
+
 def test_one_read_of_an_idle_memory_takes_activate_read_latency_and_a_cycle():
     # Offered in cycle 0, ACT at 1, RD after tRCD + 1 for the ACT of two cycles, data after
     # tCL + tBL, handed over in the cycle before the tick that delivers them.

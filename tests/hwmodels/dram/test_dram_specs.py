@@ -166,11 +166,20 @@ def test_a_refresh_that_leaves_no_time_is_refused(rate):
 
 
 def test_refreshes_bank_by_bank_that_would_never_catch_up_are_refused():
-    # 3,900 cycles for 32 banks: 30 each at four times the rate, and PRE, tRP and tRREFD take 26.
+    # 3,900 cycles for 32 banks: 31 each at four times the rate, and PRE, tRP and tRREFD take 26.
     spec = config.load(FOLDER / "hbm2_2000.yaml", DramSpec)
     Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=4)
     with pytest.raises(SpecError, match="found 5, expected at least 1 and an interval above 26"):
         Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=5)
+
+
+def test_pseudo_channels_refreshed_together_need_time_for_one_after_the_other():
+    # 6,240 cycles for 32 banks: 97.5 each at twice the rate, 48.75 at four times; two tRP of 26,
+    # tRREFD of 8 and 4 take 64.
+    spec = config.load(FOLDER / "hbm3_6400.yaml", DramSpec)
+    Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=2)
+    with pytest.raises(SpecError, match="found 4, expected at least 1 and an interval above 64"):
+        Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=4)
 
 
 def test_nanoseconds_are_rounded_up_to_whole_cycles():
