@@ -9,12 +9,12 @@ import yaml
 
 from cosim import config
 from cosim.errors import CosimError
-from hwmodels.dram.commands import COMMANDS, LIMITS, constraints
+from hwmodels.dram.commands import CHANNEL, COMMANDS, LIMITS, PREAB, RANK, REFAB, constraints
 from hwmodels.dram.controller import Controller
 from hwmodels.dram.policy import POLICIES, check, policy
 from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import OPTIONAL_TIMINGS, TIMINGS, DramSpec
-from hwmodels.dram.state import FOLLOWING, SHIFT
+from hwmodels.dram.state import LINE, SHIFT
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs/memory/timing"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -40,7 +40,9 @@ def test_every_shipped_memory_is_sound_and_names_itself(path):
     assert used == set(spec.sources), "a source that nothing is taken from"
     for row in constraints(spec):
         assert row.ticks > 0
-        assert row.following < FOLLOWING
+        assert row.following < LINE
+        if row.following in {PREAB, REFAB}:
+            assert row.level in {CHANNEL, RANK}, "a delay that is not asked of the first bank"
 
 
 def test_all_contradictions_are_told_at_once():
