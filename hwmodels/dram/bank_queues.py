@@ -8,10 +8,20 @@ until WR is issued and answer reads of the same address meanwhile.
 import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, RD, RDA, REFAB, WR, WRA
-from hwmodels.dram.issue import access, delay, open_row, precharge, ready_at, record
+from hwmodels.dram.issue import access, delay, open_row, precharge, rank_ready, ready_at, record
 from hwmodels.dram.jit import Record, helper, piece
 from hwmodels.dram.queues import answer, append, holds, length, remove
-from hwmodels.dram.state import IS_SEEN, IS_WRITE, MAX_REFRESHES, NEVER, READS, SHIFT, WRITES
+from hwmodels.dram.state import (
+    HITS,
+    IS_SEEN,
+    IS_WRITE,
+    MAX_REFRESHES,
+    NEVER,
+    OPEN_ROW,
+    READS,
+    SHIFT,
+    WRITES,
+)
 
 
 @piece
@@ -34,7 +44,7 @@ def accept(
             ch.merged += 1
             ch.finished += 1
         else:
-            append(rules, ch, kind, bank, request.row, line, index, IS_WRITE)
+            append(rules, ch, kind, bank, request.row, line, index, IS_WRITE, clock)
         return True
     if is_written:
         answer(rules, ch, requests, run, index, clock + 1, 1)
@@ -47,7 +57,7 @@ def accept(
         requests[first].chain = index
         ch.merged += 1
     else:
-        append(rules, ch, kind, bank, request.row, line, index, 0)
+        append(rules, ch, kind, bank, request.row, line, index, 0, clock)
     return True
 
 
@@ -58,8 +68,8 @@ def waiting(rules: Record, ch: Record, bank: int, line: int, kind: int) -> int:
     found = -1
     if holds(ch, queue, line):
         for j in range(ch.head[queue], ch.tail[queue]):
-            if ch.line[queue, j] == line and ch.flags[queue, j] & IS_WRITE == kind:
-                found = ch.request[queue, j]
+            if ch.line[j] == line and ch.flags[j] & IS_WRITE == kind:
+                found = ch.request[j]
     for j in range(ch.queue_count[bank]):
         if ch.queue_line[bank, j] == line and ch.queue_flags[bank, j] & IS_WRITE == kind:
             found = ch.queue_request[bank, j]
@@ -82,7 +92,7 @@ def move_one(rules: Record, ch: Record, run: Record) -> bool:
     queue = WRITES if ch.draining > 0 else READS
     at = first_with_room(rules, ch, queue)
     if at >= 0 and queue == WRITES:
-        if waiting(rules, ch, ch.bank[WRITES, at], ch.line[WRITES, at], 0) < 0:
+        if waiting(rules, ch, ch.bank[at], ch.line[at], 0) < 0:
             ch.draining -= 1
         else:
             ch.draining = 0
@@ -93,12 +103,12 @@ def move_one(rules: Record, ch: Record, run: Record) -> bool:
             at = first_with_room(rules, ch, READS)
     if at < 0:
         return False
-    bank = ch.bank[queue, at]
+    bank = ch.bank[at]
     n = ch.queue_count[bank]
-    ch.queue_row[bank, n] = ch.row[queue, at]
-    ch.queue_flags[bank, n] = ch.flags[queue, at]
-    ch.queue_line[bank, n] = ch.line[queue, at]
-    ch.queue_request[bank, n] = ch.request[queue, at]
+    ch.queue_row[bank, n] = ch.row[at]
+    ch.queue_flags[bank, n] = ch.flags[at]
+    ch.queue_line[bank, n] = ch.line[at]
+    ch.queue_request[bank, n] = ch.request[at]
     ch.queue_count[bank] = n + 1
     ch.queued += 1
     ch.queue_wake[bank] = 0
@@ -111,7 +121,7 @@ def move_one(rules: Record, ch: Record, run: Record) -> bool:
 def first_with_room(rules: Record, ch: Record, queue: int) -> int:
     """Return the place of the first request whose bank's queue has room, -1 without one."""
     for j in range(ch.head[queue], ch.tail[queue]):
-        if ch.queue_count[ch.bank[queue, j]] < rules.bank_queue:
+        if ch.queue_count[ch.bank[j]] < rules.bank_queue:
             return j
     return -1
 
@@ -122,7 +132,7 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
 
     The third value is a tick before which none may, as long as nothing happens to this bank.
     """
-    row = ch.open_row[bank]
+    row = ch.banks[bank, OPEN_ROW]
     if row < 0:
         ready = ready_at(rules, ch, ACT, bank)
         if rules.activate_ticks > 1:
@@ -130,20 +140,21 @@ def first_ready(rules: Record, ch: Record, bank: int, tick: int) -> tuple[int, i
         ready >>= SHIFT
         return (0 if ready <= tick else -1), ACT, ready
     soon = NEVER
+    reads = ready_at(rules, ch, RD, bank) >> SHIFT
+    writes = ready_at(rules, ch, WR, bank) >> SHIFT
     for j in range(ch.queue_count[bank]):
         is_write = ch.queue_flags[bank, j] & IS_WRITE
         if row == ch.queue_row[bank, j]:
-            command = WR if is_write else RD
+            command, ready = (WR, writes) if is_write else (RD, reads)
             if is_write and follows_read(ch, bank, j):
                 continue
         elif j > 0 or not may_close(rules, ch, bank):
             continue
         else:
-            command = PRE
-        ready = ready_at(rules, ch, command, bank)
-        if rules.activate_ticks > 1 and command == PRE:
-            ready = max(ready, ch.row_free)
-        ready >>= SHIFT  # a command of one tick leaves the bus free: see `tick_banks`
+            command, ready = PRE, ready_at(rules, ch, PRE, bank)
+            if rules.activate_ticks > 1:
+                ready = max(ready, ch.row_free)
+            ready >>= SHIFT  # a command of one tick leaves the bus free: see `tick_banks`
         if ready <= tick:
             return j, command, soon
         soon = min(soon, ready)
@@ -164,11 +175,11 @@ def follows_read(ch: Record, bank: int, at: int) -> bool:
 @piece
 def may_close(rules: Record, ch: Record, bank: int) -> bool:
     """Whether the open row has been used enough, or nothing in the queue hits it."""
-    if ch.hits[bank] >= rules.row_hits:
+    if ch.opened[bank, HITS] >= rules.row_hits:
         return True
     hits = 0
     for j in range(ch.queue_count[bank]):
-        hits += ch.queue_row[bank, j] == ch.open_row[bank]
+        hits += ch.queue_row[bank, j] == ch.banks[bank, OPEN_ROW]
     return hits == 0
 
 
@@ -213,7 +224,6 @@ def issue(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
     bank: int,
     at: int,
     command: int,
@@ -231,17 +241,17 @@ def issue(
         else:
             ch.row_hits += 1
     if command == ACT:
-        record(rules, ch, tick, run, log, ACT, channel, bank, row, index)
+        record(rules, ch, tick, run, log, ACT, bank, row, index)
         open_row(rules, ch, bank, row, tick, requests[index].accepted)
     elif command == PRE:
-        record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], index)
+        record(rules, ch, tick, run, log, PRE, bank, ch.banks[bank, OPEN_ROW], index)
         precharge(rules, ch, bank, tick)
     else:
         closes = rules.is_closed != 0
         access(rules, ch, bank, tick, requests[index].accepted, command == WR, closes)
         if closes:
             command = WRA if command == WR else RDA
-        record(rules, ch, tick, run, log, command, channel, bank, row, index)
+        record(rules, ch, tick, run, log, command, bank, row, index)
         serve(rules, ch, tick, requests, run, bank, at)
 
 
@@ -271,19 +281,17 @@ def serve(
 
 
 @piece
-def refresh(
-    rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
-) -> tuple[bool, int]:
+def refresh(rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray) -> tuple[bool, int]:
     """Take one step of the refresh in turn; whether one was, and when the next may be."""
     low = ch.refresh_bank[0]
     soon = NEVER
     is_open = False
     for bank in range(low, low + rules.rank_banks):
-        if ch.open_row[bank] >= 0:
+        if ch.banks[bank, OPEN_ROW] >= 0:
             is_open = True
             ready = max(ready_at(rules, ch, PRE, bank), ch.row_free) >> SHIFT
             if ready <= tick:
-                record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], -1)
+                record(rules, ch, tick, run, log, PRE, bank, ch.banks[bank, OPEN_ROW], -1)
                 precharge(rules, ch, bank, tick)
                 if ch.queue_count[bank]:
                     ch.queue_wake[bank] = 0
@@ -291,10 +299,10 @@ def refresh(
             soon = min(soon, ready)
     if is_open:
         return False, soon
-    ready = max(ready_at(rules, ch, REFAB, low), ch.row_free) >> SHIFT
+    ready = max(rank_ready(rules, ch, REFAB, low), ch.row_free) >> SHIFT
     if ready > tick:
         return False, ready
-    record(rules, ch, tick, run, log, REFAB, channel, low, -1, -1)
+    record(rules, ch, tick, run, log, REFAB, low, -1, -1)
     delay(rules, ch, REFAB, low, tick)
     ch.bank_wake = 0
     ch.refresh_count -= 1
@@ -311,7 +319,6 @@ def tick_banks(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
 ) -> None:
     """Do one tick of a channel: refresh, else one command (two on a dual bus), then move one.
 
@@ -326,17 +333,17 @@ def tick_banks(
     issued, soon = False, NEVER
     is_column = False
     if ch.refresh_count:
-        issued, soon = refresh(rules, ch, tick, run, log, channel)
+        issued, soon = refresh(rules, ch, tick, run, log)
     if not issued:
         bank, at, command = ask_banks(rules, ch, tick)
         if bank >= 0:
             issued = True
             is_column = command in (RD, WR)
-            issue(rules, ch, tick, requests, run, log, channel, bank, at, command)
+            issue(rules, ch, tick, requests, run, log, bank, at, command)
     if issued and rules.bus == 1:
         bank, at, command = ask_banks(rules, ch, tick)
         if bank >= 0 and is_column != (command in (RD, WR)):
-            issue(rules, ch, tick, requests, run, log, channel, bank, at, command)
+            issue(rules, ch, tick, requests, run, log, bank, at, command)
     if move_one(rules, ch, run) or issued:
         ch.wake = tick + 1
         return

@@ -1,10 +1,11 @@
-"""Batches of requests, written into the list of all and read from it; and rows opened at once."""
+"""Batches of requests: written into the list of all, read, released; and rows opened at once."""
 
 import numpy as np
 
 from hwmodels.dram.address import decode, line_of
 from hwmodels.dram.jit import Integers, Record, entry, helper, piece
-from hwmodels.dram.state import NEVER
+from hwmodels.dram.policy import MAX_BANK_QUEUE
+from hwmodels.dram.state import HITS, NEVER, OPEN_ROW, PLACES
 
 
 @piece
@@ -148,10 +149,31 @@ def open_rows(
     for i in range(addresses.size):
         channel, bank, row, _ = decode(table, line_of(table, addresses[i]))
         ch = state[channel]
-        if ch.open_row[bank] < 0:
+        if ch.banks[bank, OPEN_ROW] < 0:
             rank = bank >> rank_shift
             if ch.open_banks[rank] == 0:
                 ch.open_since[rank] = clock
             ch.open_banks[rank] += 1
-        ch.open_row[bank] = row
-        ch.hits[bank] = 0
+        ch.banks[bank, OPEN_ROW] = row
+        ch.opened[bank, HITS] = 0
+
+
+def oldest_waiting(state: np.ndarray) -> int:
+    """Return the first request that a queue of any channel still needs; NEVER if none does."""
+    places = np.arange(PLACES)
+    heads, tails = state["head"][..., None], state["tail"][..., None]
+    is_used = ((places >= heads) & (places < tails)).any(axis=1)
+    oldest = state["request"][is_used].min(initial=NEVER)
+    is_used = np.arange(MAX_BANK_QUEUE) < state["queue_count"][..., None]
+    return int(state["queue_request"][is_used].min(initial=oldest))
+
+
+def shift(state: np.ndarray, requests: np.ndarray, run: Record, released: int) -> None:
+    """Give all requests new numbers after the first ones were released."""
+    state["request"] -= released
+    state["queue_request"] -= released
+    run["link_head"] -= released
+    run["link_tail"] -= released
+    requests["batch"] -= released
+    for numbers in (requests["chain"], requests["follow"], state["back_head"], state["back_tail"]):
+        numbers[numbers >= 0] -= released

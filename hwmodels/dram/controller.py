@@ -17,7 +17,9 @@ from hwmodels.dram.batches import (
     enter,
     enter_runs,
     next_end,
+    oldest_waiting,
     open_rows,
+    shift,
 )
 from hwmodels.dram.jit import Integers, Record
 from hwmodels.dram.links import first_away
@@ -31,8 +33,6 @@ from hwmodels.dram.state import (
     RUN,
     make_rules,
     make_state,
-    oldest_waiting,
-    shift,
 )
 from hwmodels.dram.stats import DramStats, collect, counters
 

@@ -5,58 +5,65 @@ import numpy as np
 from hwmodels.dram.commands import (
     ACT,
     ACTIVATE,
+    BANK,
     COMMAND_BUS,
     DEMAND,
+    GROUP,
     PRE,
     PREAB,
     QUEUE,
     RD,
     RDA,
-    STACK,
     WR,
     WRA,
 )
 from hwmodels.dram.jit import Record, helper, piece
-from hwmodels.dram.state import SHIFT
+from hwmodels.dram.state import HITS, OPEN_ROW, OPENING, OPENING_LATE, OPENING_WAIT, SHIFT
 
 _LIMIT = (1 << SHIFT) - 1
 
 
 @helper
 def ready_at(rules: Record, ch: Record, command: int, bank: int) -> int:
-    """Return the first tick at which a command to a bank may go, as in `ready`."""
-    tick: int = max(ch.ready[command, bank], ch.stack_ready[command, bank >> rules.stack_shift])
-    return tick
+    """Return the `ready` value of a command to one bank."""
+    group, stack = bank >> rules.group_shift, bank >> rules.stack_shift
+    inner = max(ch.banks[bank, command], ch.group_ready[group, command])
+    return int(max(inner, ch.stack_ready[stack, command]))
+
+
+@helper
+def rank_ready(rules: Record, ch: Record, command: int, bank: int) -> int:
+    """Return the `ready` value of a command to the rank of a bank, which only ranks delay."""
+    return int(ch.stack_ready[bank >> rules.stack_shift, command])
 
 
 @helper
 def delay(rules: Record, ch: Record, command: int, bank: int, tick: int) -> None:
-    """Push back everything that `command` to `bank` at `tick` delays.
-
-    What follows for a whole rank is asked of its first bank, and only delays of a rank are for it.
-    """
+    """Push back everything that `command` to `bank` at `tick` delays."""
     now = tick << SHIFT
     for j in range(rules.first[command], rules.first[command + 1]):
         following, level = rules.following[j], rules.level[j]
         value = now + rules.value[j]
-        low = bank & rules.mask[level]
-        high = low + rules.span[level]
-        if rules.is_sibling[j]:
-            start = bank & rules.mask[level - 1]
-            push_back(rules, ch, following, start, low, value)
-            push_back(rules, ch, following, high, start + rules.span[level - 1], value)
-        elif level <= STACK:
-            push_back(rules, ch, following, low, high, value)
+        if level == BANK:
+            ch.banks[bank, following] = max(ch.banks[bank, following], value)
+        elif level == GROUP:
+            group = bank >> rules.group_shift
+            ch.group_ready[group, following] = max(ch.group_ready[group, following], value)
         else:
-            for b in range(low, high):
-                ch.ready[following, b] = max(ch.ready[following, b], value)
+            low = bank & rules.mask[level]
+            high = low + rules.span[level]
+            if rules.is_sibling[j]:
+                start = bank & rules.mask[level - 1]
+                push_back(rules, ch, following, start, low, value)
+                low, high = high, start + rules.span[level - 1]
+            push_back(rules, ch, following, low, high, value)
 
 
 @helper
 def push_back(rules: Record, ch: Record, command: int, low: int, high: int, value: int) -> None:
     """Let a command to the stack ids from bank `low` to `high` be ready no sooner than `value`."""
-    for part in range(low >> rules.stack_shift, high >> rules.stack_shift):
-        ch.stack_ready[command, part] = max(ch.stack_ready[command, part], value)
+    for stack in range(low >> rules.stack_shift, high >> rules.stack_shift):
+        ch.stack_ready[stack, command] = max(ch.stack_ready[stack, command], value)
 
 
 @helper
@@ -67,7 +74,6 @@ def record(
     run: Record,
     log: np.ndarray,
     command: int,
-    channel: int,
     bank: int,
     row: int,
     request: int,
@@ -79,7 +85,7 @@ def record(
         entry.tick = tick
         entry.request = request + run.base if request >= 0 else request
         entry.command = command
-        entry.channel = channel
+        entry.channel = ch.number
         entry.bank = bank
         entry.row = row
         run.logged += 1
@@ -90,12 +96,12 @@ def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int, accepted
     """Let ACT open a row; the second half of a split ACT changes nothing more."""
     rank = bank >> rules.rank_shift
     own = ready_at(rules, ch, ACT, bank)
-    ch.opening[bank] = own & _LIMIT if own >> SHIFT > accepted + 1 else ACTIVATE
-    ch.opening_late[bank] = max(0, tick - max(own >> SHIFT, accepted + 1))
-    ch.opening_wait[bank] = COMMAND_BUS if ch.row_free >> SHIFT == tick else QUEUE
-    ch.open_row[bank] = row
+    ch.opened[bank, OPENING] = own & _LIMIT if own >> SHIFT > accepted + 1 else ACTIVATE
+    ch.opened[bank, OPENING_LATE] = max(0, tick - max(own >> SHIFT, accepted + 1))
+    ch.opened[bank, OPENING_WAIT] = COMMAND_BUS if ch.row_free >> SHIFT == tick else QUEUE
+    ch.banks[bank, OPEN_ROW] = row
     ch.movable[bank] = 0
-    ch.hits[bank] = 0
+    ch.opened[bank, HITS] = 0
     if ch.open_banks[rank] == 0:
         ch.open_since[rank] = tick
     ch.open_banks[rank] += 1
@@ -107,14 +113,16 @@ def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int, accepted
     low = rank * rules.rank_banks
     push_back(rules, ch, ACT, low, low + rules.rank_banks, value)
     ch.row_free = ((tick + rules.activate_ticks) << SHIFT) + COMMAND_BUS
+    if rules.is_bus_held:
+        ch.column_free = max(ch.column_free, ch.row_free)
 
 
 @helper
 def close_row(rules: Record, ch: Record, bank: int, tick: int) -> None:
     """Close the row of a bank, if one is open."""
-    if ch.open_row[bank] >= 0:
+    if ch.banks[bank, OPEN_ROW] >= 0:
         rank = bank >> rules.rank_shift
-        ch.open_row[bank] = -1
+        ch.banks[bank, OPEN_ROW] = -1
         ch.movable[bank] = 0
         ch.open_banks[rank] -= 1
         if ch.open_banks[rank] == 0:
@@ -144,7 +152,9 @@ def access(
     command = WR if is_write else RD
     _account(rules, ch, command, bank, tick, accepted)
     ch.column_free = ((tick + rules.column_ticks) << SHIFT) + COMMAND_BUS
-    ch.hits[bank] += 1
+    if rules.is_bus_held:
+        ch.row_free = max(ch.row_free, ch.column_free)
+    ch.opened[bank, HITS] += 1
     if closes:
         command = WRA if is_write else RDA
         close_row(rules, ch, bank, tick)
@@ -174,8 +184,8 @@ def _account(rules: Record, ch: Record, command: int, bank: int, tick: int, acce
     idle -= waited
     limit = own & _LIMIT
     if limit == ACTIVATE:
-        waited = min(idle, ch.opening_late[bank])
-        ch.lost[ch.opening_wait[bank]] += waited
+        waited = min(idle, ch.opened[bank, OPENING_LATE])
+        ch.lost[ch.opened[bank, OPENING_WAIT]] += waited
         idle -= waited
-        limit = ch.opening[bank]
+        limit = ch.opened[bank, OPENING]
     ch.lost[limit] += idle

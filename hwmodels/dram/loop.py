@@ -124,7 +124,7 @@ def step_all(
         links.before_channels(rules, state, requests, run, tick)
     for c in range(rules.channels):
         if wakes[c] <= tick or rules.is_every_tick:
-            step(rules, state[c], tick, requests, run, log, c)
+            step(rules, state[c], tick, requests, run, log)
             wakes[c] = state[c].wake
     if rules.links:
         links.after_channels(rules, state, requests, run, wakes, tick)
@@ -138,7 +138,6 @@ def step(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
 ) -> None:
     """Do one tick of a channel."""
     if rules.is_every_tick:
@@ -147,10 +146,10 @@ def step(
         ch.row_wake = 0
         ch.bank_wake = 0
     if rules.lead:
-        tick_banks(rules, ch, tick, requests, run, log, channel)
+        tick_banks(rules, ch, tick, requests, run, log)
     elif rules.bus == 0:
-        tick_single(rules, ch, tick, requests, run, log, channel)
+        tick_single(rules, ch, tick, requests, run, log)
     elif rules.bus == 3:
-        tick_split(rules, ch, tick, requests, run, log, channel)
+        tick_split(rules, ch, tick, requests, run, log)
     else:
-        tick_dual(rules, ch, tick, requests, run, log, channel)
+        tick_dual(rules, ch, tick, requests, run, log)

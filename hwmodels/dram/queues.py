@@ -21,32 +21,42 @@ def length(ch: Record, queue: int) -> int:
 
 @helper
 def append(
-    rules: Record, ch: Record, queue: int, bank: int, row: int, line: int, index: int, flags: int
+    rules: Record,
+    ch: Record,
+    queue: int,
+    bank: int,
+    row: int,
+    line: int,
+    index: int,
+    flags: int,
+    accepted: int,
 ) -> None:
     """Put a request at the end of a queue."""
-    if ch.tail[queue] == rules.room[queue]:
-        n = length(ch, queue)
-        copy(ch, queue, ch.head[queue], 0, n)
-        ch.head[queue] = 0
-        ch.tail[queue] = n
+    if ch.tail[queue] == rules.start[queue + 1]:
+        start, n = rules.start[queue], length(ch, queue)
+        copy(ch, ch.head[queue], start, n)
+        ch.head[queue] = start
+        ch.tail[queue] = start + n
     at = ch.tail[queue]
-    ch.bank[queue, at] = bank
-    ch.row[queue, at] = row
-    ch.line[queue, at] = line
-    ch.request[queue, at] = index
-    ch.flags[queue, at] = flags
+    ch.bank[at] = bank
+    ch.row[at] = row
+    ch.line[at] = line
+    ch.request[at] = index
+    ch.flags[at] = flags
+    ch.accepted[at] = accepted
     ch.tail[queue] = at + 1
 
 
 @helper
-def copy(ch: Record, queue: int, source: int, target: int, count: int) -> None:
+def copy(ch: Record, source: int, target: int, count: int) -> None:
     """Copy places of a queue to lower ones."""
     for j in range(count):
-        ch.bank[queue, target + j] = ch.bank[queue, source + j]
-        ch.row[queue, target + j] = ch.row[queue, source + j]
-        ch.flags[queue, target + j] = ch.flags[queue, source + j]
-        ch.line[queue, target + j] = ch.line[queue, source + j]
-        ch.request[queue, target + j] = ch.request[queue, source + j]
+        ch.bank[target + j] = ch.bank[source + j]
+        ch.row[target + j] = ch.row[source + j]
+        ch.flags[target + j] = ch.flags[source + j]
+        ch.line[target + j] = ch.line[source + j]
+        ch.request[target + j] = ch.request[source + j]
+        ch.accepted[target + j] = ch.accepted[source + j]
 
 
 @helper
@@ -54,22 +64,23 @@ def remove(ch: Record, queue: int, at: int) -> None:
     """Take a request out of a queue; the others keep their order, the fewer of them move."""
     head, tail = ch.head[queue], ch.tail[queue]
     if at - head >= tail - 1 - at:
-        copy(ch, queue, at + 1, at, tail - 1 - at)
+        copy(ch, at + 1, at, tail - 1 - at)
         ch.tail[queue] = tail - 1
         return
     for j in range(at, head, -1):
-        ch.bank[queue, j] = ch.bank[queue, j - 1]
-        ch.row[queue, j] = ch.row[queue, j - 1]
-        ch.flags[queue, j] = ch.flags[queue, j - 1]
-        ch.line[queue, j] = ch.line[queue, j - 1]
-        ch.request[queue, j] = ch.request[queue, j - 1]
+        ch.bank[j] = ch.bank[j - 1]
+        ch.row[j] = ch.row[j - 1]
+        ch.flags[j] = ch.flags[j - 1]
+        ch.line[j] = ch.line[j - 1]
+        ch.request[j] = ch.request[j - 1]
+        ch.accepted[j] = ch.accepted[j - 1]
     ch.head[queue] = head + 1
 
 
 @helper
 def holds(ch: Record, queue: int, line: int) -> bool:
     """Whether a request to an address waits in a queue."""
-    lines = ch.line[queue, ch.head[queue] : ch.tail[queue]]
+    lines = ch.line[ch.head[queue] : ch.tail[queue]]
     found = 0
     for j in range(lines.size):
         found |= lines[j] == line
@@ -80,7 +91,7 @@ def holds(ch: Record, queue: int, line: int) -> bool:
 def wants(ch: Record, queue: int, bank: int, row: int) -> bool:
     """Whether a request to a row waits in a queue."""
     head, tail = ch.head[queue], ch.tail[queue]
-    banks, rows = ch.bank[queue, head:tail], ch.row[queue, head:tail]
+    banks, rows = ch.bank[head:tail], ch.row[head:tail]
     found = 0
     for j in range(banks.size):
         found |= (banks[j] == bank) & (rows[j] == row)
@@ -92,7 +103,7 @@ def is_active(ch: Record, line: int, kind: int) -> bool:
     """Whether a request to an address has its row open; `kind` is IS_WRITE or 0."""
     found = 0
     for j in range(ch.head[ACTIVE], ch.tail[ACTIVE]):
-        found |= ch.line[ACTIVE, j] == line and ch.flags[ACTIVE, j] & IS_WRITE == kind
+        found |= ch.line[j] == line and ch.flags[j] & IS_WRITE == kind
     return found != 0
 
 
@@ -111,18 +122,18 @@ def hazard(ch: Record, line: int, is_write: bool) -> int:
 @helper
 def is_held(ch: Record, queue: int, at: int) -> bool:
     """Whether an older request to the same address has to go first; forgets one that went."""
-    if not ch.flags[queue, at] & HAS_HAZARD:
+    if not ch.flags[at] & HAS_HAZARD:
         return False
-    line = ch.line[queue, at]
+    line = ch.line[at]
     if queue == WRITES:
         if is_active(ch, line, 0):
             return True
         for j in range(ch.head[READS], ch.tail[READS]):
-            if ch.line[READS, j] == line and ch.request[READS, j] < ch.request[WRITES, at]:
+            if ch.line[j] == line and ch.request[j] < ch.request[at]:
                 return True
     elif is_active(ch, line, IS_WRITE):
         return True
-    ch.flags[queue, at] &= ~HAS_HAZARD
+    ch.flags[at] &= ~HAS_HAZARD
     ch.hazards -= 1
     return False
 
@@ -171,10 +182,10 @@ def answer(
 
 
 @helper
-def classify(ch: Record, queue: int, at: int, kind: int) -> None:
+def classify(ch: Record, at: int, kind: int) -> None:
     """Count a request as hit (0), miss (1) or conflict (2) by its first command."""
-    if not ch.flags[queue, at] & IS_SEEN:
-        ch.flags[queue, at] |= IS_SEEN
+    if not ch.flags[at] & IS_SEEN:
+        ch.flags[at] |= IS_SEEN
         ch.row_hits += kind == 0
         ch.row_misses += kind == 1
         ch.row_conflicts += kind == 2

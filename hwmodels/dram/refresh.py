@@ -3,9 +3,9 @@
 import numpy as np
 
 from hwmodels.dram.commands import ACT, PRE, PREAB, REFAB, REFPB
-from hwmodels.dram.issue import delay, precharge, precharge_rank, ready_at, record
+from hwmodels.dram.issue import delay, precharge, precharge_rank, rank_ready, ready_at, record
 from hwmodels.dram.jit import Record, helper
-from hwmodels.dram.state import MAX_REFRESHES, NEVER, SHIFT
+from hwmodels.dram.state import ACTIVE_HERE, MAX_REFRESHES, NEVER, OPEN_ROW, SHIFT
 
 
 @helper
@@ -43,11 +43,15 @@ def next_command(rules: Record, ch: Record, tick: int) -> tuple[int, int]:
         command = REFPB
         last = bank + 1
     for b in range(bank, last):
-        if ch.active[b]:
+        if ch.banks[b, ACTIVE_HERE]:
             return PRE, NEVER
-        if ch.open_row[b] >= 0:
+        if ch.banks[b, OPEN_ROW] >= 0:
             command = PRE if rules.is_refreshing == 2 else PREAB
-    ready = max(ready_at(rules, ch, command, bank), ch.row_free) >> SHIFT
+    if rules.is_refreshing == 2:
+        ready = ready_at(rules, ch, command, bank)
+    else:
+        ready = rank_ready(rules, ch, command, bank)
+    ready = max(ready, ch.row_free) >> SHIFT
     if rules.bus == 2:
         if command in (REFAB, REFPB):
             ready = rising(ready, tick)
@@ -64,11 +68,10 @@ def issue_next(
     run: Record,
     log: np.ndarray,
     command: int,
-    channel: int,
 ) -> None:
     """Issue a command of the refresh in turn, which is over with REF."""
     bank = ch.refresh_bank[0]
-    record(rules, ch, tick, run, log, command, channel, bank, ch.open_row[bank], -1)
+    record(rules, ch, tick, run, log, command, bank, ch.banks[bank, OPEN_ROW], -1)
     remember_edge(rules, ch, command, bank, tick)
     ch.row_wake = tick + 1
     if command == PRE:

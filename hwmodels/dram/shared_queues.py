@@ -27,7 +27,17 @@ from hwmodels.dram.queues import (
     wants,
 )
 from hwmodels.dram.refresh import issue_next, next_command, note_due, pairs, remember_edge, rising
-from hwmodels.dram.state import ACTIVE, HAS_HAZARD, IS_WRITE, NEVER, READS, SHIFT, WRITES
+from hwmodels.dram.state import (
+    ACTIVE,
+    ACTIVE_HERE,
+    HAS_HAZARD,
+    IS_WRITE,
+    NEVER,
+    OPEN_ROW,
+    READS,
+    SHIFT,
+    WRITES,
+)
 
 
 @piece
@@ -59,14 +69,16 @@ def accept(
         return False
     request.accepted = clock
     flags = hazard(ch, line, kind == WRITES)
-    append(rules, ch, kind, bank, row, line, index, flags | (IS_WRITE if kind == WRITES else 0))
+    append(
+        rules, ch, kind, bank, row, line, index, flags | (IS_WRITE if kind == WRITES else 0), clock
+    )
     if kind == WRITES:
         complete(requests, run, index, clock)
     ch.wake = min(ch.wake, clock + 1)
     if kind == ch.is_writing:
-        if ch.open_row[bank] == row:
+        if ch.banks[bank, OPEN_ROW] == row:
             ch.hit_wake = min(ch.hit_wake, ready_at(rules, ch, RD + kind, bank) >> SHIFT)
-        elif ch.open_row[bank] < 0:
+        elif ch.banks[bank, OPEN_ROW] < 0:
             ch.row_wake = min(ch.row_wake, ready_at(rules, ch, ACT, bank) >> SHIFT)
         else:
             ch.row_wake = min(ch.row_wake, ready_at(rules, ch, PRE, bank) >> SHIFT)
@@ -83,7 +95,7 @@ def choose_mode(rules: Record, ch: Record) -> None:
             mode = 0
     elif writes > rules.write_high or reads == 0:
         mode = 1
-    if mode and reads and writes and ch.flags[WRITES, ch.head[WRITES]] & HAS_HAZARD:
+    if mode and reads and writes and ch.flags[ch.head[WRITES]] & HAS_HAZARD:
         mode = 0 if are_all_held(ch) else 1
     if mode != ch.is_writing:
         ch.is_writing = mode
@@ -92,19 +104,19 @@ def choose_mode(rules: Record, ch: Record) -> None:
 
 
 @helper
-def best_active(rules: Record, ch: Record, requests: np.ndarray, tick: int) -> int:
+def best_active(rules: Record, ch: Record, tick: int) -> int:
     """Return the place of the oldest active request that may go; -1 sets `active_wake`."""
     best, oldest, soon = -1, NEVER, NEVER
     if ch.column_free >> SHIFT > tick:
         ch.active_wake = ch.column_free >> SHIFT
         return -1
     for j in range(ch.head[ACTIVE], ch.tail[ACTIVE]):
-        command = WR if ch.flags[ACTIVE, j] & IS_WRITE else RD
-        ready = ready_at(rules, ch, command, ch.bank[ACTIVE, j]) >> SHIFT
+        command = WR if ch.flags[j] & IS_WRITE else RD
+        ready = ready_at(rules, ch, command, ch.bank[j]) >> SHIFT
         if ready > tick:
             soon = min(soon, ready)
         else:
-            accepted = requests[ch.request[ACTIVE, j]].accepted
+            accepted = ch.accepted[j]
             if accepted < oldest:
                 best, oldest = j, accepted
     ch.active_wake = soon
@@ -123,8 +135,8 @@ def best_hit(rules: Record, ch: Record, tick: int) -> int:
         ch.hit_wake = ch.column_free >> SHIFT
         return -1
     for j in range(ch.head[queue], ch.tail[queue]):
-        bank = ch.bank[queue, j]
-        if ch.open_row[bank] == ch.row[queue, j]:
+        bank = ch.bank[j]
+        if ch.banks[bank, OPEN_ROW] == ch.row[j]:
             ready = ready_at(rules, ch, RD + queue, bank) >> SHIFT
             if ready > tick:
                 soon = min(soon, ready)
@@ -146,13 +158,13 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
     queue = ch.is_writing
     soon = NEVER
     for j in range(ch.head[queue], ch.tail[queue]):
-        bank = ch.bank[queue, j]
+        bank = ch.bank[j]
         if ch.movable[bank] > tick:
             soon = min(soon, ch.movable[bank])
             continue
-        row = ch.open_row[bank]
-        if row != ch.row[queue, j]:
-            if ch.active[bank] or (row < 0 <= ch.half_bank):
+        row = ch.banks[bank, OPEN_ROW]
+        if row != ch.row[j]:
+            if ch.banks[bank, ACTIVE_HERE] or (row < 0 <= ch.half_bank):
                 continue
             ready = ready_at(rules, ch, ACT if row < 0 else PRE, bank) >> SHIFT
             if rules.bus == 2:
@@ -169,7 +181,7 @@ def best_row(rules: Record, ch: Record, tick: int) -> int:
 @piece
 def at_edge(rules: Record, ch: Record, bank: int, ready: int, tick: int) -> int:
     """Let ACT wait for a rising edge, and PRE where it may not follow the edge before."""
-    if ch.open_row[bank] < 0:
+    if ch.banks[bank, OPEN_ROW] < 0:
         return int(rising(ready, tick))
     if ready <= tick and not pairs(rules, ch, PRE, bank, tick):
         return tick + 1
@@ -188,18 +200,17 @@ def issue_access(
     at: int,
 ) -> None:
     """Issue the column command of a request, which is then served."""
-    bank, index = ch.bank[queue, at], ch.request[queue, at]
-    is_write = ch.flags[queue, at] & IS_WRITE != 0
+    bank, index = ch.bank[at], ch.request[at]
+    is_write = ch.flags[at] & IS_WRITE != 0
     if queue == ACTIVE:
-        ch.active[bank] -= 1
+        ch.banks[bank, ACTIVE_HERE] -= 1
         ch.movable[bank] = 0
     else:
-        classify(ch, queue, at, 0)
-    closes = rules.is_closed != 0 and ch.active[bank] == 0
-    request = requests[index]
-    row = ch.open_row[bank]
-    command = access(rules, ch, bank, tick, request.accepted, is_write, closes)
-    record(rules, ch, tick, run, log, command, request.channel, bank, row, index)
+        classify(ch, at, 0)
+    closes = rules.is_closed != 0 and ch.banks[bank, ACTIVE_HERE] == 0
+    row = ch.banks[bank, OPEN_ROW]
+    command = access(rules, ch, bank, tick, ch.accepted[at], is_write, closes)
+    record(rules, ch, tick, run, log, command, bank, row, index)
     ch.finished += 1
     if not is_write:
         ch.last_due = max(ch.last_due, tick - 1 + rules.read_latency)
@@ -218,30 +229,28 @@ def issue_row(
     rules: Record,
     ch: Record,
     tick: int,
-    requests: np.ndarray,
     run: Record,
     log: np.ndarray,
     at: int,
 ) -> None:
     """Open or close the bank of a request of the queue in turn."""
     queue = ch.is_writing
-    bank, row, index = ch.bank[queue, at], ch.row[queue, at], ch.request[queue, at]
-    channel = requests[index].channel
+    bank, row, index = ch.bank[at], ch.row[at], ch.request[at]
     ch.row_wake = tick + 1
-    if ch.open_row[bank] >= 0:
-        classify(ch, queue, at, 2)
-        record(rules, ch, tick, run, log, PRE, channel, bank, ch.open_row[bank], index)
+    if ch.banks[bank, OPEN_ROW] >= 0:
+        classify(ch, at, 2)
+        record(rules, ch, tick, run, log, PRE, bank, ch.banks[bank, OPEN_ROW], index)
         precharge(rules, ch, bank, tick)
         remember_edge(rules, ch, PRE, bank, tick)
         return
-    classify(ch, queue, at, 1)
-    record(rules, ch, tick, run, log, ACT, channel, bank, row, index)
-    open_row(rules, ch, bank, row, tick, requests[index].accepted)
+    classify(ch, at, 1)
+    record(rules, ch, tick, run, log, ACT, bank, row, index)
+    open_row(rules, ch, bank, row, tick, ch.accepted[at])
     remember_edge(rules, ch, ACT, bank, tick)
-    own = ready_at(rules, ch, WR if ch.flags[queue, at] & IS_WRITE else RD, bank) >> SHIFT
+    own = ready_at(rules, ch, WR if ch.flags[at] & IS_WRITE else RD, bank) >> SHIFT
     ch.active_wake = min(ch.active_wake, own)
-    append(rules, ch, ACTIVE, bank, row, ch.line[queue, at], index, ch.flags[queue, at])
-    ch.active[bank] += 1
+    append(rules, ch, ACTIVE, bank, row, ch.line[at], index, ch.flags[at], ch.accepted[at])
+    ch.banks[bank, ACTIVE_HERE] += 1
     ch.movable[bank] = NEVER
     remove(ch, queue, at)
     if wants(ch, queue, bank, row):
@@ -254,7 +263,7 @@ def column_slot(
 ) -> None:
     """Issue at most one column command: of an active request, else of one that hits a row."""
     if ch.active_wake <= tick:
-        at = best_active(rules, ch, requests, tick)
+        at = best_active(rules, ch, tick)
         if at >= 0:
             issue_access(rules, ch, tick, requests, run, log, ACTIVE, at)
             return
@@ -271,17 +280,15 @@ def row_slot(
     rules: Record,
     ch: Record,
     tick: int,
-    requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
 ) -> None:
     """Issue at most one row command: of the refresh in turn, else of a waiting request."""
     if ch.refresh_count:
         if ch.row_wake <= tick:
             command, ready = next_command(rules, ch, tick)
             if ready <= tick:
-                issue_next(rules, ch, tick, run, log, command, channel)
+                issue_next(rules, ch, tick, run, log, command)
             else:
                 ch.row_wake = ready
         return
@@ -289,7 +296,7 @@ def row_slot(
     if ch.row_wake <= tick:
         at = best_row(rules, ch, tick)
         if at >= 0:
-            issue_row(rules, ch, tick, requests, run, log, at)
+            issue_row(rules, ch, tick, run, log, at)
 
 
 @piece
@@ -300,13 +307,12 @@ def tick_dual(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
 ) -> None:
     """Do one tick of a channel that takes a column and a row command at once."""
     note_due(rules, ch, tick)
     if rules.bus == 1 or tick & 1:
         column_slot(rules, ch, tick, requests, run, log)
-    row_slot(rules, ch, tick, requests, run, log, channel)
+    row_slot(rules, ch, tick, run, log)
     column = ch.active_wake
     if ch.refresh_count == 0:
         column = min(column, ch.hit_wake)
@@ -323,20 +329,19 @@ def tick_single(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
 ) -> None:
     """Do one tick of a channel that takes one command: active first, then refresh, then others."""
     note_due(rules, ch, tick)
     ch.wake = tick + 1
     if ch.active_wake <= tick:
-        at = best_active(rules, ch, requests, tick)
+        at = best_active(rules, ch, tick)
         if at >= 0:
             issue_access(rules, ch, tick, requests, run, log, ACTIVE, at)
             return
     if ch.refresh_count:
         command, ready = next_command(rules, ch, tick)
         if ready <= tick:
-            issue_next(rules, ch, tick, run, log, command, channel)
+            issue_next(rules, ch, tick, run, log, command)
         else:
             ch.wake = min(ch.active_wake, ready, ch.next_refresh)
         return
@@ -344,10 +349,10 @@ def tick_single(
     queue, at = best_waiting(rules, ch, tick)
     if at < 0:
         ch.wake = min(ch.active_wake, ch.hit_wake, ch.row_wake, ch.next_refresh)
-    elif ch.open_row[ch.bank[queue, at]] == ch.row[queue, at]:
+    elif ch.banks[ch.bank[at], OPEN_ROW] == ch.row[at]:
         issue_access(rules, ch, tick, requests, run, log, queue, at)
     else:
-        issue_row(rules, ch, tick, requests, run, log, at)
+        issue_row(rules, ch, tick, run, log, at)
 
 
 @helper

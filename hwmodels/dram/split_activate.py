@@ -19,19 +19,15 @@ from hwmodels.dram.shared_queues import (
     issue_access,
     issue_row,
 )
-from hwmodels.dram.state import ACTIVE, IS_WRITE
+from hwmodels.dram.state import ACTIVE, IS_WRITE, OPEN_ROW
 
 
 @helper
-def second_half(
-    rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray, channel: int
-) -> None:
+def second_half(rules: Record, ch: Record, tick: int, run: Record, log: np.ndarray) -> None:
     """Issue the second half of the ACT that is under way."""
     bank = ch.half_bank
     at = ch.tail[ACTIVE] - 1  # the last to become active, as no other ACT came between
-    record(
-        rules, ch, tick, run, log, ACT2, channel, bank, ch.open_row[bank], ch.request[ACTIVE, at]
-    )
+    record(rules, ch, tick, run, log, ACT2, bank, ch.banks[bank, OPEN_ROW], ch.request[at])
     ch.half_bank = -1
     ch.row_wake = 0
     ch.wake = tick + 1
@@ -45,23 +41,22 @@ def access_or_start(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
     queue: int,
     at: int,
 ) -> None:
     """Issue a column command if the write clock runs, else CAS for it."""
     ch.wake = tick + 1
     if tick < ch.clock_until or ch.started >= 0:
-        is_write = ch.flags[queue, at] & IS_WRITE
+        is_write = ch.flags[at] & IS_WRITE
         after = rules.write_clock[1] if is_write else rules.write_clock[0]
         ch.clock_until = max(ch.clock_until, tick + after)
         ch.started = -1
         issue_access(rules, ch, tick, requests, run, log, queue, at)
     elif ch.half_bank >= 0 and ch.half_since + rules.act2 <= tick + 1:
-        second_half(rules, ch, tick, run, log, channel)
+        second_half(rules, ch, tick, run, log)
     else:
-        bank, index = ch.bank[queue, at], ch.request[queue, at]
-        record(rules, ch, tick, run, log, CAS, channel, bank, ch.open_row[bank], index)
+        bank, index = ch.bank[at], ch.request[at]
+        record(rules, ch, tick, run, log, CAS, bank, ch.banks[bank, OPEN_ROW], index)
         ch.started = queue
         ch.started_at = at - ch.head[queue]
 
@@ -74,20 +69,19 @@ def tick_split(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
 ) -> None:
     """Do one tick of a channel: what is due, then active, refresh, others, then a second half."""
     note_due(rules, ch, tick)
     ch.wake = tick + 1
     if ch.started >= 0:
         at = ch.head[ch.started] + ch.started_at
-        access_or_start(rules, ch, tick, requests, run, log, channel, ch.started, at)
+        access_or_start(rules, ch, tick, requests, run, log, ch.started, at)
     elif ch.half_bank >= 0 and tick >= ch.half_since + rules.act2:
-        second_half(rules, ch, tick, run, log, channel)
+        second_half(rules, ch, tick, run, log)
     else:
-        soon = choose_and_issue(rules, ch, tick, requests, run, log, channel)
+        soon = choose_and_issue(rules, ch, tick, requests, run, log)
         if soon > tick and ch.half_bank >= 0:
-            second_half(rules, ch, tick, run, log, channel)
+            second_half(rules, ch, tick, run, log)
         elif soon > tick:
             ch.wake = min(soon, ch.next_refresh)
 
@@ -100,29 +94,28 @@ def choose_and_issue(
     requests: np.ndarray,
     run: Record,
     log: np.ndarray,
-    channel: int,
 ) -> int:
     """Issue what is first among active, refresh and others; returns `tick`, else when to ask."""
     if ch.active_wake <= tick:
-        at = best_active(rules, ch, requests, tick)
+        at = best_active(rules, ch, tick)
         if at >= 0:
-            access_or_start(rules, ch, tick, requests, run, log, channel, ACTIVE, at)
+            access_or_start(rules, ch, tick, requests, run, log, ACTIVE, at)
             return tick
     if ch.refresh_count:
         command, ready = next_command(rules, ch, tick)
         if ready <= tick:
-            issue_next(rules, ch, tick, run, log, command, channel)
+            issue_next(rules, ch, tick, run, log, command)
         return int(min(ch.active_wake, max(ready, tick)))
     choose_mode(rules, ch)
     queue, at = best_waiting(rules, ch, tick)
     if at < 0:
         return int(min(ch.active_wake, ch.hit_wake, ch.row_wake))
-    bank = ch.bank[queue, at]
-    if ch.open_row[bank] == ch.row[queue, at]:
-        access_or_start(rules, ch, tick, requests, run, log, channel, queue, at)
+    bank = ch.bank[at]
+    if ch.banks[bank, OPEN_ROW] == ch.row[at]:
+        access_or_start(rules, ch, tick, requests, run, log, queue, at)
         return tick
-    if ch.open_row[bank] < 0:
+    if ch.banks[bank, OPEN_ROW] < 0:
         ch.half_bank = bank
         ch.half_since = tick
-    issue_row(rules, ch, tick, requests, run, log, at)
+    issue_row(rules, ch, tick, run, log, at)
     return tick

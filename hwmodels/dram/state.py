@@ -1,20 +1,22 @@
 """What the compiled controller reads and changes: one record of rules, one record per channel.
 
-A tick is one step of the command bus. For every bank and command, `ready` holds the first tick at
-which all delays so far within its bank group allow it, times 16, plus the number of the limit that
-set it: so one comparison tells whether a command may go, and a maximum keeps the reason. Delays of
-whole ranks are kept once for each stack id, in `stack_ready`; a command may go when both allow it.
+A tick is one step of the command bus. For every bank and command there is a `ready` value: the
+first tick at which all delays so far allow it, times 16, plus the number of the limit that set it.
+So one comparison tells whether a command may go, and a maximum keeps the reason. Delays of a bank,
+of its bank group and of its stack id are kept apart: `ready` is the greatest of the three.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from hwmodels.dram.commands import (
     CHANNEL,
     COMMANDS,
+    GROUP,
     LIMITS,
     PREAB,
     RANK,
@@ -40,14 +42,31 @@ SHIFT = 4
 """Bits of a `ready` value that hold the limit."""
 NEVER = 1 << 58
 """A tick that does not come."""
-ROOM = 2 * MAX_QUEUE
-"""Most places of a queue; it moves through them and back to the front when it meets their end."""
+PLACES = 2 * (2 * MAX_QUEUE + MAX_BANKS)
+"""Most places of all queues; each moves through its own and back when it meets their end."""
 MAX_ROWS = 128
 MAX_RANKS = 16
 MAX_REFRESHES = 256
 """Refreshes that may be due at a time; more wait to be noted."""
-FOLLOWING = 7
-"""Commands that wait for others, ACT to REFpb; the rest are as ready as what they stand for."""
+LINE_BYTES, PAGE_BYTES = 64, 4096
+SET_STEP = 21 * LINE_BYTES
+"""Bytes from one channel to the next, modulo a page: an odd number of lines."""
+LINE = LINE_BYTES // 8
+"""Numbers in a line of the cache; commands that wait for others, ACT to REFpb, have a place each.
+
+The rest are as ready as what they stand for.
+"""
+OPEN_ROW, ACTIVE_HERE = PREAB, REFAB
+"""Columns of a bank that are of no command of one bank, so that a bank fits in a line.
+
+Its open row or -1; requests whose row was opened for them.
+"""
+HITS, OPENING, OPENING_LATE, OPENING_WAIT = range(4)
+"""Columns of a bank's open row: accesses since ACT, and what held ACT back.
+
+That is a limit, the ticks that it could have gone sooner but for another one, and that one: the
+bus, or the turn of others.
+"""
 
 READS, WRITES, ACTIVE = range(3)
 """Queues of a channel: reads, writes, and requests whose row was opened for them."""
@@ -77,9 +96,11 @@ RULES = np.dtype(
         ("mask", np.int64, (5,)),  # bank & mask is the first bank of its part, by level
         ("span", np.int64, (5,)),  # banks of a part, by level
         ("stack_shift", np.int64),  # bank >> stack_shift is its stack id, counted over all ranks
+        ("group_shift", np.int64),  # and its bank group
         ("window", np.int64),  # tFAW, as in `ready`
         ("activate_ticks", np.int64),  # how long ACT holds the bus of row commands
         ("column_ticks", np.int64),  # how long column commands hold theirs
+        ("is_bus_held", np.int64),  # from all commands, as there is one bus
         ("burst", np.int64),  # ticks on the data bus
         ("read_latency", np.int64),
         ("refresh_interval", np.int64),
@@ -88,7 +109,7 @@ RULES = np.dtype(
         ("is_closed", np.int64),
         ("is_unified", np.int64),
         ("capacity", np.int64, (2,)),
-        ("room", np.int64, (3,)),  # places of a queue that are used: few stay in the cache
+        ("start", np.int64, (4,)),  # first place of a queue, and of the next: few stay in the cache
         ("write_high", np.int64),  # writes are served above it
         ("write_low", np.int64),  # and until they are below it
         ("bank_queue", np.int64),
@@ -110,8 +131,16 @@ RULES = np.dtype(
     align=True,
 )
 
-STATE = np.dtype(
+
+def _spread(fields: list[Any]) -> np.dtype[np.void]:
+    """Return a record of whole lines of the cache; neighbours begin in different sets of it."""
+    rest = (SET_STEP - np.dtype(fields, align=True).itemsize) % PAGE_BYTES
+    return np.dtype([*fields, ("rest", np.uint8, (rest,))], align=True)
+
+
+STATE = _spread(
     [
+        ("number", np.int64),  # of the channel
         ("wake", np.int64),  # nothing can happen before this tick
         ("active_wake", np.int64),  # no active request can go before this tick
         ("hit_wake", np.int64),  # no waiting request whose row is open can
@@ -121,7 +150,6 @@ STATE = np.dtype(
         ("next_refresh", np.int64),
         ("refresh_turn", np.int64),
         ("refresh_count", np.int64),
-        ("refresh_bank", np.int64, (MAX_REFRESHES,)),  # those due, oldest first
         ("draining", np.int64),  # writes still to be moved to the queues of banks
         ("turn", np.int64),  # the queue of a bank asked last
         ("pair_tick", np.int64),  # falling edge that pairs with the last row command
@@ -133,29 +161,35 @@ STATE = np.dtype(
         ("started_at", np.int64),  # its place behind the head of that queue
         ("clock_until", np.int64),  # the write clock runs until then
         ("hazards", np.int64),  # waiting requests with HAS_HAZARD
-        ("head", np.int64, (3,)),  # a queue lies in [head, tail) of its arrays
-        ("tail", np.int64, (3,)),
-        ("bank", np.int32, (3, ROOM)),
-        ("row", np.int32, (3, ROOM)),
-        ("flags", np.int32, (3, ROOM)),
-        ("line", np.int64, (3, ROOM)),
-        ("request", np.int64, (3, ROOM)),
-        ("ready", np.int64, (FOLLOWING, MAX_BANKS)),  # by delays within a bank group
-        ("stack_ready", np.int64, (FOLLOWING, MAX_BANKS)),  # by those within and between stack ids
         ("row_free", np.int64),  # like `ready`, for all row commands
         ("column_free", np.int64),  # for all column commands
-        ("open_row", np.int64, (MAX_BANKS,)),  # -1: closed
-        ("active", np.int64, (MAX_BANKS,)),  # requests whose row was opened for them
-        ("movable", np.int64, (MAX_BANKS,)),  # neither ACT nor PRE may come before this tick
-        ("hits", np.int32, (MAX_BANKS,)),  # accesses since ACT
-        ("opening", np.int64, (MAX_BANKS,)),  # limit that held back the last ACT
-        ("opening_late", np.int64, (MAX_BANKS,)),  # ticks that it could have gone sooner but for
-        ("opening_wait", np.int64, (MAX_BANKS,)),  # this limit: the bus, or the turn of others
+        ("open_ticks", np.int64),  # ranks with a row open, times ticks
+        ("row_hits", np.int64),
+        ("row_misses", np.int64),
+        ("row_conflicts", np.int64),
+        ("forwarded", np.int64),
+        ("merged", np.int64),
+        ("finished", np.int64),  # requests served
+        ("commands", np.int64, (len(COMMANDS),)),
+        ("lost", np.int64, (len(LIMITS),)),  # ticks that data buses did not move data, by limit
+        ("head", np.int64, (3,)),  # a queue lies in the places [head, tail)
+        ("tail", np.int64, (3,)),
         ("act_tick", np.int64, (MAX_RANKS, 4)),
         ("act_turn", np.int64, (MAX_RANKS,)),
         ("open_banks", np.int64, (MAX_RANKS,)),
         ("open_since", np.int64, (MAX_RANKS,)),
         ("bus_free", np.int64, (MAX_RANKS,)),
+        ("movable", np.int64, (MAX_BANKS,)),  # neither ACT nor PRE may come before this tick
+        ("bank", np.int32, (PLACES,)),
+        ("row", np.int32, (PLACES,)),
+        ("flags", np.int32, (PLACES,)),
+        ("line", np.int64, (PLACES,)),
+        ("request", np.int64, (PLACES,)),
+        ("accepted", np.int64, (PLACES,)),
+        ("banks", np.int64, (MAX_BANKS, LINE)),  # columns: of commands `ready`, and the two above
+        ("group_ready", np.int64, (MAX_BANKS, LINE)),  # of commands, by delays of bank groups
+        ("stack_ready", np.int64, (MAX_BANKS, LINE)),  # and by those of stack ids and ranks
+        ("opened", np.int64, (MAX_BANKS, 4)),  # see `HITS`
         ("queued", np.int64),  # requests in the queues of banks
         ("queue_count", np.int32, (MAX_BANKS,)),  # of each
         ("queue_wake", np.int64, (MAX_BANKS,)),  # nothing of it can go before; empty: NEVER
@@ -166,17 +200,8 @@ STATE = np.dtype(
         ("queue_request", np.int64, (MAX_BANKS, MAX_BANK_QUEUE)),
         ("back_head", np.int64, (2,)),  # reads and writes whose answers leave for the links, or -1
         ("back_tail", np.int64, (2,)),
-        ("commands", np.int64, (len(COMMANDS),)),
-        ("lost", np.int64, (len(LIMITS),)),  # ticks that data buses did not move data, by limit
-        ("open_ticks", np.int64),  # ranks with a row open, times ticks
-        ("row_hits", np.int64),
-        ("row_misses", np.int64),
-        ("row_conflicts", np.int64),
-        ("forwarded", np.int64),
-        ("merged", np.int64),
-        ("finished", np.int64),  # requests served
-    ],
-    align=True,
+        ("refresh_bank", np.int64, (MAX_REFRESHES,)),  # those due, oldest first
+    ]
 )
 REQUEST = np.dtype(
     [
@@ -266,10 +291,13 @@ def make_rules(
     rules["span"] = span
     rules["mask"] = [-banks for banks in span]
     rules["stack_shift"] = span[STACK].bit_length() - 1
+    rules["group_shift"] = span[GROUP].bit_length() - 1
     rows = constraints(spec)
     _fill_rows(rules, _needed(rows, span, policy))
     rules["window"] = next(_value(row) for row in rows if row.window == 4)
     rules["activate_ticks"], rules["column_ticks"] = spec.activate_ticks, spec.column_ticks
+    is_long = max(spec.activate_ticks, spec.column_ticks) > 1
+    rules["is_bus_held"] = is_long and spec.command_bus == "single"
     rules["burst"] = spec.cycles("tBL") * ticks
     rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
     rules["is_refreshing"] = _REFRESH[policy.refresh]
@@ -278,7 +306,7 @@ def make_rules(
     rules["is_closed"] = policy.page == "closed"
     rules["is_unified"] = policy.is_unified
     rules["capacity"] = policy.read_queue, policy.write_queue
-    rules["room"] = 2 * np.array([policy.read_queue, policy.write_queue, span[CHANNEL]])
+    rules["start"][1:] = 2 * np.cumsum([policy.read_queue, policy.write_queue, span[CHANNEL]])
     rules["write_high"] = math.floor(policy.write_high * policy.write_queue)
     rules["write_low"] = math.ceil(policy.write_low * policy.write_queue)
     rules["bank_queue"], rules["row_hits"] = policy.bank_queue, policy.row_hits
@@ -296,37 +324,23 @@ def make_rules(
 
 def make_state(rules: Record) -> np.ndarray:
     """Return the record of `STATE` of every channel before the first tick."""
-    state = np.zeros(int(rules["channels"]), STATE)
-    state["ready"] = state["stack_ready"] = state["row_free"] = state["column_free"] = -NEVER
-    state["act_tick"] = -NEVER
-    state["open_row"] = -1
-    state["opening"] = LIMITS.index("tRCD")
+    count = int(rules["channels"])
+    room = np.zeros(count * STATE.itemsize + LINE_BYTES, np.uint8)
+    first = -room.ctypes.data % LINE_BYTES
+    state = room[first : first + count * STATE.itemsize].view(STATE)
+    state["number"] = np.arange(state.size)
+    state["banks"] = state["group_ready"] = state["stack_ready"] = -NEVER
+    state["row_free"] = state["column_free"] = state["act_tick"] = -NEVER
+    state["banks"][..., OPEN_ROW] = -1
+    state["banks"][..., ACTIVE_HERE] = 0
+    state["opened"][..., OPENING] = LIMITS.index("tRCD")
+    state["head"] = state["tail"] = rules["start"][:3]
     state["next_refresh"] = rules["refresh_interval"]
     state["half_bank"] = state["started"] = state["pair_tick"] = -1
     state["last_due"] = -1
     state["queue_wake"] = NEVER
     state["back_head"] = -1
     return state
-
-
-def oldest_waiting(state: np.ndarray) -> int:
-    """Return the first request that a queue of any channel still needs; NEVER if none does."""
-    places = np.arange(ROOM)
-    is_used = (places >= state["head"][..., None]) & (places < state["tail"][..., None])
-    oldest = state["request"][is_used].min(initial=NEVER)
-    is_used = np.arange(MAX_BANK_QUEUE) < state["queue_count"][..., None]
-    return int(state["queue_request"][is_used].min(initial=oldest))
-
-
-def shift(state: np.ndarray, requests: np.ndarray, run: Record, released: int) -> None:
-    """Give all requests new numbers after the first ones were released."""
-    state["request"] -= released
-    state["queue_request"] -= released
-    run["link_head"] -= released
-    run["link_tail"] -= released
-    requests["batch"] -= released
-    for numbers in (requests["chain"], requests["follow"], state["back_head"], state["back_tail"]):
-        numbers[numbers >= 0] -= released
 
 
 def _fill_links(rules: Record, spec: DramSpec, links: Links) -> None:

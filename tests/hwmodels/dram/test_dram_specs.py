@@ -9,12 +9,12 @@ import yaml
 
 from cosim import config
 from cosim.errors import CosimError
-from hwmodels.dram.commands import COMMANDS, LIMITS, constraints
+from hwmodels.dram.commands import CHANNEL, COMMANDS, LIMITS, PREAB, RANK, REFAB, constraints
 from hwmodels.dram.controller import Controller
 from hwmodels.dram.policy import POLICIES, check, policy
 from hwmodels.dram.problems import SpecError
 from hwmodels.dram.spec import OPTIONAL_TIMINGS, TIMINGS, DramSpec
-from hwmodels.dram.state import FOLLOWING, SHIFT
+from hwmodels.dram.state import LINE, SHIFT
 
 FOLDER = Path(__file__).resolve().parents[3] / "configs/memory/timing"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -40,7 +40,9 @@ def test_every_shipped_memory_is_sound_and_names_itself(path):
     assert used == set(spec.sources), "a source that nothing is taken from"
     for row in constraints(spec):
         assert row.ticks > 0
-        assert row.following < FOLLOWING
+        assert row.following < LINE
+        if row.following in {PREAB, REFAB}:
+            assert row.level in {CHANNEL, RANK}, "a delay that is not asked of the first bank"
 
 
 def test_all_contradictions_are_told_at_once():
@@ -171,6 +173,15 @@ def test_refreshes_bank_by_bank_that_would_never_catch_up_are_refused():
     Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=4)
     with pytest.raises(SpecError, match="found 5, expected at least 1 and an interval above 26"):
         Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=5)
+
+
+def test_commands_that_hold_a_bus_for_no_time_or_beside_a_split_act_are_refused():
+    spec = config.load(FOLDER / "lpddr5_6400.yaml", DramSpec)
+    with pytest.raises(SpecError, match="column_ticks: found 2, expected 1 beside split_activate"):
+        replace(spec, column_ticks=2)
+    spec = config.load(FOLDER / "ddr4_3200.yaml", DramSpec)
+    with pytest.raises(SpecError, match="activate_ticks: found 0, expected at least 1"):
+        replace(spec, activate_ticks=0)
 
 
 def test_pseudo_channels_refreshed_together_need_time_for_one_after_the_other():
