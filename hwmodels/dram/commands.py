@@ -201,10 +201,13 @@ def _bank_refresh_rows(spec: DramSpec) -> Iterator[Constraint]:
 
 def _command_bus_rows(spec: DramSpec) -> Iterator[Constraint]:
     """Yield how long commands hold the bus that all of a channel share."""
+    is_single = spec.command_bus == "single"
+    after_row = (*ROW, RD, WR) if is_single else ROW
+    after_column = (*ROW, RD, WR) if is_single else (RD, WR)
     if spec.activate_ticks > 1:
-        for following in ROW:
+        for following in after_row:
             yield Constraint(CHANNEL, ACT, following, spec.activate_ticks, COMMAND_BUS)
     if spec.column_ticks > 1:
         for first in COLUMN:
-            for following in (RD, WR):
+            for following in after_column:
                 yield Constraint(CHANNEL, first, following, spec.column_ticks, COMMAND_BUS)

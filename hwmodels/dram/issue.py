@@ -113,6 +113,8 @@ def open_row(rules: Record, ch: Record, bank: int, row: int, tick: int, accepted
     low = rank * rules.rank_banks
     push_back(rules, ch, ACT, low, low + rules.rank_banks, value)
     ch.row_free = ((tick + rules.activate_ticks) << SHIFT) + COMMAND_BUS
+    if rules.is_bus_held:
+        ch.column_free = max(ch.column_free, ch.row_free)
 
 
 @helper
@@ -150,6 +152,8 @@ def access(
     command = WR if is_write else RD
     _account(rules, ch, command, bank, tick, accepted)
     ch.column_free = ((tick + rules.column_ticks) << SHIFT) + COMMAND_BUS
+    if rules.is_bus_held:
+        ch.row_free = max(ch.row_free, ch.column_free)
     ch.opened[bank, HITS] += 1
     if closes:
         command = WRA if is_write else RDA

@@ -66,7 +66,13 @@ POLICIES = {
     for policy in (
         _RAMULATOR,
         _DRAMSIM,
-        replace(_RAMULATOR, name="ramulator2_closed", page="closed"),
+        replace(
+            _RAMULATOR,
+            name="ramulator2_closed",
+            source="assumed: ramulator2 with auto-precharge after every access; Ramulator 2.1 has "
+            "closed_cap.cpp instead, which closes a row after several",
+            page="closed",
+        ),
         replace(
             _RAMULATOR,
             name="ramulator2_per_bank",
@@ -191,3 +197,9 @@ def _shared_problems(spec: DramSpec, chosen: Policy) -> Iterator[str]:
             yield 'refresh: found "per_bank", bank_queues refresh whole ranks'
         if spec.command_bus in {"dual_edge", "split_activate"}:
             yield f"scheduler: bank_queues know no {spec.command_bus} command bus of {spec.name}"
+        is_long = spec.command_bus == "single" and spec.activate_ticks > 1
+        if is_long or spec.column_ticks > 1:
+            yield (
+                "scheduler: bank_queues know only ACT on a bus of row commands to take several "
+                f"ticks, {spec.name} has others"
+            )

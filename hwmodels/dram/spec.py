@@ -171,7 +171,7 @@ class DramSpec:
     `dual_edge` the same at rising edges, and PRE also at falling ones, so that it counts two ticks
     a clock; `split_activate` is single, with ACT in two halves and a write clock that must be
     started. `activate_ticks` and `column_ticks` are how long ACT and column commands hold their
-    bus. `address_map` is explained in `hwmodels.dram.fields`.
+    bus, one tick where ACT is split. `address_map` is explained in `hwmodels.dram.fields`.
 
     Raises SpecError with every contradiction.
     """
@@ -232,9 +232,19 @@ def _problems(spec: DramSpec) -> Iterator[str]:
     yield from _organisation_problems(spec.organisation)
     yield from _source_problems(spec)
     yield from _timing_problems(spec)
+    yield from _bus_problems(spec)
     yield from map_problems(spec.organisation.sizes, spec.address_map)
     if spec.links is not None:
         yield from _link_problems(spec, spec.links)
+
+
+def _bus_problems(spec: DramSpec) -> Iterator[str]:
+    for name in ("activate_ticks", "column_ticks"):
+        found = getattr(spec, name)
+        if found < 1:
+            yield f"{name}: found {found}, expected at least 1"
+        elif found > 1 and spec.command_bus == "split_activate":
+            yield f"{name}: found {found}, expected 1 beside split_activate"
 
 
 def _link_problems(spec: DramSpec, links: Links) -> Iterator[str]:

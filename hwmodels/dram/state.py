@@ -100,6 +100,7 @@ RULES = np.dtype(
         ("window", np.int64),  # tFAW, as in `ready`
         ("activate_ticks", np.int64),  # how long ACT holds the bus of row commands
         ("column_ticks", np.int64),  # how long column commands hold theirs
+        ("is_bus_held", np.int64),  # from all commands, as there is one bus
         ("burst", np.int64),  # ticks on the data bus
         ("read_latency", np.int64),
         ("refresh_interval", np.int64),
@@ -295,6 +296,8 @@ def make_rules(
     _fill_rows(rules, _needed(rows, span, policy))
     rules["window"] = next(_value(row) for row in rows if row.window == 4)
     rules["activate_ticks"], rules["column_ticks"] = spec.activate_ticks, spec.column_ticks
+    is_long = max(spec.activate_ticks, spec.column_ticks) > 1
+    rules["is_bus_held"] = is_long and spec.command_bus == "single"
     rules["burst"] = spec.cycles("tBL") * ticks
     rules["read_latency"] = (spec.cycles("tCL") + spec.cycles("tBL")) * ticks
     rules["is_refreshing"] = _REFRESH[policy.refresh]

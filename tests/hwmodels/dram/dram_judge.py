@@ -104,8 +104,8 @@ def wrong_bus(spec, state, one):
         if other.tick < one.tick - 4:
             break
         if spec.command_bus in {"single", "split_activate"}:
-            if other.tick == one.tick:
-                yield f"shares its tick with {other.name}"
+            if other.at >= one.tick:
+                yield f"while {other.name} of tick {other.tick} holds the bus"
         elif (other.name in COLUMN) == is_column and other.at >= one.tick:
             yield f"while {other.name} of tick {other.tick} holds the bus"
     if spec.command_bus == "dual_edge" and one.name not in {"PRE", "PREab"} and one.tick % 2 == 0:

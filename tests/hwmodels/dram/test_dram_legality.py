@@ -66,6 +66,14 @@ def test_no_command_comes_too_soon_on_five_hashed_channels():
         assert_legal(spec, POLICIES["ramulator2"], requests)
 
 
+def test_no_command_comes_while_one_of_several_ticks_holds_the_only_bus():
+    spec = replace(memory("ddr4_3200"), activate_ticks=3, column_ticks=2)
+    for requests in (make_trace(spec, "RM", 400), hammer(spec, 300), sparse(spec, 60)):
+        assert_legal(spec, POLICIES["ramulator2"], requests)
+    with pytest.raises(SpecError, match="bank_queues know only ACT on a bus of row commands"):
+        check(spec, POLICIES["dramsim3"])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_only_what_a_memory_cannot_do_is_refused(name):
     spec = memory(name)

@@ -175,6 +175,15 @@ def test_refreshes_bank_by_bank_that_would_never_catch_up_are_refused():
         Controller(spec, POLICIES["ramulator2_per_bank"], refresh_rate=5)
 
 
+def test_commands_that_hold_a_bus_for_no_time_or_beside_a_split_act_are_refused():
+    spec = config.load(FOLDER / "lpddr5_6400.yaml", DramSpec)
+    with pytest.raises(SpecError, match="column_ticks: found 2, expected 1 beside split_activate"):
+        replace(spec, column_ticks=2)
+    spec = config.load(FOLDER / "ddr4_3200.yaml", DramSpec)
+    with pytest.raises(SpecError, match="activate_ticks: found 0, expected at least 1"):
+        replace(spec, activate_ticks=0)
+
+
 def test_pseudo_channels_refreshed_together_need_time_for_one_after_the_other():
     # 6,240 cycles for 32 banks: 97.5 each at twice the rate, 48.75 at four times; two tRP of 26,
     # tRREFD of 8 and 4 take 64.
