@@ -139,8 +139,8 @@ class Machine:
         cycles: dict[int, Cycles] = {}
         for group, record in zip(self.plan.groups, self.records, strict=True):
             for item, found in divide(group, record, self.period_fs).items():
-                parts = [found] if item not in cycles else [cycles[item], found]
-                cycles[item] = add(((part, 1) for part in parts), Cycles)
+                known = cycles.get(item)
+                cycles[item] = found if known is None else add([(known, 1), (found, 1)], Cycles)
         return Timeline(tuple(cycles[i] for i in sorted(cycles)), tuple(self.records))
 
     def _orders(self, port: Port) -> Iterator[Order]:

@@ -16,6 +16,9 @@ from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
 from hwmodels.upkeep import upkeep_actions
 from hwmodels.workload import Gemm, WorkItem
 
+Layers = dict[tuple[int, Cycles], tuple[Tally, LayerStats]]
+"""Statistics by tally and cycles; a tally that plans share tells by its `id` which op it is of."""
+
 
 def collect(
     name: str,
@@ -26,56 +29,39 @@ def collect(
     technology: MemoryTechnology,
     ledger: Ledger,
     shares: Sequence[dict[Action, int]] = (),
+    known: Layers | None = None,
 ) -> RunStats:
     """Return the statistics of one core, one `LayerStats` per item of its plan.
 
     `shares` are what each item is charged of the memory's commands and rest; without them it pays
-    for bits. What the memory itself counted is left out, as all cores share it.
+    for bits. What the memory itself counted is left out, as all cores share it. `known` are layers
+    of earlier plans on the same chip, and takes those of this one.
     """
-    array, sparse = architecture.array, sparse_actions(architecture.array)
+    array = architecture.array
     peak = peak_bandwidth(architecture.memory, technology)
     groups = {index: group for group in plan.groups for index in group.items}
     layers: list[LayerStats] = []
-    busy_fs = 0
     for index, item in enumerate(plan.items):
-        group, tally, cycles = groups[index], plan.tallies[index], timeline.cycles[index]
-        is_head = index == group.items[0]
-        unit = group.unit if is_head else "vector"
-        own_fs = _work_fs(group, architecture) if is_head else 0
-        busy_fs += own_fs
-        traffic = _traffic(tally)
-        is_on_array = unit == "array"
-        actions = _actions(tally, cycles, sparse) | _core(array, cycles)
-        actions |= upkeep_actions(
-            item, tally, architecture, array_cycles=cycles.array, is_head=is_head
+        tally, cycles = plan.tallies[index], timeline.cycles[index]
+        key = id(tally), cycles
+        if known is not None and not shares and key in known:
+            layers.append(known[key][1])
+            continue
+        layer = _layer(
+            item,
+            tally,
+            cycles,
+            architecture,
+            group=groups[index],
+            is_head=index == groups[index].items[0],
+            peak=peak,
+            ledger=ledger,
+            share=shares[index] if shares else None,
         )
-        if array.gating == "activations" and isinstance(item, Gemm) and tally.array_macs:
-            actions |= _gated(item, tally)
-        if shares:
-            actions = {name: n for name, n in actions.items() if name[0] != "memory"}
-            actions |= shares[index]
-        layers.append(
-            LayerStats(
-                name=item.name,
-                kind=item.kind,
-                unit=unit,
-                dataflow=array.dataflow if is_on_array else "",
-                schedule=array.schedule if is_on_array else "",
-                drain=array.drain if is_on_array else "",
-                sparsity=array.sparsity if is_on_array else "",
-                mapping=tally.mapping,
-                cycles=cycles,
-                bound_cycles=bound_cycles(own_fs, [traffic], architecture, peak),
-                macs=item.macs if isinstance(item, Gemm) else 0,
-                array_macs=tally.array_macs,
-                traffic=traffic,
-                energy=ledger.rows(actions),
-                cells=array.rows * array.columns,
-                cycles_note=_cycles_note(array, item, tally) if is_on_array else "",
-                convention_cycles=_convention_cycles(array, item) if is_on_array else None,
-                products=tally.array_speed / (array.rows * array.columns) or 1.0,
-            )
-        )
+        layers.append(layer)
+        if known is not None and not shares:
+            known[key] = tally, layer
+    busy_fs = sum(_work_fs(group, architecture) for group in plan.groups)
     return RunStats(
         name=name,
         layers=tuple(layers),
@@ -88,6 +74,53 @@ def collect(
         convention=array.convention or "",
         warnings=(*plan.warnings, *extrapolations(ledger.prices)),
         notes=plan.notes,
+    )
+
+
+def _layer(
+    item: WorkItem,
+    tally: Tally,
+    cycles: Cycles,
+    architecture: Architecture,
+    *,
+    group: Group,
+    is_head: bool,
+    peak: float | None,
+    ledger: Ledger,
+    share: dict[Action, int] | None,
+) -> LayerStats:
+    """Return the statistics of an item of a group; `share` is what it is charged of the memory."""
+    array = architecture.array
+    unit = group.unit if is_head else "vector"
+    own_fs = _work_fs(group, architecture) if is_head else 0
+    traffic = _traffic(tally)
+    is_on_array = unit == "array"
+    actions = _actions(tally, cycles, sparse_actions(array)) | _core(array, cycles)
+    actions |= upkeep_actions(item, tally, architecture, array_cycles=cycles.array, is_head=is_head)
+    if array.gating == "activations" and isinstance(item, Gemm) and tally.array_macs:
+        actions |= _gated(item, tally)
+    if share is not None:
+        actions = {name: n for name, n in actions.items() if name[0] != "memory"}
+        actions |= share
+    return LayerStats(
+        name=item.name,
+        kind=item.kind,
+        unit=unit,
+        dataflow=array.dataflow if is_on_array else "",
+        schedule=array.schedule if is_on_array else "",
+        drain=array.drain if is_on_array else "",
+        sparsity=array.sparsity if is_on_array else "",
+        mapping=tally.mapping,
+        cycles=cycles,
+        bound_cycles=bound_cycles(own_fs, [traffic], architecture, peak),
+        macs=item.macs if isinstance(item, Gemm) else 0,
+        array_macs=tally.array_macs,
+        traffic=traffic,
+        energy=ledger.rows(actions),
+        cells=array.rows * array.columns,
+        cycles_note=_cycles_note(array, item, tally) if is_on_array else "",
+        convention_cycles=_convention_cycles(array, item) if is_on_array else None,
+        products=tally.array_speed / (array.rows * array.columns) or 1.0,
     )
 
 

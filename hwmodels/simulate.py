@@ -19,7 +19,7 @@ from hwmodels.plan import Exchange, Plan
 from hwmodels.planned import PlannedGroups, Recall
 from hwmodels.planner import Planner
 from hwmodels.residency import Kept
-from hwmodels.results import collect, memory_shares
+from hwmodels.results import Layers, collect, memory_shares
 from hwmodels.sparse_steps import dense_warnings, density_notes, gating_notes
 from hwmodels.stats import RunStats
 from hwmodels.stream_steps import plan_transfer, plan_vector
@@ -39,7 +39,7 @@ Residency = tuple[Kept, ...]  # of each core
 class Shared:
     """What the calls of one sequence share: patterns, groups and rows of the ledger made so far.
 
-    `watch` notes what moves when, `reuse` knows calls before.
+    `watch` notes what moves when, `reuse` knows calls before, `layers` equal parts of calls.
     """
 
     patterns: Patterns
@@ -47,6 +47,7 @@ class Shared:
     planned: PlannedGroups
     watch: Watch | None = None
     reuse: "Reuse | None" = None
+    layers: Layers = field(default_factory=dict)
 
 
 @dataclass
@@ -191,6 +192,7 @@ def _simulate(
             technology=on.technology,
             ledger=shared.ledger,
             shares=own,
+            known=shared.layers,
         )
         for plan, timeline, own in zip(plans, outcome.timelines, shares, strict=True)
     ]

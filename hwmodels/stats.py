@@ -253,10 +253,12 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
     for run in runs:  # reused results are the same object: add each once, times its number
         times[id(run)] = times.get(id(run), 0) + 1
         distinct[id(run)] = run
-    groups: dict[tuple[str, str, str], list[tuple[LayerStats, int]]] = {}
+    groups: dict[tuple[str, str, str], dict[int, tuple[LayerStats, int]]] = {}
     for key, run in distinct.items():
         for layer in run.layers:
-            groups.setdefault((layer.name, layer.kind, layer.unit), []).append((layer, times[key]))
+            parts = groups.setdefault((layer.name, layer.kind, layer.unit), {})
+            _, before = parts.get(id(layer), (layer, 0))
+            parts[id(layer)] = layer, before + times[key]
     memory: dict[str, dict[str, int]] = {}
     for run in runs:
         for requester, counts in run.memory.items():
@@ -266,7 +268,7 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
     return dataclasses.replace(
         runs[0],
         name=name,
-        layers=tuple(_add_layers(parts) for parts in groups.values()),
+        layers=tuple(_add_layers(list(parts.values())) for parts in groups.values()),
         bound_cycles=sum(run.bound_cycles for run in runs),
         simpy_events=sum(run.simpy_events for run in runs),
         memory=memory,

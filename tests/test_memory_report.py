@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from cosim.cli import main
+from cosim.report.numbers import scaled
 from cosim.report.run_table import LIMITED_BY
 from hwmodels.dram.commands import LIMITS
 
@@ -54,6 +55,26 @@ def test_the_map_of_the_command_line_goes_before_that_of_the_table(simulate):
     assert stalls == {name: spread["cycles_by_category"][name] for name in stalls}
 
 
+def test_who_moves_what_and_where_the_joules_of_the_memory_go_is_printed(simulate):
+    text = simulate(*exact())[1]
+    total = json.loads(simulate("--json", *exact())[1])["total"]
+    line = next(line for line in text.splitlines() if line.startswith("requesters: "))
+    told, joules = line.removeprefix("requesters: ").split("; memory energy ")
+    moved = {name: one["read_bytes"] + one["write_bytes"] for name, one in requesters(total)}
+    assert [part.split()[0] for part in told.split(", ")] == list(moved)
+    for name, one in requesters(total):
+        assert f"(stalls {scaled(one['stall_cycles'])} cycles)" in told
+        assert f"{name} {scaled(moved[name], 'B')} " in told
+    whole = total["energy_by_component_j"]["memory"]
+    assert joules.startswith(f"{scaled(whole, 'J')}: ")
+    shares = [float(part.split()[-2]) for part in joules.partition(": ")[2].split(", ")]
+    assert sum(shares) == pytest.approx(100, abs=0.05)
+
+
+def requesters(total):
+    return total["memory"]["requesters"].items()
+
+
 def test_every_limit_is_told_in_words():
     assert set(LIMITED_BY) == set(LIMITS)
 
@@ -63,4 +84,5 @@ def test_the_limit_is_printed(simulate):
     assert code == 0
     assert "hbm2_2000 (ramulator2), limited by demand (the memory waits for requests)" in text
     assert "data buses: demand" in text
+    assert all(f"% {name}" in text for name in ("hits", "misses", "conflicts"))
     assert "data buses" not in simulate("--set", "memory.fidelity=roofline")[1]

@@ -25,6 +25,19 @@ LIMITED_BY = {
 }
 """What data buses do or wait for, in words, by the names of `hwmodels.dram.commands.LIMITS`."""
 
+ROWS = ("hits", "misses", "conflicts")
+MEMORY_ENERGY = {
+    "read_burst": "read",
+    "write_burst": "write",
+    "refresh_rank": "refresh",
+    "refresh_bank": "refresh",
+    "open_tick": "background",
+    "closed_tick": "background",
+    "via_bit": "vias",
+    "io_bit": "I/O",
+}
+"""What joules of a memory behind the controller go to, where that is not the name of the action."""
+
 
 def print_run(document: Mapping[str, Any], folder: Path) -> None:
     """Print the table of a run: accuracy by engine, then cycles, energy and bandwidth."""
@@ -174,8 +187,28 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         console.print(_cores_line(cores, totals), soft_wrap=True)
     if found := totals.get("memory"):
         console.print(_memory_line(found), soft_wrap=True)
+        console.print(_traffic_line(found["requesters"], totals["energy_rows"]), soft_wrap=True)
     if "thermal" in totals:
         console.print(_thermal_line(totals["thermal"]), soft_wrap=True)
+
+
+def _traffic_line(
+    requesters: Mapping[str, Mapping[str, Any]], energy_rows: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return who moved how much and stalled for how long, and what the memory's joules went to."""
+    moved = ", ".join(
+        f"{name} {scaled(one['read_bytes'] + one['write_bytes'], 'B')} "
+        f"(stalls {scaled(one['stall_cycles'])} cycles)"
+        for name, one in requesters.items()
+    )
+    spent: dict[str, float] = {}
+    for row in energy_rows:
+        if row["component"] == "memory":
+            name = MEMORY_ENERGY.get(row["action"], row["action"])
+            spent[name] = spent.get(name, 0.0) + row["energy_j"]
+    whole = sum(spent.values())
+    parts = ", ".join(f"{name} {percent(part / whole)}" for name, part in spent.items() if part)
+    return f"requesters: {moved}; memory energy {scaled(whole, 'J')}: {parts}"
 
 
 def _thermal_line(found: Mapping[str, Any] | None) -> str:
@@ -208,14 +241,14 @@ def _memory_line(found: Mapping[str, Any]) -> str:
     """Return what limited the memory behind the controller, its rows and its latency."""
     most = sorted(found["limits"].items(), key=lambda pair: -pair[1])
     buses = ", ".join(f"{name} {percent(share)}" for name, share in most[:4] if share)
-    rows = found["row_hits"] + found["row_misses"] + found["row_conflicts"]
-    hits = percent(found["row_hits"] / max(1, rows))
+    number = sum(found[f"row_{name}"] for name in ROWS)
+    rows = ", ".join(f"{percent(found[f'row_{name}'] / max(1, number))} {name}" for name in ROWS)
     times = {name: value for name, value in found["read_latency_s"].items() if value is not None}
     latency = ", ".join(f"{name} {scaled(value, 's')}" for name, value in times.items())
     limit = found["binding_limit"]
     line = (
         f"{found['name']} ({found['policy']}), limited by {limit} ({LIMITED_BY[limit]}); "
-        f"data buses: {buses}; rows: {hits} hits, {found['row_conflicts']} conflicts; "
+        f"data buses: {buses}; rows: {rows}; "
         f"read latency {latency or 'none'}"
     )
     if part := found.get("sampling"):

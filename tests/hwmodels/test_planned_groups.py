@@ -13,6 +13,7 @@ from hwmodels.layout import place
 from hwmodels.pattern import Patterns, setting
 from hwmodels.planned import PlannedGroups
 from hwmodels.simulate import plan_cores, simulate_calls
+from hwmodels.stats import combine
 from hwmodels.workload import Transfer, Workload
 
 D = 8
@@ -61,6 +62,7 @@ def test_groups_planned_before_change_nothing(
     with patch.object(PlannedGroups, "find", lambda _self, _key: None):
         alone = simulate_calls(calls, chip, **parts)
     assert shared == alone
+    assert combine(shared, name="all") == combine(alone, name="all")
 
 
 def test_a_step_plans_only_what_depends_on_the_past(make_chip, make_memory):
