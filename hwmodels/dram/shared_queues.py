@@ -78,10 +78,10 @@ def accept(
     if kind == ch.is_writing:
         if ch.banks[bank, OPEN_ROW] == row:
             ch.hit_wake = min(ch.hit_wake, ready_at(rules, ch, RD + kind, bank) >> SHIFT)
-        elif ch.banks[bank, OPEN_ROW] < 0:
-            ch.row_wake = min(ch.row_wake, ready_at(rules, ch, ACT, bank) >> SHIFT)
         else:
-            ch.row_wake = min(ch.row_wake, ready_at(rules, ch, PRE, bank) >> SHIFT)
+            command = ACT if ch.banks[bank, OPEN_ROW] < 0 else PRE
+            ready = max(ready_at(rules, ch, command, bank) >> SHIFT, ch.movable[bank])
+            ch.row_wake = min(ch.row_wake, ready)
     return True
 
 
@@ -95,7 +95,7 @@ def choose_mode(rules: Record, ch: Record) -> None:
             mode = 0
     elif writes > rules.write_high or reads == 0:
         mode = 1
-    if mode and reads and writes and ch.flags[ch.head[WRITES]] & HAS_HAZARD:
+    if ch.hazards and mode and reads and writes and ch.flags[ch.head[WRITES]] & HAS_HAZARD:
         mode = 0 if are_all_held(ch) else 1
     if mode != ch.is_writing:
         ch.is_writing = mode

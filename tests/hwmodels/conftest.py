@@ -113,7 +113,7 @@ def table():
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def shipped():
     """Return a function that loads one core of a shipped chip: architecture, memory and energy."""
 
