@@ -291,10 +291,10 @@ class MemoryServer:
                 free[channel] = now + busy
             last = now + share.longest_fs
         else:
-            ends = [max(free[channel], now) + busy for channel, busy in share.busy]
-            for (channel, _), end in zip(share.busy, ends, strict=True):
-                free[channel] = end
-            last = max(ends, default=now)
+            last = now
+            for channel, busy in share.busy:
+                free[channel] = end = max(free[channel], now) + busy
+                last = max(last, end)
         self._idle_fs = max(self._idle_fs, last)
         end = last + self._latency_fs
         stats = self.statistics.get(descriptor.requester)
