@@ -29,6 +29,7 @@ def second_half(rules: Record, ch: Record, tick: int, run: Record, log: np.ndarr
     at = ch.tail[ACTIVE] - 1  # the last to become active, as no other ACT came between
     record(rules, ch, tick, run, log, ACT2, bank, ch.banks[bank, OPEN_ROW], ch.request[at])
     ch.half_bank = -1
+    ch.active_wake = 0
     ch.row_wake = 0
     ch.wake = tick + 1
 

@@ -270,6 +270,23 @@ def test_skipping_idle_ticks_changes_nothing(memory, policy, name, load):
     np.testing.assert_array_equal(results[0].completed, results[1].completed)
 
 
+@pytest.mark.parametrize(("name", "load"), [("RM", 0.4), ("RR", 0.2)])
+def test_skipping_idle_ticks_changes_nothing_where_a_second_half_comes_before_a_read(name, load):
+    # The write clock of a read that may go has run out when a second half must: both wait for it.
+    spec = memory("lpddr5_6400")
+    soon = replace(spec.timings["tAAD"], cycles=3)
+    spec = replace(spec, timings={**spec.timings, "tAAD": soon})
+    logs = []
+    for is_every_tick in (False, True):
+        controller = Controller(
+            spec, POLICIES["ramulator2"], is_logging=True, is_every_tick=is_every_tick
+        )
+        controller.submit(make_trace(spec, name, 1500, load=load))
+        controller.finish()
+        logs.append(controller.stats().log)
+    np.testing.assert_array_equal(*logs)
+
+
 @pytest.mark.parametrize(
     ("name", "gap", "together"),
     [
