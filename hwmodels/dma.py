@@ -5,6 +5,7 @@ The parts of `machine` that move data; like it they run on the SimPy clock.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
 
 import simpy
 
@@ -99,6 +100,7 @@ Order = tuple[int, Load, int, Iterable[Flag]]  # for which step, what, from wher
 class Stream:
     """The read engine of one operand buffer, and its `orders` in turn.
 
+    `step` is the step that needs the next load, FOREVER_FS behind the last one.
     `free_bytes` are free of the streaming part of the buffer. `arrivals` are the loads that were
     started and not yet asked for. No more than `prefetch` loads are on their way, None: no limit
     but room.
@@ -120,14 +122,13 @@ class Stream:
         # The last `prefetch` loads; the next takes the place of the oldest.
         self._on_their_way: deque[Completion] = deque(maxlen=prefetch or 0)
         self._orders = orders
-        self._next = next(orders, None)
+        self._take_next()
         self._event: simpy.Event | None = None
         self._wanted: simpy.Event | None = None
 
-    @property
-    def step(self) -> int:
-        """The step that needs the next load, FOREVER_FS behind the last one."""
-        return FOREVER_FS if self._next is None else self._next[0]
+    def _take_next(self) -> None:
+        self._next = next(self._orders, None)
+        self.step = FOREVER_FS if self._next is None else self._next[0]
 
     @property
     def size_bytes(self) -> int:
@@ -144,10 +145,10 @@ class Stream:
 
         It is not called when only room is missing: whoever gives that knows.
         """
-        if self._next is None or self._is_waiting():
+        if self._next is None:
             return False
         _, load, _, producers = self._next
-        if load.credit_bytes > self.free_bytes:
+        if load.credit_bytes > self.free_bytes or self._is_waiting():
             return False
         self._event = self._hindrance(producers)
         if self._event is None:
@@ -160,7 +161,7 @@ class Stream:
         if self._next is None:
             raise RuntimeError("no load is left to start")
         _, load, address, _ = self._next
-        self._next = next(self._orders, None)
+        self._take_next()
         self.free_bytes -= load.credit_bytes
         done = self.engine.move(load.descriptor, origin=address)
         self.arrivals.append(done)
@@ -173,9 +174,9 @@ class Stream:
     def _is_waiting(self) -> bool:
         """Whether somebody is still to be woken; a timeout is `triggered` from its beginning on."""
         event = self._event
-        if isinstance(event, simpy.Timeout):
-            return not event.processed
-        return event is not None and not event.triggered
+        if event is None:
+            return False
+        return not (event.processed if isinstance(event, simpy.Timeout) else event.triggered)
 
     def _hindrance(self, producers: Iterable[Flag]) -> simpy.Event | None:
         """Return what the next load has to wait for besides room, None for nothing."""
@@ -186,6 +187,9 @@ class Stream:
         if 0 < len(loads) == loads.maxlen and loads[0].done_fs > self.clock.now:
             return loads[0].wait()
         return None
+
+
+_STEP = attrgetter("step")
 
 
 class Loader:
@@ -219,14 +223,14 @@ class Loader:
     def _start_next(self) -> bool:
         """Start the first load that can start; returns whether there was one."""
         blocked = FOREVER_FS  # the first step that has to wait for a load
-        for stream in sorted(self.streams, key=lambda stream: stream.step):
+        for stream in sorted(self.streams, key=_STEP):
             if stream.step == FOREVER_FS:
                 break
             is_early = stream.step > blocked
             if stream.is_ready(self.go_on):
                 if is_early and not self._may_be_early():
                     break
-                size = stream.size_bytes
+                size = stream.size_bytes if is_early else 0
                 done = stream.start()
                 if is_early:
                     self._early.append((done, size))
