@@ -59,7 +59,8 @@ OPTIONAL_TIMINGS: Mapping[str, str] = {
 """Timings that only some memories have."""
 
 MAX_BANKS = 128
-"""Banks of a channel that the controller's tables have room for."""
+MAX_RANKS = 16
+"""Banks, and ranks or pseudo-channels, of a channel that the controller's tables have room for."""
 MAX_LINKS = 8
 """Links, and quadrants, of a memory cube."""
 
