@@ -236,7 +236,7 @@ def bench_memory(text: str, *, rounds: int, progress: Progress, count: int | Non
         rows += memory_efficiency.efficiency_rows(case)
         progress.advance()
     for case in speeds:
-        rows.append(memory_changes.speed_row(case, rounds=rounds, count=min(count, 20_000)))
+        rows.append(memory_changes.speed_row(case, rounds=rounds, count=count))
         progress.advance()
     return Bench(rows, total | {"load_average_after": load_average()})
 

@@ -41,7 +41,6 @@ SPEEDS = (
     ("hbm4_8000", "ramulator2"),
     ("hbm2_2000_legacy", "dramsim3"),
 )
-SPEED_COUNT = 20_000
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def speed_cases() -> list[str]:
     return [f"memory/speed/{memory}/{rules}" for memory, rules in SPEEDS]
 
 
-def speed_row(case: str, *, rounds: int, count: int = SPEED_COUNT) -> Row:
+def speed_row(case: str, *, rounds: int, count: int = COUNT) -> Row:
     """Return bursts per CPU second of a stream and of random requests.
 
     `skipping_*` is the CPU time of the same controller when it visits every tick, over its own.
