@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hwmodels.architecture import Architecture, MemoryTechnology, Objective
 from hwmodels.energy import STATIC, Prices
-from hwmodels.memory import peak_bandwidth
+from hwmodels.memory import BusShape, peak_bandwidth
 
 
 class Work(NamedTuple):
@@ -54,13 +54,16 @@ class Ends(NamedTuple):
 class Rates:
     """Bytes per array cycle of memory and of the three ports; None where nothing limits them.
 
-    Of the memory a core counts on an equal part.
+    Of the memory a core counts on an equal part. `latency_cycles` are those of the memory, and
+    `buses` says how addresses lie on its channels, None where that does not matter.
     """
 
     memory: float | None
     input_port: int | None
     weight_port: int | None
     output_port: int | None
+    latency_cycles: float = 0.0
+    buses: BusShape | None = None
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,10 @@ def costs(
         buffers.input.port_bytes,
         buffers.weight.port_bytes,
         buffers.output.port_bytes,
+        technology.latency_s.value * clock_hz,
+        BusShape(
+            architecture.memory.channels, technology.burst_bytes, technology.interleave_bytes
+        ),
     )
     objective = architecture.mapping.objective
     if objective == "latency":

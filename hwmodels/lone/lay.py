@@ -1,0 +1,154 @@
+"""The steps of a cut in order, as `hwmodels.gemm_steps` has them: what comes, stays and goes."""
+
+from hwmodels.dram.jit import Record, helper
+from hwmodels.lone.cut import edge, fold_cycles, parts
+from hwmodels.lone.state import INPUT, OUTPUT, WEIGHT, K, M, N
+
+
+@helper
+def lay_steps(product: Record, cut: Record, steps: Record) -> None:
+    """Fill in the steps of all products in a row."""
+    size = product.size
+    tiles, panels = parts(size[M], cut.tile[M]), parts(size[N], cut.tile[N])
+    chunks = parts(size[K], cut.tile[K])
+    outer, inner = (panels, tiles) if cut.is_weights_outer else (tiles, panels)
+    number = 0
+    for _ in range(product.products):
+        begin = number
+        for group in range(0, outer, cut.held_tiles):
+            for passing in range(inner):
+                for staying in range(group, min(group + cut.held_tiles, outer)):
+                    tile, panel = passing, staying
+                    if not cut.is_weights_outer:
+                        tile, panel = staying, passing
+                    for chunk in range(chunks):
+                        _lay(product, cut, steps[number], tile, panel, chunk)
+                        number += 1
+        steps[begin].cycles += product.first
+        if not product.is_serial:
+            end = steps[number - 1]
+            end.cycles += product.last - _behind(product, cut)
+    for port in range(2):
+        if not product.is_kept[port]:
+            _let_go(cut, steps, port)
+
+
+@helper
+def _behind(product: Record, cut: Record) -> int:
+    """Return the cycles of the last fold of all in which no element passes."""
+    axis = product.time
+    length = product.size[K]
+    if axis != K or cut.is_leaving:
+        last = parts(product.size[axis], cut.tile[axis])
+        length = edge(product, cut, axis, last) - edge(product, cut, axis, last - 1)
+    return fold_cycles(product, length) - product.beats * length
+
+
+@helper
+def _lay(product: Record, cut: Record, step: Record, tile: int, panel: int, chunk: int) -> None:
+    """Fill in one step."""
+    row, column = edge(product, cut, M, tile), edge(product, cut, N, panel)
+    term = edge(product, cut, K, chunk)
+    rows = edge(product, cut, M, tile + 1) - row
+    columns = edge(product, cut, N, panel + 1) - column
+    depth = edge(product, cut, K, chunk + 1) - term
+    is_done = edge(product, cut, K, chunk + 1) == product.size[K]
+    is_held = product.time == K and not cut.is_leaving
+    step.cycles = _cycles(product, cut, rows, columns, depth, chunk, is_done)
+    step.load[INPUT] = step.load[WEIGHT] = 0.0
+    step.release[INPUT] = step.release[WEIGHT] = 0.0
+    deep = depth if cut.is_chunk[INPUT] else product.size[K]
+    size = product.bytes[INPUT] * rows * deep
+    if _comes(product, cut, INPUT, panel, chunk):
+        step.load[INPUT] = size
+    if _goes_late(product, cut, INPUT, panel):
+        step.release[INPUT] = size
+    step.input.rows = 0
+    if cut.is_chunk[INPUT]:
+        step.input.base = int(product.bytes[INPUT] * (row * product.size[K] + term))
+        step.input.bytes = -int(-product.bytes[INPUT] * depth // 1)
+        step.input.stride = int(product.bytes[INPUT] * product.size[K])
+        step.input.rows = rows
+    deep = depth if cut.is_chunk[WEIGHT] else product.size[K]
+    size = product.bytes[WEIGHT] * columns * deep
+    if _comes(product, cut, WEIGHT, tile, chunk):
+        step.load[WEIGHT] = size
+    if _goes_late(product, cut, WEIGHT, tile):
+        step.release[WEIGHT] = size
+    step.opens = step.closes = step.store = 0.0
+    sums = rows * columns * product.sum_bytes
+    if is_done if is_held else chunk == 0:
+        step.opens = sums
+    if is_done:
+        step.closes = sums
+        step.store = product.bytes[OUTPUT] * rows * columns
+        step.result.base = int(product.bytes[OUTPUT] * (row * product.size[N] + column))
+        step.result.bytes = -int(-product.bytes[OUTPUT] * columns // 1)
+        step.result.stride = int(product.bytes[OUTPUT] * product.size[N])
+        step.result.rows = rows
+
+
+@helper
+def _cycles(
+    product: Record, cut: Record, rows: int, columns: int, depth: int, chunk: int, is_done: int
+) -> int:
+    """Return the array cycles of a step, but for those of the product's first and last fold."""
+    if product.time == M:
+        folds = parts(columns, product.grain[N]) * parts(depth, product.grain[K])
+        return folds * fold_cycles(product, rows)
+    if product.time == N:
+        folds = parts(rows, product.grain[M]) * parts(depth, product.grain[K])
+        return folds * fold_cycles(product, columns)
+    folds = parts(rows, product.grain[M]) * parts(columns, product.grain[N])
+    if cut.is_leaving:
+        return folds * fold_cycles(product, depth)
+    cycles = folds * product.beats * depth
+    if chunk == 0:
+        cycles += folds * product.before
+    if is_done:
+        whole = product.size[K]
+        behind = fold_cycles(product, whole) - product.beats * whole - product.before
+        cycles += folds * behind
+    return cycles
+
+
+@helper
+def _comes(product: Record, cut: Record, port: int, other: int, chunk: int) -> int:
+    """Whether a unit of an operand comes for a step at tile or panel `other` of the other operand.
+
+    A unit stays for the steps in a row that use it; what is kept, and the tiles that the outer loop
+    holds, come for their first use.
+    """
+    if cut.is_chunk[port]:
+        return int(not product.is_kept[port] or other == 0)
+    if chunk > 0:
+        return 0
+    is_outer = cut.is_weights_outer == (port == WEIGHT)
+    is_alone = parts(product.size[port], cut.tile[port]) == 1
+    if product.is_kept[port] or is_outer or is_alone:
+        return int(other == 0)
+    return int(other % cut.held_tiles == 0)
+
+
+@helper
+def _goes_late(product: Record, cut: Record, port: int, other: int) -> int:
+    """Whether a tile that the outer loop holds goes behind a step."""
+    is_outer = cut.is_weights_outer == (port == WEIGHT)
+    if not is_outer or cut.held_tiles == 1 or product.is_kept[port]:
+        return 0
+    return int(other == parts(product.size[1 - port], cut.tile[1 - port]) - 1)
+
+
+@helper
+def _let_go(cut: Record, steps: Record, port: int) -> None:
+    """Let each unit go before the next one of its operand comes."""
+    is_outer = cut.is_weights_outer == (port == WEIGHT)
+    if is_outer and cut.held_tiles > 1:
+        return
+    have = steps[0].load[port]
+    for number in range(1, len(steps)):
+        size = steps[number].load[port]
+        if size > 0:
+            steps[number - 1].release[port] = have
+            have = size
+    steps[len(steps) - 1].release[port] = have
