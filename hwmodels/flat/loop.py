@@ -1,0 +1,242 @@
+"""`hwmodels.machine` on the plain roofline, compiled: the same time line, event by event.
+
+One core, one memory that serves in order of submission, and nobody who watches. There the array and
+the vector unit are all that ever waits, so that what is a process in SimPy is a plain function
+here, and waiting is `pass_time`: events are handled until one lets it go on. They have the times
+and turns that SimPy gives them.
+"""
+
+from hwmodels.dram.jit import Record, entry, helper
+from hwmodels.flat.events import pop, push, set_flag, wait_for
+from hwmodels.flat.loader import begin_loads, go_on
+from hwmodels.flat.plan import FlatPlan
+from hwmodels.flat.state import (
+    ARRAY,
+    DEPENDENCY,
+    FLAG_SET,
+    INPUT,
+    KINDS,
+    OUTPUT,
+    RESUME,
+    ROOM_ON_WAY,
+    STORED,
+    TILE_DONE,
+    UNITS,
+    VECTOR,
+    WEIGHT,
+    State,
+)
+from hwmodels.flat.stores import empty, note_stored, send
+
+
+@entry
+def execute(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
+    """Run all groups in order, then wait for the last store.
+
+    `run.load` is the place before the first load. Raises RuntimeError when nothing is left to
+    happen before the plan is done.
+    """
+    begin_loads(chip, run, plan, state)
+    for number in range(plan.groups.size):
+        log = state.logs[number]
+        log.start_fs = run.now
+        log.wait = run.waits
+        log.span = run.spans
+        if plan.groups[number].unit == ARRAY:
+            until(chip, run, plan, state, _edge(run.now, chip.period_fs))
+        _run_group(chip, run, plan, state, number)
+        log.end_fs = run.now
+        log.wait_stop = run.waits
+        log.span_stop = run.spans
+        set_flag(run, state, number)
+    if plan.groups.size and run.stores_left:
+        last = plan.groups.size - 1
+        log = state.logs[last]
+        begin = run.now
+        run.is_last_store_awaited = 1
+        pass_time(chip, run, plan, state)
+        period = _period(chip, plan, last)
+        until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
+        log.end_fs = run.now
+        log.wait_stop = run.waits
+    push(run, state, run.now, RESUME)  # the process is over, which is an event
+    pass_time(chip, run, plan, state)
+    run.turn += 1  # that event, which SimPy puts back where it ends a run
+
+
+@helper
+def pass_time(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
+    """Handle event after event until the array and the vector unit go on."""
+    while True:
+        while run.left:
+            who = run.left & 3
+            run.left >>= 2
+            if who == UNITS:
+                return
+            go_on(chip, run, plan, state)
+        if not run.queued:
+            raise RuntimeError("nothing is left to happen, and the plan is not done")
+        what = pop(run, state)
+        kind, number = what % KINDS, what // KINDS
+        if kind == RESUME:
+            return
+        if kind == FLAG_SET:
+            run.left = state.flags[number].waiting
+        elif kind == STORED:
+            note_stored(run, plan, state, number)
+        elif kind == TILE_DONE:
+            empty(chip, run, plan, state, number)
+            run.fused_done += 1
+            if run.is_tile_awaited and run.fused_done == run.fused:
+                return
+        else:
+            if kind == ROOM_ON_WAY:
+                run.is_full[number] = 0
+            go_on(chip, run, plan, state)
+
+
+@helper
+def until(chip: Record, run: Record, plan: FlatPlan, state: State, time_fs: int) -> None:
+    if time_fs > run.now:
+        push(run, state, time_fs, RESUME)
+        pass_time(chip, run, plan, state)
+
+
+@helper
+def _edge(time_fs: int, period_fs: int) -> int:
+    return time_fs + -time_fs % period_fs
+
+
+@helper
+def _period(chip: Record, plan: FlatPlan, group: int) -> int:
+    return chip.vector_period_fs if plan.groups[group].unit == VECTOR else chip.period_fs
+
+
+@helper
+def _note(run: Record, state: State, begin: int, end: int, cause: int) -> int:
+    """Put a wait down; returns its end."""
+    wait = state.waits[run.waits]
+    wait.start_fs = begin
+    wait.end_fs = end
+    wait.what = cause
+    run.waits += 1
+    return end
+
+
+@helper
+def _stall(run: Record, state: State, begin: int, end: int, cause: int, period_fs: int) -> int:
+    """Put a wait down, from `begin` to the first edge from `end`, and return when it is over."""
+    return _note(run, state, begin, _edge(end, period_fs), cause)
+
+
+@helper
+def _run_group(chip: Record, run: Record, plan: FlatPlan, state: State, number: int) -> None:
+    """Run the steps of one group on the array or the vector unit."""
+    group = plan.groups[number]
+    period = _period(chip, plan, number)
+    _spill(chip, run, plan, state, number)
+    for at in range(group.step, group.step_stop):
+        step = plan.steps[at]
+        end = _begin(chip, run, plan, state, at, period)
+        if step.array_cycles >= 0:
+            end += step.array_cycles * chip.period_fs
+        elif step.work < step.work_stop:
+            end = _work(chip, run, plan, state, at, end)
+        until(chip, run, plan, state, end)
+        _end(chip, run, plan, state, number, at)
+    if run.fused_done < run.fused:
+        begin = run.now
+        run.is_tile_awaited = 1
+        pass_time(chip, run, plan, state)
+        run.is_tile_awaited = 0
+        until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
+
+
+@helper
+def _spill(chip: Record, run: Record, plan: FlatPlan, state: State, number: int) -> None:
+    """Write to memory what has to go before the group begins."""
+    group = plan.groups[number]
+    period = _period(chip, plan, number)
+    for at in range(group.spill, group.spill_stop):
+        send(chip, run, plan, state, plan.spills[at], plan.spills[at].number, -1)
+    for at in range(group.spill, group.spill_stop):
+        flag = plan.targets[plan.spills[at].number].flag
+        if not state.flags[flag].is_set:
+            begin = run.now
+            wait_for(state, flag, UNITS)
+            pass_time(chip, run, plan, state)
+            until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
+
+
+@helper
+def _begin(
+    chip: Record, run: Record, plan: FlatPlan, state: State, at: int, period_fs: int
+) -> int:
+    """Return when a step can begin: its operands are there, and room in the output buffer."""
+    step = plan.steps[at]
+    begin = run.now
+    for number in range(step.load, step.load_stop):
+        load = plan.loads[number]
+        port = load.port
+        is_late = run.taken[port] == run.started[port]
+        if is_late:
+            run.is_wanted[port] = 1
+            pass_time(chip, run, plan, state)
+        arrival = state.arrivals[port, run.taken[port]]
+        run.taken[port] += 1
+        done = arrival.done_fs
+        if is_late or done > begin:
+            if arrival.submitted_fs > begin:
+                begin = _note(run, state, begin, arrival.submitted_fs, DEPENDENCY)
+            begin = _stall(run, state, begin, max(begin, done), port, period_fs)
+        if load.shift_cycles:
+            shifted = done + load.shift_cycles * chip.period_fs
+            if shifted > begin:
+                begin = _stall(run, state, begin, shifted, port, period_fs)
+    if step.opens_bytes > run.output_bytes:
+        run.asked_bytes = step.opens_bytes
+        pass_time(chip, run, plan, state)
+        begin = _stall(run, state, begin, max(begin, run.now), OUTPUT, period_fs)
+    else:
+        run.output_bytes -= step.opens_bytes
+    return begin
+
+
+@helper
+def _work(chip: Record, run: Record, plan: FlatPlan, state: State, at: int, start_fs: int) -> int:
+    """Put the vector work of a step down, op after op, and return when it ends."""
+    step = plan.steps[at]
+    start = start_fs
+    end = _edge(start, chip.vector_period_fs)
+    for number in range(step.work, step.work_stop):
+        end += plan.work[number].cycles * chip.vector_period_fs
+        span = state.spans[run.spans]
+        span.start_fs = start
+        span.end_fs = end
+        span.what = plan.work[number].number
+        run.spans += 1
+        start = end
+    return end
+
+
+@helper
+def _end(chip: Record, run: Record, plan: FlatPlan, state: State, group: int, at: int) -> None:
+    """Give back the operands of a step and pass on its results."""
+    step = plan.steps[at]
+    run.free_bytes[INPUT] += step.input_bytes
+    run.free_bytes[WEIGHT] += step.weight_bytes
+    is_fused = step.array_cycles >= 0 and step.work < step.work_stop
+    if is_fused or step.closes_bytes:
+        tile = state.tiles[run.tiles]
+        tile.group = group
+        tile.step = at
+        tile.stores = step.store_stop - step.store
+        run.tiles += 1
+    if is_fused:
+        run.fused_fs = _work(chip, run, plan, state, at, max(run.now, run.fused_fs))
+        run.fused += 1
+        push(run, state, run.fused_fs, TILE_DONE + KINDS * (run.tiles - 1))
+    elif step.closes_bytes:
+        empty(chip, run, plan, state, run.tiles - 1)
+    if step.is_releasing:
+        go_on(chip, run, plan, state)

@@ -1,0 +1,182 @@
+"""A plan on the plain roofline, run by compiled code: what `hwmodels.machine.run` returns."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from hwmodels.architecture import FEMTO, Architecture
+from hwmodels.dram.jit import Integers, Record
+from hwmodels.flat.division import divide_all
+from hwmodels.flat.loop import execute
+from hwmodels.flat.patterns import FlatPatterns
+from hwmodels.flat.plan import FlatPlan, Sizes, flatten
+from hwmodels.flat.state import (
+    ARRIVAL,
+    CARRY,
+    CHANNEL,
+    CHIP,
+    EARLY,
+    EVENT,
+    FLAG,
+    LOG,
+    REQUESTER,
+    RUN,
+    SPAN,
+    STORE,
+    TILE,
+    State,
+)
+from hwmodels.machine import Outcome, Timeline
+from hwmodels.mapping import room
+from hwmodels.memory import Channels, RequesterStats, bytes_in_latency
+from hwmodels.plan import Group, Plan
+from hwmodels.stats import Cycles
+from hwmodels.timeline import Cause, Record as Happened, divide
+
+LONGEST_FS = 1 << 60
+"""Times in compiled code stay below."""
+CAUSES: tuple[Cause, ...] = ("input", "weight", "output", "dependency")
+
+
+def run(
+    plan: Plan, architecture: Architecture, channels: Channels, patterns: FlatPatterns
+) -> Outcome | None:
+    """Return what happens on one core, None where that might take longer than 64 bits hold.
+
+    `patterns` are those of the chip so far. Raises RuntimeError as `hwmodels.machine.run`.
+    """
+    flat, sizes = flatten(plan, patterns)
+    chip = _chip(architecture, channels)
+    if _longest_fs(sizes, len(plan.groups), chip) >= LONGEST_FS:
+        return None
+    run, state = _begin(flat, sizes, chip, architecture, len(patterns.requesters))
+    execute(chip, run, flat, state)
+    period_fs = architecture.array.period_fs
+    workers = int(flat.groups["worker_stop"].max(initial=0))
+    rows: Integers = np.zeros((workers, len(Cycles.__dataclass_fields__)), dtype=np.int64)
+    wrong = divide_all(flat.groups, state.logs, state.waits, state.spans, period_fs, rows)
+    records = tuple(_records(plan.groups, state))
+    if wrong >= 0:
+        divide(plan.groups[wrong], records[wrong], period_fs)
+    timeline = Timeline(_by_item(plan.groups, rows), records)
+    memory = _statistics(patterns.requesters, state.requesters)
+    return Outcome((timeline,), int(run["turn"]), memory)
+
+
+def _chip(architecture: Architecture, channels: Channels) -> Record:
+    """Return the record of `CHIP`."""
+    chip: Record = np.zeros(1, CHIP)[0]
+    memory, technology, buffers = channels.memory, channels.technology, architecture.buffers
+    chip["period_fs"] = architecture.array.period_fs
+    chip["vector_period_fs"] = architecture.vector_unit.period_fs
+    ports = [buffer.port_bytes for buffer in (buffers.input, buffers.weight, buffers.output)]
+    chip["port_bytes"] = [0 if port is None else port for port in ports]
+    chip["prefetch"] = architecture.memory.prefetch or 0
+    chip["ahead_bytes"] = bytes_in_latency(memory, technology)
+    chip["channels"] = channels.buses
+    chip["burst_bytes"] = channels.shape.burst_bytes
+    chip["interleave_bytes"] = channels.shape.interleave_bytes
+    chip["turn_bytes"] = channels.shape.turn_bytes
+    if technology.peak_bytes_per_s is not None:
+        chip["bytes_per_s"] = technology.peak_bytes_per_s.value * technology.efficiency.value
+    chip["latency_fs"] = round(technology.latency_s.value * FEMTO)
+    return chip
+
+
+def _longest_fs(sizes: Sizes, groups: int, chip: Record) -> float:
+    """Return a time that nothing exceeds: of all there is to do, one thing after the other.
+
+    And no product on the way to it: that of a descriptor's bytes and a clock period.
+    """
+    moves = sizes.loads + sizes.stores
+    bursts_bytes = sizes.moved_bytes + 2 * float(chip["burst_bytes"]) * sizes.rows
+    periods_fs = float(chip["period_fs"] + chip["vector_period_fs"])
+    edges = 3 * moves + 4 * sizes.steps + 4 * groups + sizes.works
+    ports = [float(port) for port in chip["port_bytes"] if port]
+    time_fs = (
+        periods_fs * (sizes.array_cycles + sizes.vector_cycles + edges)
+        + moves * (float(chip["latency_fs"]) + float(chip["channels"]) + 1)
+        + sum(sizes.moved_bytes * periods_fs / port for port in ports)
+    )
+    if chip["bytes_per_s"]:
+        time_fs += bursts_bytes * FEMTO / float(chip["bytes_per_s"])
+    return max(time_fs, sizes.most_bytes * periods_fs if ports else 0.0)
+
+
+def _begin(
+    flat: FlatPlan, sizes: Sizes, chip: Record, architecture: Architecture, requesters: int
+) -> tuple[Record, State]:
+    """Return the state before the first event, with room for all that happens."""
+    groups, limits = len(flat.groups), room(architecture)
+    flags = np.zeros(groups + len(sizes.open_stores), FLAG)
+    flags["open_stores"][groups:] = sizes.open_stores
+    moves = sizes.loads + sizes.stores
+    state = State(
+        flags=flags,
+        events=np.zeros(moves + sizes.steps + len(flags) + 8, EVENT),
+        arrivals=np.zeros((2, sizes.loads), ARRIVAL),
+        early=np.zeros(sizes.loads, EARLY),
+        tiles=np.zeros(sizes.steps, TILE),
+        stores=np.zeros(sizes.stores, STORE),
+        channels=np.zeros(int(chip["channels"]), CHANNEL),
+        requesters=np.zeros(requesters, REQUESTER),
+        logs=np.zeros(groups, LOG),
+        waits=np.zeros(3 * moves + sizes.steps + 2 * groups + 1, SPAN),
+        spans=np.zeros(sizes.works, SPAN),
+    )
+    run: Record = np.zeros(1, RUN)[0]
+    run["output_bytes"] = architecture.buffers.output.size_bytes
+    run["free_bytes"] = 2 * limits.input_bytes, 2 * limits.weight_bytes
+    run["stores_left"] = sizes.stores
+    run["load"] = flat.groups["load"][0] - 1 if groups else 0
+    run["flag"] = -1
+    run["early_awaited"] = -1
+    return run, state
+
+
+def _records(groups: Sequence[Group], state: State) -> Iterator[Happened]:
+    """Yield what happened while each group ran."""
+    waits = [state.waits[name].tolist() for name in ("start_fs", "end_fs", "what")]
+    waits[2] = [CAUSES[what] for what in waits[2]]
+    spans = [state.spans[name].tolist() for name in ("start_fs", "end_fs", "what")]
+    for group, log in zip(groups, state.logs.tolist(), strict=True):
+        start_fs, end_fs, wait, wait_stop, span, span_stop = log
+        starts, ends, numbers = (column[span:span_stop] for column in spans)
+        items = [group.workers[number] for number in numbers]
+        own = [column[wait:wait_stop] for column in waits]
+        yield Happened(
+            start_fs,
+            end_fs,
+            list(zip(*own, strict=True)),
+            list(zip(starts, ends, items, strict=True)),
+        )
+
+
+def _by_item(groups: Sequence[Group], rows: Integers) -> tuple[Cycles, ...]:
+    """Return the cycles of each item in order, from those that each group's workers took."""
+    workers = np.array([item for group in groups for item in group.workers], dtype=np.int64)
+    items, own = np.unique(workers, return_inverse=True)
+    sums = np.zeros((len(items), rows.shape[1]), dtype=np.int64)
+    np.add.at(sums, own, rows)
+    return tuple([Cycles(*row) for row in sums.tolist()])
+
+
+def _statistics(
+    requesters: dict[tuple[str, bool], int], counted: np.ndarray
+) -> dict[str, dict[str, int]]:
+    """Return memory statistics by requester, in the order in which they came first."""
+    found: dict[str, RequesterStats] = {}
+    for (name, is_write), number in sorted(
+        requesters.items(), key=lambda one: int(counted[one[1]]["first"])
+    ):
+        own = {field: int(counted[number][field]) for field in REQUESTER.names or ()}
+        if not own["descriptors"]:
+            continue
+        stats = found.setdefault(name, RequesterStats())
+        stats.descriptors += own["descriptors"]
+        stats.total_fs += own["total_fs"] + CARRY * own["carries"]
+        if is_write:
+            stats.write_bytes += own["bytes"]
+        else:
+            stats.read_bytes += own["bytes"]
+    return {name: dict(vars(stats)) for name, stats in found.items()}
