@@ -123,5 +123,38 @@ the time of the controller. One without an owner is not counted.
 """
 
 
+def _first(typing: Any, array: Any) -> Any:  # noqa: ARG001 (numba calls it so)
+    """Return the type and the code of `first`."""
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        view = context.make_array(array)(context, builder, arguments[0])
+        return builder.bitcast(view.data, context.get_value_type(array.dtype))
+
+    return array.dtype(array), generate
+
+
+_compile_first: Any = intrinsic
+first: Any = _compile_first(_first)
+"""The first record of a contiguous array that the caller keeps: where it lies, and no owner.
+
+What takes several arrays takes these instead, side by side in a named tuple: numba counts who holds
+each array of a tuple, at every call.
+"""
+
+
+def _nth(typing: Any, record: Any, number: Any) -> Any:  # noqa: ARG001 (numba calls it so)
+    """Return the type and the code of `nth`."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.gep(*arguments[:1], list(arguments[1:]))
+
+    return record(record, types.int64), generate
+
+
+_compile_nth: Any = intrinsic
+nth: Any = _compile_nth(_nth)
+"""The record that many places behind another one of its array; nobody looks where that ends."""
+
+
 def _widened(kind: Any) -> Any:
     return types.int64 if isinstance(kind, types.Integer | types.Boolean) else kind

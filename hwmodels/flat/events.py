@@ -1,6 +1,6 @@
 """The queue of events and the flags, compiled: what SimPy keeps for `hwmodels.machine`."""
 
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, nth
 from hwmodels.flat.state import FLAG_SET, KINDS, State
 
 
@@ -11,16 +11,16 @@ def push(run: Record, state: State, time_fs: int, what: int) -> None:
     at = run.queued
     run.queued += 1
     while at:
-        above = events[(at - 1) >> 1]
+        above = nth(events, (at - 1) >> 1)
         if above.time_fs <= time_fs:
             break
-        events[at].time_fs = above.time_fs
-        events[at].turn = above.turn
-        events[at].what = above.what
+        nth(events, at).time_fs = above.time_fs
+        nth(events, at).turn = above.turn
+        nth(events, at).what = above.what
         at = (at - 1) >> 1
-    events[at].time_fs = time_fs
-    events[at].turn = run.turn
-    events[at].what = what
+    nth(events, at).time_fs = time_fs
+    nth(events, at).turn = run.turn
+    nth(events, at).what = what
     run.turn += 1
 
 
@@ -28,23 +28,23 @@ def push(run: Record, state: State, time_fs: int, what: int) -> None:
 def pop(run: Record, state: State) -> int:
     """Go on to the next event; returns what happens."""
     events = state.events
-    run.now = events[0].time_fs
-    what = events[0].what
+    run.now = nth(events, 0).time_fs
+    what = nth(events, 0).what
     run.queued -= 1
-    last = events[run.queued]
+    last = nth(events, run.queued)
     at, below = 0, 1
     while below < run.queued:
-        if below + 1 < run.queued and _is_before(events[below + 1], events[below]):
+        if below + 1 < run.queued and _is_before(nth(events, below + 1), nth(events, below)):
             below += 1
-        if not _is_before(events[below], last):
+        if not _is_before(nth(events, below), last):
             break
-        events[at].time_fs = events[below].time_fs
-        events[at].turn = events[below].turn
-        events[at].what = events[below].what
+        nth(events, at).time_fs = nth(events, below).time_fs
+        nth(events, at).turn = nth(events, below).turn
+        nth(events, at).what = nth(events, below).what
         at, below = below, 2 * below + 1
-    events[at].time_fs = last.time_fs
-    events[at].turn = last.turn
-    events[at].what = last.what
+    nth(events, at).time_fs = last.time_fs
+    nth(events, at).turn = last.turn
+    nth(events, at).what = last.what
     return what
 
 
@@ -58,7 +58,7 @@ def _is_before(one: Record, other: Record) -> bool:
 @helper
 def set_flag(run: Record, state: State, number: int) -> None:
     """Set a flag."""
-    flag = state.flags[number]
+    flag = nth(state.flags, number)
     flag.is_set = 1
     if flag.waiting:
         push(run, state, run.now, FLAG_SET + KINDS * number)
@@ -67,7 +67,7 @@ def set_flag(run: Record, state: State, number: int) -> None:
 @helper
 def wait_for(state: State, number: int, who: int) -> None:
     """Put somebody behind those who wait for a flag."""
-    flag, shift = state.flags[number], 0
+    flag, shift = nth(state.flags, number), 0
     while flag.waiting >> shift:
         shift += 2
     flag.waiting |= who << shift

@@ -1,6 +1,6 @@
 """`hwmodels.dma.Loader` and its streams, compiled."""
 
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, nth
 from hwmodels.flat.events import push, wait_for
 from hwmodels.flat.memory import submit
 from hwmodels.flat.plan import FlatPlan
@@ -49,10 +49,10 @@ def _start_next(chip: Record, run: Record, plan: FlatPlan, state: State) -> bool
         if _is_ready(chip, run, plan, state, port):
             if is_early and not _may_be_early(chip, run, state):
                 break
-            load = plan.loads[run.load[port]]
+            load = nth(plan.loads, run.load[port])
             done = _start(chip, run, plan, state, port)
             if is_early:
-                early = state.early[run.early_stop]
+                early = nth(state.early, run.early_stop)
                 early.done_fs = done
                 early.bytes = load.bytes * load.rows
                 run.early_stop += 1
@@ -65,12 +65,12 @@ def _start_next(chip: Record, run: Record, plan: FlatPlan, state: State) -> bool
 @helper
 def _may_be_early(chip: Record, run: Record, state: State) -> bool:
     """Whether a load of a later step may start; if not, the loader goes on when one is done."""
-    while run.early < run.early_stop and state.early[run.early].done_fs <= run.now:
-        run.early_bytes -= state.early[run.early].bytes
+    while run.early < run.early_stop and nth(state.early, run.early).done_fs <= run.now:
+        run.early_bytes -= nth(state.early, run.early).bytes
         run.early += 1
     if run.early == run.early_stop:
         return True
-    oldest = state.early[run.early]
+    oldest = nth(state.early, run.early)
     if run.early_bytes - oldest.bytes <= chip.ahead_bytes:
         return True
     if run.early_awaited != run.early:
@@ -83,21 +83,21 @@ def _may_be_early(chip: Record, run: Record, state: State) -> bool:
 def _take_next(run: Record, plan: FlatPlan, port: int) -> None:
     """Find the next load of a stream, and what it has to wait for besides room."""
     at = run.load[port] + 1
-    for number in range(run.group[port], plan.groups.size):
-        group = plan.groups[number]
+    for number in range(run.group[port], run.groups):
+        group = nth(plan.groups, number)
         if number > run.group[port]:
             at = group.load
-        while at < group.load_stop and plan.loads[at].port != port:
+        while at < group.load_stop and nth(plan.loads, at).port != port:
             at += 1
         if at < group.load_stop:
-            load = plan.loads[at]
+            load = nth(plan.loads, at)
             source = group.source + load.number
             run.group[port] = number
             run.load[port] = at
             run.step[port] = group.first_step + load.step
             run.source[port] = source
-            run.producer[port] = plan.sources[source].producer
-            run.producer_stop[port] = plan.sources[source].producer_stop
+            run.producer[port] = nth(plan.sources, source).producer
+            run.producer_stop[port] = nth(plan.sources, source).producer_stop
             if not load.is_first:
                 run.producer[port] = run.producer_stop[port]
             return
@@ -109,22 +109,22 @@ def _is_ready(chip: Record, run: Record, plan: FlatPlan, state: State, port: int
     """Whether the next load can start; if not, but for room, the loader goes on when it may."""
     if run.step[port] == FOREVER or run.is_full[port]:
         return False
-    if plan.loads[run.load[port]].credit_bytes > run.free_bytes[port]:
+    if nth(plan.loads, run.load[port]).credit_bytes > run.free_bytes[port]:
         return False
-    if run.flag[port] >= 0 and not state.flags[run.flag[port]].is_set:
+    if run.flag[port] >= 0 and not nth(state.flags, run.flag[port]).is_set:
         return False
     run.flag[port] = -1
     while run.producer[port] < run.producer_stop[port]:
-        flag = plan.producers[run.producer[port]]
+        flag = nth(plan.producers, run.producer[port]).flag
         run.producer[port] += 1
-        if not state.flags[flag].is_set:
+        if not nth(state.flags, flag).is_set:
             run.flag[port] = flag
             wait_for(state, flag, LOADER)
             return False
     oldest = run.started[port] - chip.prefetch
-    if chip.prefetch and oldest >= 0 and state.arrivals[port, oldest].done_fs > run.now:
+    if chip.prefetch and oldest >= 0 and nth(state.arrivals, 2 * oldest + port).done_fs > run.now:
         run.is_full[port] = 1
-        push(run, state, state.arrivals[port, oldest].done_fs, ROOM_ON_WAY + KINDS * port)
+        push(run, state, nth(state.arrivals, 2 * oldest + port).done_fs, ROOM_ON_WAY + KINDS * port)
         return False
     return True
 
@@ -132,12 +132,12 @@ def _is_ready(chip: Record, run: Record, plan: FlatPlan, state: State, port: int
 @helper
 def _start(chip: Record, run: Record, plan: FlatPlan, state: State, port: int) -> int:
     """Start the next load, which is ready; returns when it will be done."""
-    load = plan.loads[run.load[port]]
-    address = plan.sources[run.source[port]].address
+    load = nth(plan.loads, run.load[port])
+    address = nth(plan.sources, run.source[port]).address
     _take_next(run, plan, port)
     run.free_bytes[port] -= load.credit_bytes
     done = submit(chip, run, state, load, address, port)
-    arrival = state.arrivals[port, run.started[port]]
+    arrival = nth(state.arrivals, 2 * run.started[port] + port)
     arrival.submitted_fs = run.now
     arrival.done_fs = done
     run.started[port] += 1

@@ -6,7 +6,7 @@ here, and waiting is `pass_time`: events are handled until one lets it go on. Th
 and turns that SimPy gives them.
 """
 
-from hwmodels.dram.jit import Record, entry, helper
+from hwmodels.dram.jit import Record, entry, first, helper, nth, piece
 from hwmodels.flat.events import pop, push, set_flag, wait_for
 from hwmodels.flat.loader import begin_loads, go_on
 from hwmodels.flat.plan import FlatPlan
@@ -36,22 +36,59 @@ def execute(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
     `run.load` is the place before the first load. Raises RuntimeError when nothing is left to
     happen before the plan is done.
     """
+    _run_all(chip, run, _plan(plan), _state(state))
+
+
+@piece
+def _plan(plan: FlatPlan) -> FlatPlan:
+    return FlatPlan(
+        first(plan.groups),
+        first(plan.steps),
+        first(plan.loads),
+        first(plan.stores),
+        first(plan.work),
+        first(plan.sources),
+        first(plan.targets),
+        first(plan.producers),
+        first(plan.spills),
+    )
+
+
+@piece
+def _state(state: State) -> State:
+    return State(
+        first(state.flags),
+        first(state.events),
+        first(state.arrivals),
+        first(state.early),
+        first(state.tiles),
+        first(state.stores),
+        first(state.channels),
+        first(state.requesters),
+        first(state.logs),
+        first(state.waits),
+        first(state.spans),
+    )
+
+
+@helper
+def _run_all(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
     begin_loads(chip, run, plan, state)
-    for number in range(plan.groups.size):
-        log = state.logs[number]
+    for number in range(run.groups):
+        log = nth(state.logs, number)
         log.start_fs = run.now
         log.wait = run.waits
         log.span = run.spans
-        if plan.groups[number].unit == ARRAY:
+        if nth(plan.groups, number).unit == ARRAY:
             until(chip, run, plan, state, _edge(run.now, chip.period_fs))
         _run_group(chip, run, plan, state, number)
         log.end_fs = run.now
         log.wait_stop = run.waits
         log.span_stop = run.spans
         set_flag(run, state, number)
-    if plan.groups.size and run.stores_left:
-        last = plan.groups.size - 1
-        log = state.logs[last]
+    if run.groups and run.stores_left:
+        last = run.groups - 1
+        log = nth(state.logs, last)
         begin = run.now
         run.is_last_store_awaited = 1
         pass_time(chip, run, plan, state)
@@ -81,7 +118,7 @@ def pass_time(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
         if kind == RESUME:
             return
         if kind == FLAG_SET:
-            run.left = state.flags[number].waiting
+            run.left = nth(state.flags, number).waiting
         elif kind == STORED:
             note_stored(run, plan, state, number)
         elif kind == TILE_DONE:
@@ -109,13 +146,13 @@ def _edge(time_fs: int, period_fs: int) -> int:
 
 @helper
 def _period(chip: Record, plan: FlatPlan, group: int) -> int:
-    return chip.vector_period_fs if plan.groups[group].unit == VECTOR else chip.period_fs
+    return chip.vector_period_fs if nth(plan.groups, group).unit == VECTOR else chip.period_fs
 
 
 @helper
 def _note(run: Record, state: State, begin: int, end: int, cause: int) -> int:
     """Put a wait down; returns its end."""
-    wait = state.waits[run.waits]
+    wait = nth(state.waits, run.waits)
     wait.start_fs = begin
     wait.end_fs = end
     wait.what = cause
@@ -132,11 +169,11 @@ def _stall(run: Record, state: State, begin: int, end: int, cause: int, period_f
 @helper
 def _run_group(chip: Record, run: Record, plan: FlatPlan, state: State, number: int) -> None:
     """Run the steps of one group on the array or the vector unit."""
-    group = plan.groups[number]
+    group = nth(plan.groups, number)
     period = _period(chip, plan, number)
     _spill(chip, run, plan, state, number)
     for at in range(group.step, group.step_stop):
-        step = plan.steps[at]
+        step = nth(plan.steps, at)
         end = _begin(chip, run, plan, state, at, period)
         if step.array_cycles >= 0:
             end += step.array_cycles * chip.period_fs
@@ -155,13 +192,13 @@ def _run_group(chip: Record, run: Record, plan: FlatPlan, state: State, number: 
 @helper
 def _spill(chip: Record, run: Record, plan: FlatPlan, state: State, number: int) -> None:
     """Write to memory what has to go before the group begins."""
-    group = plan.groups[number]
+    group = nth(plan.groups, number)
     period = _period(chip, plan, number)
     for at in range(group.spill, group.spill_stop):
-        send(chip, run, plan, state, plan.spills[at], plan.spills[at].number, -1)
+        send(chip, run, plan, state, nth(plan.spills, at), nth(plan.spills, at).number, -1)
     for at in range(group.spill, group.spill_stop):
-        flag = plan.targets[plan.spills[at].number].flag
-        if not state.flags[flag].is_set:
+        flag = nth(plan.targets, nth(plan.spills, at).number).flag
+        if not nth(state.flags, flag).is_set:
             begin = run.now
             wait_for(state, flag, UNITS)
             pass_time(chip, run, plan, state)
@@ -169,20 +206,18 @@ def _spill(chip: Record, run: Record, plan: FlatPlan, state: State, number: int)
 
 
 @helper
-def _begin(
-    chip: Record, run: Record, plan: FlatPlan, state: State, at: int, period_fs: int
-) -> int:
+def _begin(chip: Record, run: Record, plan: FlatPlan, state: State, at: int, period_fs: int) -> int:
     """Return when a step can begin: its operands are there, and room in the output buffer."""
-    step = plan.steps[at]
+    step = nth(plan.steps, at)
     begin = run.now
     for number in range(step.load, step.load_stop):
-        load = plan.loads[number]
+        load = nth(plan.loads, number)
         port = load.port
         is_late = run.taken[port] == run.started[port]
         if is_late:
             run.is_wanted[port] = 1
             pass_time(chip, run, plan, state)
-        arrival = state.arrivals[port, run.taken[port]]
+        arrival = nth(state.arrivals, 2 * run.taken[port] + port)
         run.taken[port] += 1
         done = arrival.done_fs
         if is_late or done > begin:
@@ -205,15 +240,15 @@ def _begin(
 @helper
 def _work(chip: Record, run: Record, plan: FlatPlan, state: State, at: int, start_fs: int) -> int:
     """Put the vector work of a step down, op after op, and return when it ends."""
-    step = plan.steps[at]
+    step = nth(plan.steps, at)
     start = start_fs
     end = _edge(start, chip.vector_period_fs)
     for number in range(step.work, step.work_stop):
-        end += plan.work[number].cycles * chip.vector_period_fs
-        span = state.spans[run.spans]
+        end += nth(plan.work, number).cycles * chip.vector_period_fs
+        span = nth(state.spans, run.spans)
         span.start_fs = start
         span.end_fs = end
-        span.what = plan.work[number].number
+        span.what = nth(plan.work, number).number
         run.spans += 1
         start = end
     return end
@@ -222,12 +257,12 @@ def _work(chip: Record, run: Record, plan: FlatPlan, state: State, at: int, star
 @helper
 def _end(chip: Record, run: Record, plan: FlatPlan, state: State, group: int, at: int) -> None:
     """Give back the operands of a step and pass on its results."""
-    step = plan.steps[at]
+    step = nth(plan.steps, at)
     run.free_bytes[INPUT] += step.input_bytes
     run.free_bytes[WEIGHT] += step.weight_bytes
     is_fused = step.array_cycles >= 0 and step.work < step.work_stop
     if is_fused or step.closes_bytes:
-        tile = state.tiles[run.tiles]
+        tile = nth(state.tiles, run.tiles)
         tile.group = group
         tile.step = at
         tile.stores = step.store_stop - step.store

@@ -114,7 +114,7 @@ def _begin(
     state = State(
         flags=flags,
         events=np.zeros(moves + sizes.steps + len(flags) + 8, EVENT),
-        arrivals=np.zeros((2, sizes.loads), ARRIVAL),
+        arrivals=np.zeros(2 * sizes.loads, ARRIVAL),
         early=np.zeros(sizes.loads, EARLY),
         tiles=np.zeros(sizes.steps, TILE),
         stores=np.zeros(sizes.stores, STORE),
@@ -125,6 +125,7 @@ def _begin(
         spans=np.zeros(sizes.works, SPAN),
     )
     run: Record = np.zeros(1, RUN)[0]
+    run["groups"] = groups
     run["output_bytes"] = architecture.buffers.output.size_bytes
     run["free_bytes"] = 2 * limits.input_bytes, 2 * limits.weight_bytes
     run["stores_left"] = sizes.stores

@@ -1,17 +1,13 @@
 """`hwmodels.memory` and the ports before it, compiled: descriptors in order of submission."""
 
-import numpy as np
-
-from hwmodels.dram.jit import Record, entry, helper
+from hwmodels.dram.jit import Record, entry, helper, nth
 from hwmodels.flat.state import CARRY, INPUT, WEIGHT, State
 
 FEMTO = 1e15
 
 
 @helper
-def submit(
-    chip: Record, run: Record, state: State, move: Record, origin: int, engine: int
-) -> int:
+def submit(chip: Record, run: Record, state: State, move: Record, origin: int, engine: int) -> int:
     """Start a descriptor; returns when memory and port will be done with it."""
     free = max(run.now, run.port_free_fs[engine])
     if chip.port_bytes[engine]:
@@ -20,7 +16,8 @@ def submit(
     moved = _share(chip, state.channels, move, origin)
     last = run.now
     size, busy = 0, 0
-    for channel in state.channels:
+    for number in range(chip.channels):
+        channel = nth(state.channels, number)
         if channel.bytes:
             if channel.bytes != size:
                 size = channel.bytes
@@ -28,7 +25,7 @@ def submit(
             channel.free_fs = max(channel.free_fs, run.now) + busy
             last = max(last, channel.free_fs)
     end = last + chip.latency_fs
-    _count(run, state.requesters[move.requester], moved, end)
+    _count(run, nth(state.requesters, move.requester), moved, end)
     return max(end, free)
 
 
@@ -46,13 +43,13 @@ def _count(run: Record, requester: Record, moved_bytes: int, end_fs: int) -> Non
 
 
 @helper
-def _share(chip: Record, channels: np.ndarray, move: Record, origin: int) -> int:
+def _share(chip: Record, channels: Record, move: Record, origin: int) -> int:
     """Set the bytes that each channel moves, in whole bursts for every row; returns their sum.
 
     Rows come round to the same place on the same channel after some: those are counted at once.
     """
-    for channel in channels:
-        channel.bytes = 0
+    for number in range(chip.channels):
+        nth(channels, number).bytes = 0
     base = (move.base + origin) % chip.turn_bytes
     rows, row_bytes = move.rows, move.bytes
     if move.stride == row_bytes:
@@ -86,17 +83,17 @@ def _gcd(one: int, other: int) -> int:
 
 
 @helper
-def _share_run(chip: Record, channels: np.ndarray, first: int, stop: int, times: int) -> None:
+def _share_run(chip: Record, channels: Record, first: int, stop: int, times: int) -> None:
     """Add the bytes of [first, stop), so many times, to each channel: whole turns, then the rest."""
     size = chip.interleave_bytes
     turns, left = divmod(stop - first, chip.turn_bytes)
     if turns:
-        for channel in channels:
-            channel.bytes += times * turns * size
+        for number in range(chip.channels):
+            nth(channels, number).bytes += times * turns * size
     number, offset = divmod(first % chip.turn_bytes, size)
     while left:
         part = min(left, size - offset)
-        channels[number].bytes += times * part
+        nth(channels, number).bytes += times * part
         left -= part
         number, offset = (number + 1) % chip.channels, 0
 

@@ -23,6 +23,7 @@ GROUP = record(
 SOURCE = record("address", "producer", "producer_stop")
 """Loads of it begin when the flags [`producer`, `producer_stop`) of `FlatPlan` are set."""
 TARGET = record("address", "flag")
+PRODUCER = record("flag")
 UNITS: tuple[UnitName, ...] = ("array", "vector", "dma")
 _SHARED = "step", "step_stop", "load", "load_stop", "compute", "fill", "drain", "weight_load"
 
@@ -41,7 +42,7 @@ class FlatPlan(NamedTuple):
     work: np.ndarray
     sources: np.ndarray
     targets: np.ndarray
-    producers: Integers
+    producers: np.ndarray
     spills: np.ndarray
 
 
@@ -135,7 +136,7 @@ def flatten(plan: Plan, patterns: FlatPatterns) -> tuple[FlatPlan, Sizes]:
         *arrays[1:],
         table(refs.sources, SOURCE),
         table(refs.targets, TARGET),
-        np.array(refs.producers, dtype=np.int64),
+        table([(flag,) for flag in refs.producers], PRODUCER),
         spills,
     )
     return flat, _sizes(found, spills, refs.open_stores)

@@ -36,6 +36,7 @@ CHIP = np.dtype(
 RUN = np.dtype(
     [
         ("now", np.int64),
+        ("groups", np.int64),
         ("turn", np.int64),  # events so far
         ("queued", np.int64),
         ("left", np.int64),  # who is still to hear of the flag that was set
@@ -95,7 +96,7 @@ class State(NamedTuple):
 
     flags: np.ndarray
     events: np.ndarray  # a heap
-    arrivals: np.ndarray  # (ports, loads)
+    arrivals: np.ndarray  # of the n-th load by port, port by port
     early: np.ndarray
     tiles: np.ndarray
     stores: np.ndarray

@@ -1,6 +1,6 @@
 """The way of results out of the output buffer, compiled."""
 
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.jit import Record, helper, nth
 from hwmodels.flat.events import push, set_flag
 from hwmodels.flat.memory import submit
 from hwmodels.flat.plan import FlatPlan
@@ -10,12 +10,12 @@ from hwmodels.flat.state import KINDS, OUTPUT, RESUME, STORED, State
 @helper
 def empty(chip: Record, run: Record, plan: FlatPlan, state: State, tile: int) -> None:
     """Write a finished tile to memory and free its room when that is done."""
-    step = plan.steps[state.tiles[tile].step]
+    step = nth(plan.steps, nth(state.tiles, tile).step)
     if step.store == step.store_stop:
         _give(run, state, step.closes_bytes)
-    first = plan.groups[state.tiles[tile].group].target
+    first = nth(plan.groups, nth(state.tiles, tile).group).target
     for number in range(step.store, step.store_stop):
-        store = plan.stores[number]
+        store = nth(plan.stores, number)
         send(chip, run, plan, state, store, first + store.number, tile)
 
 
@@ -23,26 +23,26 @@ def empty(chip: Record, run: Record, plan: FlatPlan, state: State, tile: int) ->
 def send(
     chip: Record, run: Record, plan: FlatPlan, state: State, move: Record, target: int, tile: int
 ) -> None:
-    store = state.stores[run.stores]
-    store.flag = plan.targets[target].flag
+    store = nth(state.stores, run.stores)
+    store.flag = nth(plan.targets, target).flag
     store.tile = tile
-    done = submit(chip, run, state, move, plan.targets[target].address, OUTPUT)
+    done = submit(chip, run, state, move, nth(plan.targets, target).address, OUTPUT)
     push(run, state, done, STORED + KINDS * run.stores)
     run.stores += 1
 
 
 @helper
 def note_stored(run: Record, plan: FlatPlan, state: State, number: int) -> None:
-    store = state.stores[number]
-    flag = state.flags[store.flag]
+    store = nth(state.stores, number)
+    flag = nth(state.flags, store.flag)
     flag.open_stores -= 1
     if not flag.open_stores:
         set_flag(run, state, store.flag)
     if store.tile >= 0:
-        tile = state.tiles[store.tile]
+        tile = nth(state.tiles, store.tile)
         tile.stores -= 1
         if not tile.stores:
-            _give(run, state, plan.steps[tile.step].closes_bytes)
+            _give(run, state, nth(plan.steps, tile.step).closes_bytes)
     run.stores_left -= 1
     if run.is_last_store_awaited and not run.stores_left:
         push(run, state, run.now, RESUME)
