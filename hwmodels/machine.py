@@ -47,7 +47,7 @@ class Timeline:
     """Cycles per item of a plan, and what happened while each of its groups ran."""
 
     cycles: tuple[Cycles, ...]
-    records: tuple[Record, ...]
+    records: Sequence[Record]
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,10 @@ from hwmodels.collector import paused_collector, tidy
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide, with_parts
 from hwmodels.energy import EnergyTable, Ledger
+from hwmodels.flat.patterns import FlatPatterns
 from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, place
-from hwmodels.machine import run
+from hwmodels.machine import Outcome, Serve, run
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
 from hwmodels.planned import PlannedGroups, Recall
@@ -39,7 +40,8 @@ Residency = tuple[Kept, ...]  # of each core
 class Shared:
     """What the calls of one sequence share: patterns, groups and rows of the ledger made so far.
 
-    `watch` notes what moves when, `reuse` knows calls before, `layers` equal parts of calls.
+    `watch` notes what moves when, `reuse` knows calls before, `layers` equal parts of calls, `flat`
+    the patterns as compiled code reads them.
     """
 
     patterns: Patterns
@@ -48,6 +50,7 @@ class Shared:
     watch: Watch | None = None
     reuse: "Reuse | None" = None
     layers: Layers = field(default_factory=dict)
+    flat: FlatPatterns = field(default_factory=FlatPatterns)
 
 
 @dataclass
@@ -181,7 +184,7 @@ def _simulate(
     serve = on.serve(channels, is_reusing=shared.reuse is not None)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
-    outcome = run(plans, architecture, channels, serve)
+    outcome = _run(plans, architecture, serve, shared)
     shares = memory_shares(plans, outcome)
     found = [
         collect(
@@ -216,6 +219,20 @@ def _simulate(
         notes=(*result.notes, *on.notes),
     )
     return result, tuple(plan.kept for plan in plans)
+
+
+def _run(
+    plans: Sequence[Plan], architecture: Architecture, serve: Serve | None, shared: Shared
+) -> Outcome:
+    """Return what happens; one core on the plain roofline is left to compiled code."""
+    channels = shared.patterns.setting.channels
+    if serve is None and len(plans) == 1 and architecture.memory.arbitration == "fifo":
+        from hwmodels.flat.machine import run_compiled  # noqa: PLC0415 (brings numba)
+
+        found = run_compiled(plans[0], architecture, channels, shared.flat)
+        if found is not None:
+            return found
+    return run(plans, architecture, channels, serve)
 
 
 def plan_workload(

@@ -64,7 +64,7 @@ def _share_waits(
 
 @helper
 def _cycles(span: Record, period_fs: int) -> int:
-    return _edge(span.end_fs, period_fs) - _edge(span.start_fs, period_fs)
+    return int(_edge(span.end_fs, period_fs) - _edge(span.start_fs, period_fs))
 
 
 @helper

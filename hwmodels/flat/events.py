@@ -45,14 +45,14 @@ def pop(run: Record, state: State) -> int:
     nth(events, at).time_fs = last.time_fs
     nth(events, at).turn = last.turn
     nth(events, at).what = last.what
-    return what
+    return int(what)
 
 
 @helper
 def _is_before(one: Record, other: Record) -> bool:
     if one.time_fs != other.time_fs:
-        return one.time_fs < other.time_fs
-    return one.turn < other.turn
+        return bool(one.time_fs < other.time_fs)
+    return bool(one.turn < other.turn)
 
 
 @helper

@@ -49,12 +49,12 @@ def _start_next(chip: Record, run: Record, plan: FlatPlan, state: State) -> bool
         if _is_ready(chip, run, plan, state, port):
             if is_early and not _may_be_early(chip, run, state):
                 break
-            load = nth(plan.loads, run.load[port])
+            move = nth(plan.moves, run.load[port])
             done = _start(chip, run, plan, state, port)
             if is_early:
                 early = nth(state.early, run.early_stop)
                 early.done_fs = done
-                early.bytes = load.bytes * load.rows
+                early.bytes = move.bytes * move.rows
                 run.early_stop += 1
                 run.early_bytes += early.bytes
             return True
@@ -91,15 +91,13 @@ def _take_next(run: Record, plan: FlatPlan, port: int) -> None:
             at += 1
         if at < group.load_stop:
             load = nth(plan.loads, at)
-            source = group.source + load.number
+            source = group.source + nth(plan.moves, at).number
             run.group[port] = number
             run.load[port] = at
             run.step[port] = group.first_step + load.step
             run.source[port] = source
             run.producer[port] = nth(plan.sources, source).producer
             run.producer_stop[port] = nth(plan.sources, source).producer_stop
-            if not load.is_first:
-                run.producer[port] = run.producer_stop[port]
             return
     run.step[port] = FOREVER
 
@@ -132,11 +130,11 @@ def _is_ready(chip: Record, run: Record, plan: FlatPlan, state: State, port: int
 @helper
 def _start(chip: Record, run: Record, plan: FlatPlan, state: State, port: int) -> int:
     """Start the next load, which is ready; returns when it will be done."""
-    load = nth(plan.loads, run.load[port])
+    load, move = nth(plan.loads, run.load[port]), nth(plan.moves, run.load[port])
     address = nth(plan.sources, run.source[port]).address
     _take_next(run, plan, port)
     run.free_bytes[port] -= load.credit_bytes
-    done = submit(chip, run, state, load, address, port)
+    done = submit(chip, run, state, move, address, port)
     arrival = nth(state.arrivals, 2 * run.started[port] + port)
     arrival.submitted_fs = run.now
     arrival.done_fs = done
@@ -144,4 +142,4 @@ def _start(chip: Record, run: Record, plan: FlatPlan, state: State, port: int) -
     if run.is_wanted[port]:
         run.is_wanted[port] = 0
         push(run, state, run.now, RESUME)
-    return done
+    return int(done)

@@ -31,7 +31,7 @@ from hwmodels.flat.stores import empty, note_stored, send
 
 @entry
 def execute(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
-    """Run all groups in order, then wait for the last store.
+    """Run a plan from the state before its first event.
 
     `run.load` is the place before the first load. Raises RuntimeError when nothing is left to
     happen before the plan is done.
@@ -41,10 +41,12 @@ def execute(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
 
 @piece
 def _plan(plan: FlatPlan) -> FlatPlan:
+    """Return where the records of a plan begin."""
     return FlatPlan(
         first(plan.groups),
         first(plan.steps),
         first(plan.loads),
+        first(plan.moves),
         first(plan.stores),
         first(plan.work),
         first(plan.sources),
@@ -56,6 +58,7 @@ def _plan(plan: FlatPlan) -> FlatPlan:
 
 @piece
 def _state(state: State) -> State:
+    """Return where the records of a state begin."""
     return State(
         first(state.flags),
         first(state.events),
@@ -73,6 +76,7 @@ def _state(state: State) -> State:
 
 @helper
 def _run_all(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
+    """Run all groups in order, then wait for the last store."""
     begin_loads(chip, run, plan, state)
     for number in range(run.groups):
         log = nth(state.logs, number)
@@ -80,7 +84,7 @@ def _run_all(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
         log.wait = run.waits
         log.span = run.spans
         if nth(plan.groups, number).unit == ARRAY:
-            until(chip, run, plan, state, _edge(run.now, chip.period_fs))
+            _until(chip, run, plan, state, _edge(run.now, chip.period_fs))
         _run_group(chip, run, plan, state, number)
         log.end_fs = run.now
         log.wait_stop = run.waits
@@ -93,7 +97,7 @@ def _run_all(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
         run.is_last_store_awaited = 1
         pass_time(chip, run, plan, state)
         period = _period(chip, plan, last)
-        until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
+        _until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
         log.end_fs = run.now
         log.wait_stop = run.waits
     push(run, state, run.now, RESUME)  # the process is over, which is an event
@@ -115,25 +119,33 @@ def pass_time(chip: Record, run: Record, plan: FlatPlan, state: State) -> None:
             raise RuntimeError("nothing is left to happen, and the plan is not done")
         what = pop(run, state)
         kind, number = what % KINDS, what // KINDS
-        if kind == RESUME:
+        if kind == RESUME or _happen(chip, run, plan, state, kind, number):
             return
-        if kind == FLAG_SET:
-            run.left = nth(state.flags, number).waiting
-        elif kind == STORED:
-            note_stored(run, plan, state, number)
-        elif kind == TILE_DONE:
-            empty(chip, run, plan, state, number)
-            run.fused_done += 1
-            if run.is_tile_awaited and run.fused_done == run.fused:
-                return
-        else:
-            if kind == ROOM_ON_WAY:
-                run.is_full[number] = 0
-            go_on(chip, run, plan, state)
 
 
 @helper
-def until(chip: Record, run: Record, plan: FlatPlan, state: State, time_fs: int) -> None:
+def _happen(
+    chip: Record, run: Record, plan: FlatPlan, state: State, kind: int, number: int
+) -> bool:
+    """Let an event happen; whether the array and the vector unit go on with it."""
+    if kind == FLAG_SET:
+        run.left = nth(state.flags, number).waiting
+    elif kind == STORED:
+        note_stored(run, plan, state, number)
+    elif kind == TILE_DONE:
+        empty(chip, run, plan, state, number)
+        run.fused_done += 1
+        return bool(run.is_tile_awaited and run.fused_done == run.fused)
+    else:
+        if kind == ROOM_ON_WAY:
+            run.is_full[number] = 0
+        go_on(chip, run, plan, state)
+    return False
+
+
+@helper
+def _until(chip: Record, run: Record, plan: FlatPlan, state: State, time_fs: int) -> None:
+    """Let time go on until `time_fs`."""
     if time_fs > run.now:
         push(run, state, time_fs, RESUME)
         pass_time(chip, run, plan, state)
@@ -141,29 +153,33 @@ def until(chip: Record, run: Record, plan: FlatPlan, state: State, time_fs: int)
 
 @helper
 def _edge(time_fs: int, period_fs: int) -> int:
+    """Return the first edge from `time_fs` of a clock."""
     return time_fs + -time_fs % period_fs
 
 
 @helper
 def _period(chip: Record, plan: FlatPlan, group: int) -> int:
-    return chip.vector_period_fs if nth(plan.groups, group).unit == VECTOR else chip.period_fs
+    """Return the clock period of a group's unit."""
+    is_vector = nth(plan.groups, group).unit == VECTOR
+    return int(chip.vector_period_fs if is_vector else chip.period_fs)
 
 
 @helper
-def _note(run: Record, state: State, begin: int, end: int, cause: int) -> int:
-    """Put a wait down; returns its end."""
+def _note(run: Record, state: State, begin: int, end: int, cause: int) -> None:
+    """Put a wait down."""
     wait = nth(state.waits, run.waits)
     wait.start_fs = begin
     wait.end_fs = end
     wait.what = cause
     run.waits += 1
-    return end
 
 
 @helper
 def _stall(run: Record, state: State, begin: int, end: int, cause: int, period_fs: int) -> int:
     """Put a wait down, from `begin` to the first edge from `end`, and return when it is over."""
-    return _note(run, state, begin, _edge(end, period_fs), cause)
+    over = _edge(end, period_fs)
+    _note(run, state, begin, over, cause)
+    return int(over)
 
 
 @helper
@@ -179,14 +195,14 @@ def _run_group(chip: Record, run: Record, plan: FlatPlan, state: State, number: 
             end += step.array_cycles * chip.period_fs
         elif step.work < step.work_stop:
             end = _work(chip, run, plan, state, at, end)
-        until(chip, run, plan, state, end)
+        _until(chip, run, plan, state, end)
         _end(chip, run, plan, state, number, at)
     if run.fused_done < run.fused:
         begin = run.now
         run.is_tile_awaited = 1
         pass_time(chip, run, plan, state)
         run.is_tile_awaited = 0
-        until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
+        _until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
 
 
 @helper
@@ -202,7 +218,7 @@ def _spill(chip: Record, run: Record, plan: FlatPlan, state: State, number: int)
             begin = run.now
             wait_for(state, flag, UNITS)
             pass_time(chip, run, plan, state)
-            until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
+            _until(chip, run, plan, state, _stall(run, state, begin, run.now, OUTPUT, period))
 
 
 @helper
@@ -222,7 +238,8 @@ def _begin(chip: Record, run: Record, plan: FlatPlan, state: State, at: int, per
         done = arrival.done_fs
         if is_late or done > begin:
             if arrival.submitted_fs > begin:
-                begin = _note(run, state, begin, arrival.submitted_fs, DEPENDENCY)
+                _note(run, state, begin, arrival.submitted_fs, DEPENDENCY)
+                begin = arrival.submitted_fs
             begin = _stall(run, state, begin, max(begin, done), port, period_fs)
         if load.shift_cycles:
             shifted = done + load.shift_cycles * chip.period_fs
@@ -234,7 +251,7 @@ def _begin(chip: Record, run: Record, plan: FlatPlan, state: State, at: int, per
         begin = _stall(run, state, begin, max(begin, run.now), OUTPUT, period_fs)
     else:
         run.output_bytes -= step.opens_bytes
-    return begin
+    return int(begin)
 
 
 @helper
@@ -251,7 +268,7 @@ def _work(chip: Record, run: Record, plan: FlatPlan, state: State, at: int, star
         span.what = nth(plan.work, number).number
         run.spans += 1
         start = end
-    return end
+    return int(end)
 
 
 @helper

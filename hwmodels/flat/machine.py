@@ -1,11 +1,13 @@
 """A plan on the plain roofline, run by compiled code: what `hwmodels.machine.run` returns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cached_property
+from typing import overload
 
 import numpy as np
 
 from hwmodels.architecture import FEMTO, Architecture
-from hwmodels.dram.jit import Integers, Record
+from hwmodels.dram.jit import Integers
 from hwmodels.flat.division import divide_all
 from hwmodels.flat.loop import execute
 from hwmodels.flat.patterns import FlatPatterns
@@ -31,14 +33,14 @@ from hwmodels.mapping import room
 from hwmodels.memory import Channels, RequesterStats, bytes_in_latency
 from hwmodels.plan import Group, Plan
 from hwmodels.stats import Cycles
-from hwmodels.timeline import Cause, Record as Happened, divide
+from hwmodels.timeline import Cause, Record, divide
 
 LONGEST_FS = 1 << 60
 """Times in compiled code stay below."""
 CAUSES: tuple[Cause, ...] = ("input", "weight", "output", "dependency")
 
 
-def run(
+def run_compiled(
     plan: Plan, architecture: Architecture, channels: Channels, patterns: FlatPatterns
 ) -> Outcome | None:
     """Return what happens on one core, None where that might take longer than 64 bits hold.
@@ -55,17 +57,17 @@ def run(
     workers = int(flat.groups["worker_stop"].max(initial=0))
     rows: Integers = np.zeros((workers, len(Cycles.__dataclass_fields__)), dtype=np.int64)
     wrong = divide_all(flat.groups, state.logs, state.waits, state.spans, period_fs, rows)
-    records = tuple(_records(plan.groups, state))
+    records = Records(plan.groups, state)
     if wrong >= 0:
-        divide(plan.groups[wrong], records[wrong], period_fs)
+        divide(plan.groups[wrong], records[wrong], period_fs)  # which says what is wrong
     timeline = Timeline(_by_item(plan.groups, rows), records)
     memory = _statistics(patterns.requesters, state.requesters)
     return Outcome((timeline,), int(run["turn"]), memory)
 
 
-def _chip(architecture: Architecture, channels: Channels) -> Record:
+def _chip(architecture: Architecture, channels: Channels) -> np.void:
     """Return the record of `CHIP`."""
-    chip: Record = np.zeros(1, CHIP)[0]
+    chip: np.void = np.zeros(1, CHIP)[0]
     memory, technology, buffers = channels.memory, channels.technology, architecture.buffers
     chip["period_fs"] = architecture.array.period_fs
     chip["vector_period_fs"] = architecture.vector_unit.period_fs
@@ -83,7 +85,7 @@ def _chip(architecture: Architecture, channels: Channels) -> Record:
     return chip
 
 
-def _longest_fs(sizes: Sizes, groups: int, chip: Record) -> float:
+def _longest_fs(sizes: Sizes, groups: int, chip: np.void) -> float:
     """Return a time that nothing exceeds: of all there is to do, one thing after the other.
 
     And no product on the way to it: that of a descriptor's bytes and a clock period.
@@ -104,8 +106,8 @@ def _longest_fs(sizes: Sizes, groups: int, chip: Record) -> float:
 
 
 def _begin(
-    flat: FlatPlan, sizes: Sizes, chip: Record, architecture: Architecture, requesters: int
-) -> tuple[Record, State]:
+    flat: FlatPlan, sizes: Sizes, chip: np.void, architecture: Architecture, requesters: int
+) -> tuple[np.void, State]:
     """Return the state before the first event, with room for all that happens."""
     groups, limits = len(flat.groups), room(architecture)
     flags = np.zeros(groups + len(sizes.open_stores), FLAG)
@@ -124,7 +126,7 @@ def _begin(
         waits=np.zeros(3 * moves + sizes.steps + 2 * groups + 1, SPAN),
         spans=np.zeros(sizes.works, SPAN),
     )
-    run: Record = np.zeros(1, RUN)[0]
+    run: np.void = np.zeros(1, RUN)[0]
     run["groups"] = groups
     run["output_bytes"] = architecture.buffers.output.size_bytes
     run["free_bytes"] = 2 * limits.input_bytes, 2 * limits.weight_bytes
@@ -135,22 +137,47 @@ def _begin(
     return run, state
 
 
-def _records(groups: Sequence[Group], state: State) -> Iterator[Happened]:
-    """Yield what happened while each group ran."""
-    waits = [state.waits[name].tolist() for name in ("start_fs", "end_fs", "what")]
-    waits[2] = [CAUSES[what] for what in waits[2]]
-    spans = [state.spans[name].tolist() for name in ("start_fs", "end_fs", "what")]
-    for group, log in zip(groups, state.logs.tolist(), strict=True):
-        start_fs, end_fs, wait, wait_stop, span, span_stop = log
-        starts, ends, numbers = (column[span:span_stop] for column in spans)
-        items = [group.workers[number] for number in numbers]
-        own = [column[wait:wait_stop] for column in waits]
-        yield Happened(
-            start_fs,
-            end_fs,
-            list(zip(*own, strict=True)),
-            list(zip(starts, ends, items, strict=True)),
-        )
+class Records(Sequence[Record]):
+    """What happened while each group ran, put together when somebody asks."""
+
+    def __init__(self, groups: Sequence[Group], state: State) -> None:
+        self.groups = groups
+        self.state = state
+
+    @cached_property
+    def _all(self) -> tuple[Record, ...]:
+        waits, spans = self.state.waits, self.state.spans
+        found = []
+        for group, log in zip(self.groups, self.state.logs, strict=True):
+            own = waits[log["wait"] : log["wait_stop"]].tolist()
+            work = spans[log["span"] : log["span_stop"]].tolist()
+            found.append(
+                Record(
+                    int(log["start_fs"]),
+                    int(log["end_fs"]),
+                    [(start, end, CAUSES[cause]) for start, end, cause in own],
+                    [(start, end, group.workers[number]) for start, end, number in work],
+                )
+            )
+        return tuple(found)
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
+        return self._all[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._all)
 
 
 def _by_item(groups: Sequence[Group], rows: Integers) -> tuple[Cycles, ...]:

@@ -26,7 +26,7 @@ def submit(chip: Record, run: Record, state: State, move: Record, origin: int, e
             last = max(last, channel.free_fs)
     end = last + chip.latency_fs
     _count(run, nth(state.requesters, move.requester), moved, end)
-    return max(end, free)
+    return int(max(end, free))
 
 
 @helper
@@ -72,7 +72,7 @@ def _share(chip: Record, channels: Record, move: Record, origin: int) -> int:
 def _rows_until_again(chip: Record, stride: int) -> int:
     """Return after how many rows one begins at the same place of a burst and of the channels."""
     period = chip.turn_bytes // _gcd(chip.turn_bytes, chip.burst_bytes) * chip.burst_bytes
-    return period // _gcd(period, stride)
+    return int(period // _gcd(period, stride))
 
 
 @helper
@@ -84,7 +84,7 @@ def _gcd(one: int, other: int) -> int:
 
 @helper
 def _share_run(chip: Record, channels: Record, first: int, stop: int, times: int) -> None:
-    """Add the bytes of [first, stop), so many times, to each channel: whole turns, then the rest."""
+    """Add the bytes of [first, stop) to each channel, so many times."""
     size = chip.interleave_bytes
     turns, left = divmod(stop - first, chip.turn_bytes)
     if turns:

@@ -1,15 +1,16 @@
-"""Patterns as arrays of integers, as compiled code reads them: each is turned into arrays once."""
+"""Patterns as records of integers, as compiled code reads them: each is turned into them once."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
-from typing import NamedTuple
+from functools import partial
+from itertools import chain, count
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hwmodels.memory import Descriptor
-from hwmodels.plan import Pattern, Step
+from hwmodels.plan import Load, Pattern, Step
 
 Integers = NDArray[np.int64]
 
@@ -20,10 +21,10 @@ def record(*names: str) -> np.dtype[np.void]:
 
 
 PATTERN = record(
-    *("step", "step_stop", "load", "load_stop", "stores"),
+    *("step", "step_stop", "load", "load_stop"),
     *("compute", "fill", "drain", "weight_load"),
     # what bounds the time it takes: sums, and the bytes of its largest load or store
-    *("array_cycles", "vector_cycles", "works", "rows", "bytes", "most_bytes"),
+    *("stores", "works", "array_cycles", "vector_cycles", "rows", "bytes", "most_bytes"),
 )
 """Its steps and loads are [`step`, `step_stop`) and [`load`, `load_stop`) of `FlatPatterns`."""
 STEP = record(
@@ -33,129 +34,138 @@ STEP = record(
     *("input_bytes", "weight_bytes"),  # of the streaming parts, free behind the step
     "is_releasing",
 )
-MOVE = record(
-    *("base", "bytes", "stride", "rows", "requester"),  # see `FlatPatterns.requesters`
-    "number",  # of the source or target within its group
-    *("port", "credit_bytes", "shift_cycles", "step", "is_first"),  # of loads, as in `Load`
-)
-"""A load or a store; `is_first` of its source through its port."""
+LOAD = record("port", "credit_bytes", "shift_cycles", "step")
+"""A load beside its descriptor, see `hwmodels.plan.Load`; ports are numbered from `input`."""
+MOVE = record("number", "base", "bytes", "stride", "rows", "requester")
+"""A descriptor of source or target `number` of its group, see `FlatPatterns.requesters`."""
 WORK = record("number", "cycles")
 """Vector work: op within the group, and vector cycles."""
 
-_CREDITS = attrgetter("source", "credit_bytes", "shift_cycles", "step")
+
+def matrix(rows: Sequence[Sequence[int]], kind: np.dtype[np.void]) -> Integers:
+    """Return rows of integers, a column for each field of a record."""
+    columns = kind.itemsize // 8
+    flat = np.fromiter(chain.from_iterable(rows), np.int64, count=columns * len(rows))
+    return flat.reshape(-1, columns)
 
 
-class Arrays(NamedTuple):
-    """Records of `PATTERN`, `STEP`, `MOVE` (loads, stores) and `WORK`."""
-
-    patterns: np.ndarray
-    steps: np.ndarray
-    loads: np.ndarray
-    stores: np.ndarray
-    work: np.ndarray
+def records(rows: Integers, kind: np.dtype[np.void]) -> np.ndarray:
+    """Return rows of integers as records, which are the same memory."""
+    return rows.view(kind).ravel()
 
 
-_EMPTY = Arrays(*[np.zeros(0, kind) for kind in (PATTERN, STEP, MOVE, MOVE, WORK)])
+class Growing:
+    """Rows of integers that come in pieces; `size` of them, of `kind`."""
+
+    def __init__(self, kind: np.dtype[np.void]) -> None:
+        self.kind = kind
+        self.size = 0
+        self._rows: Integers = np.zeros((64, kind.itemsize // 8), dtype=np.int64)
+
+    def add(self, rows: Integers) -> None:
+        """Put rows behind the others."""
+        size = self.size + len(rows)
+        if size > len(self._rows):
+            more = np.zeros((2 * size - len(self._rows), self._rows.shape[1]), dtype=np.int64)
+            self._rows = np.concatenate((self._rows, more))
+        self._rows[self.size : size] = rows
+        self.size = size
+
+    def records(self) -> np.ndarray:
+        """Return all rows as records."""
+        return records(self._rows[: self.size], self.kind)
 
 
 @dataclass
 class FlatPatterns:
-    """The patterns seen so far; `requesters` number the names of those who read and write."""
+    """The patterns seen so far. `moves` are those of `loads`, `stores` those of steps.
 
-    requesters: dict[tuple[str, bool], int] = field(default_factory=dict)
+    `requesters` number the names of those who ask the memory, with whether they write.
+    """
+
+    patterns: Growing = field(default_factory=partial(Growing, PATTERN))
+    steps: Growing = field(default_factory=partial(Growing, STEP))
+    loads: Growing = field(default_factory=partial(Growing, LOAD))
+    moves: Growing = field(default_factory=partial(Growing, MOVE))
+    stores: Growing = field(default_factory=partial(Growing, MOVE))
+    work: Growing = field(default_factory=partial(Growing, WORK))
+    requesters: defaultdict[tuple[str, bool], int] = field(
+        default_factory=lambda: defaultdict(count().__next__)
+    )
     _numbers: dict[int, int] = field(default_factory=dict)
     _kept: list[Pattern] = field(default_factory=list)  # so that no other one gets their ids
-    _known: Arrays = _EMPTY
-    _new: list[Arrays] = field(default_factory=list)
 
     def number(self, pattern: Pattern) -> int:
-        """Return which one of the arrays' patterns this is."""
+        """Return which of `patterns` this is."""
         number = self._numbers.get(id(pattern))
         if number is None:
-            number = self._numbers[id(pattern)] = len(self._kept)
+            number = self._numbers[id(pattern)] = self.patterns.size
             self._kept.append(pattern)
-            self._new.append(self._flatten(pattern))
+            self._add(pattern)
         return number
 
-    def arrays(self) -> Arrays:
-        """Return the arrays of all patterns seen so far."""
-        if self._new:
-            parts = zip(self._known, *self._new, strict=True)
-            self._known = Arrays(*[np.concatenate(part) for part in parts])
-            self._new = []
-        return self._known
-
-    def moves(self, descriptors: Iterable[Descriptor]) -> np.ndarray:
-        """Return loads or stores of which only the descriptors are known."""
+    def descriptors(self, numbered: Iterable[tuple[int, Descriptor]]) -> Integers:
+        """Return rows of `MOVE` for descriptors of sources or targets."""
         codes = self.requesters
-        return table(
+        return matrix(
             [
-                (d.base, d.bytes, d.stride, d.rows, _code(codes, d), 0, 0, 0, 0, 0, 0)
-                for d in descriptors
+                (number, d.base, d.bytes, d.stride, d.rows, codes[d.requester, d.is_write])
+                for number, d in numbered
             ],
             MOVE,
         )
 
-    def _flatten(self, pattern: Pattern) -> Arrays:
-        """Return the arrays of one pattern, whose places follow those of all before."""
-        of_steps = pattern.steps
-        of_loads = [load for step in of_steps for load in step.loads]
-        of_stores = [store for step in of_steps for store in step.stores]
-        loads = self.moves([load.descriptor for load in of_loads])
-        credits_ = np.array([_CREDITS(load) for load in of_loads], dtype=np.int64).reshape(-1, 4)
-        for column, name in enumerate(("number", "credit_bytes", "shift_cycles", "step")):
-            loads[name] = credits_[:, column]
-        loads["port"] = [load.port == "weight" for load in of_loads]
-        firsts = np.unique(2 * loads["number"] + loads["port"], return_index=True)[1]
-        loads["is_first"][firsts] = 1
-        stores = self.moves([store.descriptor for store in of_stores])
-        stores["number"] = [store.target for store in of_stores]
-        work = table([one for step in of_steps for one in step.vector], WORK)
-        sizes = [len(part) for part in self._known]
-        for part in self._new:
-            sizes = [size + len(one) for size, one in zip(sizes, part, strict=True)]
-        steps = _steps(of_steps, sizes[2:])
+    def _add(self, pattern: Pattern) -> None:
+        of_loads = [load for step in pattern.steps for load in step.loads]
+        of_stores = [store for step in pattern.steps for store in step.stores]
+        moves = self.descriptors([(load.source, load.descriptor) for load in of_loads])
+        stores = self.descriptors([(store.target, store.descriptor) for store in of_stores])
+        work = matrix([one for step in pattern.steps for one in step.vector], WORK)
+        steps = _steps(pattern.steps, (self.loads.size, self.stores.size, self.work.size))
         split = pattern.work
-        moves = np.concatenate((loads, stores))
-        moved = moves["bytes"] * moves["rows"]
+        both = np.concatenate((moves, stores))
+        sizes = both[:, 2] * both[:, 4]
         row = (
-            *(sizes[1], sizes[1] + len(steps), sizes[2], sizes[2] + len(loads)),
-            len(stores),
+            *(self.steps.size, self.steps.size + len(steps)),
+            *(self.loads.size, self.loads.size + len(moves)),
             *(split.compute, split.fill, split.drain, split.weight_load),
-            split.total + int(loads["shift_cycles"].sum()),
-            *(int(work["cycles"].sum()), len(work)),
-            *(int(moves["rows"].sum()), int(moved.sum()), int(moved.max(initial=0))),
+            *(len(stores), len(work)),
+            split.total + sum(load.shift_cycles for load in of_loads),
+            *(int(work[:, 1].sum()), int(both[:, 4].sum())),
+            *(int(sizes.sum()), int(sizes.max(initial=0))),
         )
-        return Arrays(table([row], PATTERN), steps, loads, stores, work)
+        self.patterns.add(matrix([row], PATTERN))
+        self.steps.add(steps)
+        self.loads.add(_loads(of_loads))
+        self.moves.add(moves)
+        self.stores.add(stores)
+        self.work.add(work)
 
 
-def table(rows: Sequence[tuple[int, ...]], kind: np.dtype[np.void]) -> np.ndarray:
-    """Return records of integers from their rows."""
-    fields = kind.itemsize // 8
-    return np.array(rows, dtype=np.int64).reshape(-1, fields).view(kind).ravel()
+def _loads(of_loads: Sequence[Load]) -> Integers:
+    return matrix(
+        [(x.port == "weight", x.credit_bytes, x.shift_cycles, x.step) for x in of_loads], LOAD
+    )
 
 
-def _code(codes: dict[tuple[str, bool], int], descriptor: Descriptor) -> int:
-    return codes.setdefault((descriptor.requester, descriptor.is_write), len(codes))
-
-
-def _steps(of_steps: Sequence[Step], before: Sequence[int]) -> np.ndarray:
-    """Return steps whose loads, stores and work follow so many of those `before`."""
-    steps = np.zeros(len(of_steps), STEP)
-    counts = np.array(
-        [(len(step.loads), len(step.stores), len(step.vector)) for step in of_steps],
-        dtype=np.int64,
-    ).reshape(-1, 3)
-    stops = counts.cumsum(axis=0) + before
-    for column, name in enumerate(("load", "store", "work")):
-        steps[f"{name}_stop"] = stops[:, column]
-        steps[name] = stops[:, column] - counts[:, column]
-    steps["array_cycles"] = [-1 if step.array is None else step.array.total for step in of_steps]
-    steps["opens_bytes"] = [step.opens_bytes for step in of_steps]
-    steps["closes_bytes"] = [step.closes_bytes for step in of_steps]
-    for number, step in enumerate(of_steps):
-        if step.releases:
-            steps["is_releasing"][number] = 1
-            for load in step.releases:
-                steps[f"{load.port}_bytes"][number] += load.credit_bytes
-    return steps
+def _steps(of_steps: Sequence[Step], before: tuple[int, int, int]) -> Integers:
+    """Return rows of `STEP`; so many loads, stores and pieces of work are `before` theirs."""
+    rows = []
+    load, store, work = before
+    for step in of_steps:
+        first = load, store, work
+        load += len(step.loads)
+        store += len(step.stores)
+        work += len(step.vector)
+        free = [0, 0]
+        for released in step.releases:
+            free[released.port == "weight"] += released.credit_bytes
+        rows.append(
+            (
+                *(first[0], load, first[1], store, first[2], work),
+                -1 if step.array is None else step.array.total,
+                *(step.opens_bytes, step.closes_bytes, *free),
+                bool(step.releases),
+            )
+        )
+    return matrix(rows, STEP)

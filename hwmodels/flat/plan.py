@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hwmodels.flat.patterns import FlatPatterns, Integers, record, table
+from hwmodels.flat.patterns import MOVE, FlatPatterns, Integers, matrix, record, records
 from hwmodels.plan import Group, Plan, Source, Target, UnitName, Written
 
 GROUP = record(
@@ -25,6 +25,7 @@ SOURCE = record("address", "producer", "producer_stop")
 TARGET = record("address", "flag")
 PRODUCER = record("flag")
 UNITS: tuple[UnitName, ...] = ("array", "vector", "dma")
+_REFERRING = record("unit", "source", "target", "spills", "workers")
 _SHARED = "step", "step_stop", "load", "load_stop", "compute", "fill", "drain", "weight_load"
 
 
@@ -33,11 +34,13 @@ class FlatPlan(NamedTuple):
 
     Flags are those of groups that are done, then those of tensors that are written. `spills` are
     stores before the steps of their groups; their targets are behind those of all groups.
+    `moves` are the descriptors of `loads`.
     """
 
     groups: np.ndarray
     steps: np.ndarray
     loads: np.ndarray
+    moves: np.ndarray
     stores: np.ndarray
     work: np.ndarray
     sources: np.ndarray
@@ -72,7 +75,7 @@ class _References:
     groups: int
     sources: list[tuple[int, int, int]] = field(default_factory=list)
     targets: list[tuple[int, int]] = field(default_factory=list)
-    producers: list[int] = field(default_factory=list)
+    producers: list[tuple[int]] = field(default_factory=list)
     open_stores: list[int] = field(default_factory=list)
     _flags: dict[int, int] = field(default_factory=dict)
 
@@ -94,9 +97,9 @@ class _References:
     def _read(self, source: Source) -> None:
         first = len(self.producers)
         if source.after_group >= 0:
-            self.producers.append(source.after_group)
+            self.producers.append((source.after_group,))
         for written in source.after:
-            self.producers.append(self._flag(written))
+            self.producers.append((self._flag(written),))
         self.sources.append((source.address, first, len(self.producers)))
 
     def write(self, target: Target) -> int:
@@ -113,31 +116,34 @@ class _References:
 
 
 def flatten(plan: Plan, patterns: FlatPatterns) -> tuple[FlatPlan, Sizes]:
-    """Return a plan as arrays; `patterns` takes those that it does not know."""
-    own = np.array([patterns.number(group.pattern) for group in plan.groups], dtype=np.int64)
+    """Return a plan as records; `patterns` takes those that it does not know."""
+    own = [patterns.number(group.pattern) for group in plan.groups]
     refs = _References(len(plan.groups))
-    rows = np.array([refs.add(group) for group in plan.groups], dtype=np.int64).reshape(-1, 5)
+    rows = matrix([refs.add(group) for group in plan.groups], _REFERRING)
     spilled = [spill for group in plan.groups for spill in group.spills]
-    spills = patterns.moves([descriptor for _, descriptor in spilled])
-    spills["number"] = [refs.write(target) for target, _ in spilled]
-    arrays = patterns.arrays()
-    found = arrays.patterns[own]
+    moves = patterns.descriptors([(refs.write(target), one) for target, one in spilled])
+    spills = records(moves, MOVE)
+    found = patterns.patterns.records()[own]
     groups = np.zeros(len(plan.groups), GROUP)
     for name in _SHARED:
         groups[name] = found[name]
     steps = found["step_stop"] - found["step"]
     groups["first_step"] = np.cumsum(steps) - steps
     groups["unit"], groups["source"], groups["target"] = rows[:, :3].T
-    for name, count in (("spill", rows[:, 3]), ("worker", rows[:, 4])):
-        groups[f"{name}_stop"] = np.cumsum(count)
-        groups[name] = groups[f"{name}_stop"] - count
+    for name, number in (("spill", rows[:, 3]), ("worker", rows[:, 4])):
+        groups[f"{name}_stop"] = np.cumsum(number)
+        groups[name] = groups[f"{name}_stop"] - number
     flat = FlatPlan(
-        groups,
-        *arrays[1:],
-        table(refs.sources, SOURCE),
-        table(refs.targets, TARGET),
-        table([(flag,) for flag in refs.producers], PRODUCER),
-        spills,
+        groups=groups,
+        steps=patterns.steps.records(),
+        loads=patterns.loads.records(),
+        moves=patterns.moves.records(),
+        stores=patterns.stores.records(),
+        work=patterns.work.records(),
+        sources=records(matrix(refs.sources, SOURCE), SOURCE),
+        targets=records(matrix(refs.targets, TARGET), TARGET),
+        producers=records(matrix(refs.producers, PRODUCER), PRODUCER),
+        spills=spills,
     )
     return flat, _sizes(found, spills, refs.open_stores)
 

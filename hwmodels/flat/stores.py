@@ -23,6 +23,7 @@ def empty(chip: Record, run: Record, plan: FlatPlan, state: State, tile: int) ->
 def send(
     chip: Record, run: Record, plan: FlatPlan, state: State, move: Record, target: int, tile: int
 ) -> None:
+    """Write to memory what belongs to a tile, or to none (-1)."""
     store = nth(state.stores, run.stores)
     store.flag = nth(plan.targets, target).flag
     store.tile = tile
@@ -33,6 +34,7 @@ def send(
 
 @helper
 def note_stored(run: Record, plan: FlatPlan, state: State, number: int) -> None:
+    """Count a store as done, for the tensor, for its tile and for all."""
     store = nth(state.stores, number)
     flag = nth(state.flags, store.flag)
     flag.open_stores -= 1
