@@ -1,5 +1,6 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 
 Residency = tuple[Kept, ...]  # of each core
+LEAST_STEPS = 5000
+"""Steps in a row from which compiled code is loaded, which takes about as long as SimPy for them."""
+COMPILED = "hwmodels.flat.machine"
 
 
 @dataclass(frozen=True)
@@ -224,15 +228,22 @@ def _simulate(
 def _run(
     plans: Sequence[Plan], architecture: Architecture, serve: Serve | None, shared: Shared
 ) -> Outcome:
-    """Return what happens; one core on the plain roofline is left to compiled code."""
+    """Return what happens; one core on the plain roofline is left to compiled code if that pays."""
     channels = shared.patterns.setting.channels
-    if serve is None and len(plans) == 1 and architecture.memory.arbitration == "fifo":
+    is_covered = serve is None and len(plans) == 1 and architecture.memory.arbitration == "fifo"
+    if is_covered and _pays(plans[0], shared.flat):
         from hwmodels.flat.machine import run_compiled  # noqa: PLC0415 (brings numba)
 
         found = run_compiled(plans[0], architecture, channels, shared.flat)
         if found is not None:
             return found
     return run(plans, architecture, channels, serve)
+
+
+def _pays(plan: Plan, patterns: FlatPatterns) -> bool:
+    """Whether compiled code is loaded, or there was so much to do that loading it pays."""
+    patterns.asked_steps += sum(len(group.pattern.steps) for group in plan.groups)
+    return patterns.asked_steps >= LEAST_STEPS or COMPILED in sys.modules
 
 
 def plan_workload(

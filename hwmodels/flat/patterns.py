@@ -80,7 +80,8 @@ class Growing:
 class FlatPatterns:
     """The patterns seen so far. `moves` are those of `loads`, `stores` those of steps.
 
-    `requesters` number the names of those who ask the memory, with whether they write.
+    `requesters` number the names of those who ask the memory, with whether they write;
+    `asked_steps` are those of all plans so far, whoever ran them.
     """
 
     patterns: Growing = field(default_factory=partial(Growing, PATTERN))
@@ -92,6 +93,7 @@ class FlatPatterns:
     requesters: defaultdict[tuple[str, bool], int] = field(
         default_factory=lambda: defaultdict(count().__next__)
     )
+    asked_steps: int = 0
     _numbers: dict[int, int] = field(default_factory=dict)
     _kept: list[Pattern] = field(default_factory=list)  # so that no other one gets their ids
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from numba import njit
 
 from cosim.chip import load_chip
+from hwmodels import service_fit, simulate
 from hwmodels.architecture import Buffer, MappingChoice, MemoryStack
 from hwmodels.bandwidth import Watch
-from hwmodels.dram.jit import first
+from hwmodels.dram.jit import fingerprint, first
 from hwmodels.flat import machine as compiled
-from hwmodels.flat.memory import FEMTO, _share, service_fs
+from hwmodels.flat.memory import _share, service_fs
 from hwmodels.flat.patterns import MOVE, FlatPatterns
 from hwmodels.flat.state import CHANNEL
 from hwmodels.layout import place
@@ -280,11 +281,7 @@ def test_channels_are_busy_for_as_long_as_in_python(make_memory, size, rate, eff
     expected = service_fs_in_python(memory, size)
     if expected < compiled.LONGEST_FS:
         assert service_fs(rate * efficiency, size) == expected
-
-
-def test_a_channel_without_a_limit_is_never_busy():
-    assert service_fs(0.0, 1 << 20) == 0
-    assert FEMTO == 10**15
+    assert service_fs(0.0, size) == 0
 
 
 def many(number, size=1000):
@@ -379,3 +376,27 @@ def test_compiled_code_is_three_times_as_fast(shipped):
             side()
             seconds[name].append(process_time() - start)
     assert min(seconds["simpy"]) > 3 * min(seconds["compiled"])
+
+
+def test_compiled_code_is_loaded_once_there_is_enough_to_do(make_chip, make_memory, table):
+    calls = [Workload(name, (gemm("g", 40, 40, 8, count=3),)) for name in ("one", "two", "three")]
+    parts = {"technology": make_memory(), "energy": table}
+    plan, _ = planned(calls[0].items, make_chip(size=256), parts["technology"])
+    steps = sum(len(group.pattern.steps) for group in plan.groups)
+    with (
+        compared() as outcomes,
+        patch.object(simulate, "LEAST_STEPS", 2 * steps),
+        patch.object(simulate, "COMPILED", "not loaded"),
+    ):
+        simulate_calls(calls, make_chip(size=256), **parts)
+    assert len(outcomes) == 2
+
+
+def test_machine_code_is_made_anew_when_any_file_of_its_package_changes(tmp_path):
+    own, other = compiled.execute._cache._mark, service_fit._search._cache._mark
+    assert own == fingerprint(Path(compiled.__file__).parent) != fingerprint() == other
+    marks = [fingerprint.__wrapped__(tmp_path)]
+    for text in ("one = 1", "one = 2"):
+        (tmp_path / "helpers.py").write_text(text)
+        marks.append(fingerprint.__wrapped__(tmp_path))
+    assert len(set(marks)) == 3
