@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 Residency = tuple[Kept, ...]  # of each core
 LEAST_STEPS = 5000
-"""Steps in a row from which compiled code is loaded, which takes about as long as SimPy for them."""
+"""Steps in a row from which compiled code is loaded: SimPy takes about as long for them."""
 COMPILED = "hwmodels.flat.machine"
 
 
