@@ -186,7 +186,9 @@ def _by_item(groups: Sequence[Group], rows: Integers) -> tuple[Cycles, ...]:
     items, own = np.unique(workers, return_inverse=True)
     sums = np.zeros((len(items), rows.shape[1]), dtype=np.int64)
     np.add.at(sums, own, rows)
-    return tuple([Cycles(*row) for row in sums.tolist()])
+    found = [tuple(row) for row in sums.tolist()]
+    known = {row: Cycles(*row) for row in set(found)}  # few, as most items hide behind others
+    return tuple([known[row] for row in found])
 
 
 def _statistics(
