@@ -10,7 +10,8 @@ The time line is divided so that each array cycle belongs to one op and one cate
 while it works, else to the vector unit while it works, else to what is being waited for.
 
 This is the model of record. `hwmodels.flat` has compiled code for one core on the plain roofline,
-which is this file line by line and has to change with it: tests compare every wait and event.
+which follows this file, `dma` and `memory` line by line and has to change with them: tests compare
+every wait and event.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
