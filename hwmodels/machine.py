@@ -8,6 +8,10 @@ mostly known when it begins, so time goes on from the end of a step to the end o
 
 The time line is divided so that each array cycle belongs to one op and one category: to the array
 while it works, else to the vector unit while it works, else to what is being waited for.
+
+This is the model of record. `hwmodels.flat` has compiled code for one core on the plain roofline,
+which follows this file, `dma` and `memory` line by line and has to change with them: tests compare
+every wait and event.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -47,7 +51,7 @@ class Timeline:
     """Cycles per item of a plan, and what happened while each of its groups ran."""
 
     cycles: tuple[Cycles, ...]
-    records: tuple[Record, ...]
+    records: Sequence[Record]
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Workload and chip in, cycles, bytes and joules out: one call, or the calls of an utterance."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -11,9 +12,10 @@ from hwmodels.collector import paused_collector, tidy
 from hwmodels.cores import together
 from hwmodels.division import Divided, divide, with_parts
 from hwmodels.energy import EnergyTable, Ledger
+from hwmodels.flat.patterns import FlatPatterns
 from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, place
-from hwmodels.machine import run
+from hwmodels.machine import Outcome, Serve, run
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
 from hwmodels.planned import PlannedGroups, Recall
@@ -33,13 +35,17 @@ if TYPE_CHECKING:
 
 
 Residency = tuple[Kept, ...]  # of each core
+LEAST_STEPS = 5000
+"""Steps in a row from which compiled code is loaded: SimPy takes about as long for them."""
+COMPILED = "hwmodels.flat.machine"
 
 
 @dataclass(frozen=True)
 class Shared:
     """What the calls of one sequence share: patterns, groups and rows of the ledger made so far.
 
-    `watch` notes what moves when, `reuse` knows calls before, `layers` equal parts of calls.
+    `watch` notes what moves when, `reuse` knows calls before, `layers` equal parts of calls, `flat`
+    the patterns as compiled code reads them.
     """
 
     patterns: Patterns
@@ -48,6 +54,7 @@ class Shared:
     watch: Watch | None = None
     reuse: "Reuse | None" = None
     layers: Layers = field(default_factory=dict)
+    flat: FlatPatterns = field(default_factory=FlatPatterns)
 
 
 @dataclass
@@ -181,7 +188,7 @@ def _simulate(
     serve = on.serve(channels, is_reusing=shared.reuse is not None)
     if shared.watch is not None:
         serve = shared.watch.serve(serve, *on.buses(channels))
-    outcome = run(plans, architecture, channels, serve)
+    outcome = _run(plans, architecture, serve, shared)
     shares = memory_shares(plans, outcome)
     found = [
         collect(
@@ -216,6 +223,27 @@ def _simulate(
         notes=(*result.notes, *on.notes),
     )
     return result, tuple(plan.kept for plan in plans)
+
+
+def _run(
+    plans: Sequence[Plan], architecture: Architecture, serve: Serve | None, shared: Shared
+) -> Outcome:
+    """Return what happens; one core on the plain roofline is left to compiled code if that pays."""
+    channels = shared.patterns.setting.channels
+    is_covered = serve is None and len(plans) == 1 and architecture.memory.arbitration == "fifo"
+    if is_covered and _pays(plans[0], shared.flat):
+        from hwmodels.flat.machine import run_compiled  # noqa: PLC0415 (brings numba)
+
+        found = run_compiled(plans[0], architecture, channels, shared.flat)
+        if found is not None:
+            return found
+    return run(plans, architecture, channels, serve)
+
+
+def _pays(plan: Plan, patterns: FlatPatterns) -> bool:
+    """Whether compiled code is loaded, or there was so much to do that loading it pays."""
+    patterns.asked_steps += sum(len(group.pattern.steps) for group in plan.groups)
+    return patterns.asked_steps >= LEAST_STEPS or COMPILED in sys.modules
 
 
 def plan_workload(

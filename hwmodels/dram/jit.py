@@ -1,7 +1,8 @@
 """Compilation: numba functions whose cache on disk notices changes in any file of this package.
 
 numba keys its cache by the file of one function, but machine code holds the helpers it calls too.
-So the key here also holds a hash of all files of the package, the CPU and the versions.
+So the key here also holds a hash of all files of the package, the CPU and the versions. Packages
+beside this one may hold compiled code, too, that calls its own helpers and those of this one.
 """
 
 import functools
@@ -28,10 +29,10 @@ _PACKAGE = Path(__file__).parent
 
 
 @functools.cache
-def fingerprint() -> str:
-    """Hash of everything that machine code of this package depends on."""
+def fingerprint(package: Path = _PACKAGE) -> str:
+    """Hash of everything that machine code of a package depends on."""
     state = hashlib.sha256()
-    for path in sorted(_PACKAGE.glob("*.py")):
+    for path in sorted({*_PACKAGE.glob("*.py"), *package.glob("*.py")}):
         state.update(path.name.encode() + path.read_bytes())
     state.update(f"{numba.__version__} {llvmlite.__version__}".encode())
     state.update(llvmlite.binding.get_host_cpu_name().encode())
@@ -47,7 +48,9 @@ class _PackageCache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)  # type: ignore[no-untyped-call]
-        self._mark = fingerprint()
+        folder = Path(function.__code__.co_filename).parent
+        is_beside = folder.parent == _PACKAGE.parent
+        self._mark = fingerprint(folder if is_beside else _PACKAGE)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
         numba_key = super()._index_key(sig, codegen)  # type: ignore[no-untyped-call]
@@ -121,6 +124,39 @@ borrowed: Any = _compile_borrow(_borrow)
 numba counts who holds an array at every look at a record of it, by atomic additions: a tenth of
 the time of the controller. One without an owner is not counted.
 """
+
+
+def _first(typing: Any, array: Any) -> Any:  # noqa: ARG001 (numba calls it so)
+    """Return the type and the code of `first`."""
+
+    def generate(context: Any, builder: Any, _: Any, arguments: Any) -> Any:
+        view = context.make_array(array)(context, builder, arguments[0])
+        return builder.bitcast(view.data, context.get_value_type(array.dtype))
+
+    return array.dtype(array), generate
+
+
+_compile_first: Any = intrinsic
+first: Any = _compile_first(_first)
+"""The first record of a contiguous array that the caller keeps: where it lies, and no owner.
+
+What takes several arrays takes these instead, side by side in a named tuple: numba counts who holds
+each array of a tuple, at every call.
+"""
+
+
+def _nth(typing: Any, record: Any, number: Any) -> Any:  # noqa: ARG001 (numba calls it so)
+    """Return the type and the code of `nth`."""
+
+    def generate(_: Any, builder: Any, __: Any, arguments: Any) -> Any:
+        return builder.gep(*arguments[:1], list(arguments[1:]))
+
+    return record(record, types.int64), generate
+
+
+_compile_nth: Any = intrinsic
+nth: Any = _compile_nth(_nth)
+"""The record that many places behind another one of its array; nobody looks where that ends."""
 
 
 def _widened(kind: Any) -> Any:
