@@ -47,7 +47,7 @@ class Shared:
     planned: PlannedGroups
     watch: Watch | None = None
     reuse: "Reuse | None" = None
-    layers: Layers = field(default_factory=dict)
+    layers: Layers = field(default_factory=Layers)
 
 
 @dataclass
