@@ -13,11 +13,13 @@ from hwmodels.array import Split
 from hwmodels.costs import Costs, costs
 from hwmodels.descriptors import run
 from hwmodels.energy import Prices
+from hwmodels.fusion import Chain
 from hwmodels.mapping import Room, room
 from hwmodels.memory import Channels, Descriptor
+from hwmodels.numbered import Numbered
 from hwmodels.plan import Load, Pattern, Port, Step, Store
 from hwmodels.vector import VectorFunction, function_cycles, functions_with
-from hwmodels.workload import Runs
+from hwmodels.workload import Runs, WorkItem
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -59,14 +61,17 @@ def setting(
 
 @dataclass
 class Patterns:
-    """The patterns of one chip that were built so far, by kind.
+    """What was found out so far about ops of one chip: their patterns, by kind.
 
-    `answers` are those to questions about ops of equal sizes (see `hwmodels.fusion_cost`).
+    `answers` are those to questions about ops of equal sizes (see `hwmodels.fusion_cost`), `chains`
+    say which ops follow others, by the numbers that `items` gives them (see `hwmodels.fusion`).
     """
 
     setting: Setting
     known: dict[Hashable, Pattern] = field(default_factory=dict)
     answers: dict[Hashable, bool] = field(default_factory=dict)
+    chains: dict[int, Chain] = field(default_factory=dict)
+    items: Numbered[WorkItem] = field(default_factory=Numbered)
 
     def of(self, kind: Kind, build: Callable[[Setting, Kind], Pattern]) -> Pattern:
         """Return the pattern of a kind, built by `build` the first time."""

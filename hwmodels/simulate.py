@@ -314,5 +314,5 @@ def plan_cores(
     notes += gating_notes(workload.items, architecture.array)
     warnings += dense_warnings(workload.items, architecture.array)
     return [
-        Plan(p.items, p.groups, p.tallies, p.kept_constants(), warnings, notes) for p in planners
+        Plan(p.items, p.groups, p.counts(), p.kept_constants(), warnings, notes) for p in planners
     ]
