@@ -8,7 +8,7 @@ whole rows. Only what is read from elsewhere is loaded, only what is needed late
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from itertools import pairwise
 
 from hwmodels.mapping import Room
 from hwmodels.vector import FUNCTIONS, VectorFunction
@@ -73,28 +73,26 @@ def fused_groups(
     `chains` are those that grew under the same rules before, by the number of their first op, and
     take what is new here. `numbers` are those of the items: equal ones share them.
     """
-    uses = Counter(ref.id for item in items for ref in item.reads)
+    uses = Counter([ref.id for item in items for ref in item.reads])
     repeated = {ref_id for ref_id, times in uses.items() if times > 1}
-    groups: list[list[int]] = []
+    starts: list[int] = []
     chain: Chain | None = None
     for index, number in enumerate(numbers):
         longer = None
-        if chain is not None and not is_apart(groups[-1][0], index):
-            key = number, *map(repeated.__contains__, chain.last_ids)
-            if key not in chain.following:
+        if chain is not None and not is_apart(starts[-1], index):
+            key = number, *[ref_id in repeated for ref_id in chain.weighed]
+            longer = chain.following.get(key, chain)
+            if longer is chain:  # nobody asked before
                 takes = chain.takes(items[index], rules, repeated)
                 longer = chain.with_op(items[index], rules.functions) if takes else None
                 chain.following[key] = longer
-            longer = chain.following[key]
-        if longer is not None:
-            groups[-1].append(index)
-        else:
-            groups.append([index])
+        if longer is None:
+            starts.append(index)
             longer = chains.get(number)
             if longer is None:
                 longer = chains[number] = Chain().with_op(items[index], rules.functions)
         chain = longer
-    return tuple(tuple(group) for group in groups)
+    return tuple(tuple(range(*ends)) for ends in pairwise([*starts, len(items)]))
 
 
 def longest_row(items: Sequence[WorkItem]) -> int:
@@ -114,7 +112,8 @@ class Chain:
     """A group as it grows: its ops, its longest row (0: none), what it reads and writes.
 
     `following` says what becomes of it with an op more, None where that op stays apart. Keys are
-    the number of the op and, for each result of the last op before it, if it is read repeatedly.
+    the number of the op and, for each of the ids `weighed`, if it is read more than once: those of
+    the last results behind a GEMM, where it has to pay that the op follows.
     """
 
     ops: tuple[WorkItem, ...] = ()
@@ -122,12 +121,8 @@ class Chain:
     is_whole_rows: bool = True
     reads: dict[str, TensorRef] = field(default_factory=dict)
     writes: dict[str, TensorRef] = field(default_factory=dict)
+    weighed: tuple[str, ...] = ()
     following: dict[tuple[int, ...], "Chain | None"] = field(default_factory=dict)
-
-    @cached_property
-    def last_ids(self) -> tuple[str, ...]:
-        """Ids of what the last op writes."""
-        return tuple(ref.id for ref in self.ops[-1].writes)
 
     @property
     def elements(self) -> int:
@@ -148,7 +143,9 @@ class Chain:
                 row = max(row, item.row_length)
             is_across = scope == "row" and item.function in ACROSS_POSITIONS
             is_whole_rows &= scope != "tensor" and not is_across
-        return Chain((*self.ops, item), row, is_whole_rows, reads, writes)
+        ops = (*self.ops, item)
+        weighed = tuple(ref.id for ref in item.writes) if isinstance(ops[0], Gemm) else ()
+        return Chain(ops, row, is_whole_rows, reads, writes, weighed)
 
     def takes(self, item: WorkItem, rules: Rules, repeated: Collection[str]) -> bool:
         """Whether an op can follow: it works on what the chain has just made, chunk by chunk.

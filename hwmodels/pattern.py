@@ -140,6 +140,7 @@ class Builder:
         self._loaded = [0] * len(tensors.reads)
         self._dram_written = [0] * len(tensors.writes)
         self._stores = [0] * len(tensors.writes)
+        self._fused: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}  # by elements of each
 
     def load(self, source: int, descriptor: Descriptor) -> Load:
         """Return one load of tensor number `source`."""
@@ -197,11 +198,16 @@ class Builder:
 
     def fused_work(self, share: Share) -> tuple[tuple[int, int], ...]:
         """Return (op within the group, vector cycles) of the fused ops for one step's results."""
-        lanes = self.setting.lanes
-        return tuple(
-            (number, function_cycles(operations, share.of(elements), lanes))
-            for number, (operations, elements) in enumerate(self.tensors.fused, start=1)
-        )
+        sizes = tuple([share.of(elements) for _, elements in self.tensors.fused])
+        known = self._fused.get(sizes)
+        if known is None:
+            known = self._fused[sizes] = tuple(
+                (number, function_cycles(operations, size, self.setting.lanes))
+                for number, ((operations, _), size) in enumerate(
+                    zip(self.tensors.fused, sizes, strict=True), start=1
+                )
+            )
+        return known
 
     def finish(self) -> Pattern:
         """Return the pattern of all steps."""

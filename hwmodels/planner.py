@@ -278,9 +278,10 @@ class Planner:
 
     def finish_group(self) -> None:
         """Drop what nobody reads after the current group."""
+        number, readers = self.number, self.last_readers
         for index in self.groups[-1].items:
             for ref in self.items[index].refs:
-                if ref.kind != "constant" and not self._is_read_later(ref):
+                if ref.kind != "constant" and readers.get(ref.id, -1) <= number:
                     self._tensors.drop(ref.id)
 
     def tensors(
@@ -390,8 +391,10 @@ def _last_readers(items: Sequence[WorkItem], members: Sequence[Sequence[int]]) -
     for number, group in enumerate(members):
         own: set[str] = set()
         for index in group:
-            for ref in items[index].reads:
+            item = items[index]
+            for ref in item.reads:
                 if ref.id not in own:
                     readers[ref.id] = number
-            own.update(ref.id for ref in items[index].writes)
+            if index != group[-1]:
+                own.update([ref.id for ref in item.writes])
     return readers

@@ -1,7 +1,7 @@
 """Plan and time line into statistics: cycles, bounds, bytes and ledger of every op."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -61,8 +61,8 @@ class Layers:
         layer = equal.get(item.name)
         if layer is None:
             one = next(iter(equal.values()), None)
-            layer = make(item, done) if one is None else replace(one, name=item.name)
-            equal[item.name] = layer
+            same = None if one is None else vars(one) | {"name": item.name}
+            layer = equal[item.name] = make(item, done) if same is None else LayerStats(**same)
         self.known[id(done.tally), *cycles] = done.tally, layer
         return layer
 
