@@ -9,19 +9,21 @@ from cosim.errors import CosimError
 from cosim.profile import graph_lengths
 from cosim.schedule import schedule, zero_patterns
 from hwmodels.support import require_supported
-from hwmodels.workload import Workload
+from hwmodels.workload import WorkItem, Workload
 
 
 @dataclass
 class Caller:
     """The calls of one artefact as workloads; each distinct call is scheduled once.
 
-    `densities` are shares of activations that are not zero, see `cosim.execute.zeros`.
+    `densities` are shares of activations that are not zero, see `cosim.execute.zeros`. Equal work
+    of several calls is one object, of `items`, which simulations know again at once.
     """
 
     artefact: Artefact
     densities: Mapping[str, float] = field(default_factory=dict)
     workloads: dict[tuple[str, int, int], Workload] = field(default_factory=dict)
+    items: dict[WorkItem, WorkItem] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.patterns = zero_patterns(self.artefact.encodings)
@@ -31,13 +33,15 @@ class Caller:
         if (graph, length, past) not in self.workloads:
             program = self.artefact.program
             lengths = graph_lengths(program, length, past)
-            self.workloads[graph, length, past] = schedule(
+            call = schedule(
                 program,
                 graph,
                 bindings=lengths[graph],
                 patterns=self.patterns,
                 densities=self.densities,
             )
+            items = tuple(self.items.setdefault(item, item) for item in call.items)
+            self.workloads[graph, length, past] = Workload(call.name, items)
         return self.workloads[graph, length, past]
 
     def utterance(self, seconds: float, widths: Sequence[int]) -> list[Workload]:

@@ -12,12 +12,11 @@ before, as the next operand shifts in, or the results before shift out, beside t
 array inside a processor core takes the cycles of its instructions, see `hwmodels.tightly_coupled`.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hwmodels.architecture import Drain, ProcessingArray, Schedule
-from hwmodels.dataflow import fold_count, fold_length
+from hwmodels.dataflow import DATAFLOWS, fold_count, fold_length
 from hwmodels.tightly_coupled import tile_phases
 
 
@@ -154,23 +153,14 @@ def fold(
         (42, 7)
 
     """
-    sizes = {"m": m, "n": n, "k": k}
-    folds = fold_count(array.dataflow, **sizes, rows=array.rows, columns=array.columns)
-    group = array.pace.group
-    if array.dataflow == "output_stationary" and 0 < group < k:
-        # results leave their cells after every scale group; only the last may be shorter
-        rest = k % group or group
-        before = stream(
-            array, m=group, folds=folds * ((k - 1) // group), is_first=is_first, is_last=False
-        )
-        return before + stream(array, m=rest, folds=folds, is_first=False, is_last=is_last)
-    return stream(
-        array,
-        m=fold_length(array.dataflow, **sizes),
-        folds=folds if occupied is None else occupied,
-        is_first=is_first,
-        is_last=is_last,
-    )
+    folds = fold_count(array.dataflow, m=m, n=n, k=k, rows=array.rows, columns=array.columns)
+    *before, (last, _) = _passes(array, fold_length(array.dataflow, m=m, n=n, k=k))
+    if occupied is not None and not before:
+        folds = occupied
+    total = stream(array, m=last, folds=folds, is_first=is_first and not before, is_last=is_last)
+    for length, times in before:
+        total += stream(array, m=length, folds=folds * times, is_first=is_first, is_last=False)
+    return total
 
 
 def product(
@@ -187,23 +177,36 @@ def product(
     and further tile; likewise tiles of columns where activations stay. Tiles of a whole number of
     folds cost nothing.
     """
-    tiles = Counter(
-        {
-            (m, n, k): times * number * parts
-            for m, times in Counter(m_tiles).items()
-            for n, number in Counter(n_tiles).items()
-            for k, parts in Counter(chunks).items()
-        }
-    )
-    last = m_tiles[-1], n_tiles[-1], chunks[-1]
-    tiles[last] -= 1
-    total = fold(array, m=last[0], n=last[1], k=last[2], is_first=False)
-    for (m, n, k), times in tiles.items():
-        total += fold(array, m=m, n=n, k=k, is_first=False, is_last=False).times(times)
+    sizes, flow = {"m": m_tiles, "n": n_tiles, "k": chunks}, DATAFLOWS[array.dataflow]
+    blocks = _blocks(sizes[flow.rows], array.rows) * _blocks(sizes[flow.columns], array.columns)
+    folds: dict[int, int] = {}  # by the elements that pass
+    last = 0
+    for size in sizes[flow.time]:
+        for last, times in _passes(array, size):
+            folds[last] = folds.get(last, 0) + times * blocks
+    total = stream(array, m=last, folds=folds.pop(last), is_first=False)
+    for length, number in folds.items():
+        total += stream(array, m=length, folds=number, is_first=False, is_last=False)
     if array.schedule == "double_buffered":
         one, _ = _single(array, 1)
         total += Split(fill=one.fill, weight_load=one.weight_load)
     return total
+
+
+def _passes(array: ProcessingArray, size: int) -> tuple[tuple[int, int], ...]:
+    """Return what passes through the array in a block: elements at a time, and how many times.
+
+    Where results stay, they leave their cells after every scale group; the last may be shorter.
+    """
+    group = array.pace.group
+    if array.dataflow == "output_stationary" and 0 < group < size:
+        return (group, (size - 1) // group), (size % group or group, 1)
+    return ((size, 1),)
+
+
+def _blocks(sizes: Sequence[int], width: int) -> int:
+    """Return into how many blocks of a `width` all parts of a dimension fall."""
+    return sum([-(-size // width) for size in sizes])
 
 
 def closed_form(

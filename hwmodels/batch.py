@@ -251,7 +251,7 @@ def _moved(layout: Layout, offset: int) -> Layout:
     """Return a layout whose tensors, but for constants, lie `offset` bytes further on."""
     return Layout(
         {
-            name: one if one.layout == "tile_major" else replace(one, base=one.base + offset)
+            name: one if one.layout == "tile_major" else one._replace(base=one.base + offset)
             for name, one in layout.placements.items()
         }
     )

@@ -5,11 +5,14 @@ along the rows of the array, which along its columns, and which passes through i
 of tiles and their length in time follow from that.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal
 
 Axis = Literal["m", "n", "k"]
+Grains = Mapping[Axis, int]  # how much of each dimension one fold takes
 
 
 @dataclass(frozen=True)
@@ -126,16 +129,17 @@ def fold_length(name: str, *, m: int, n: int, k: int) -> int:
     return {"m": m, "n": n, "k": k}[DATAFLOWS[name].time]
 
 
-def grains(name: str, *, rows: int, columns: int) -> dict[Axis, int]:
+@lru_cache(maxsize=256)
+def grains(name: str, *, rows: int, columns: int) -> Grains:
     """Return how much of each dimension one fold takes, 1 for the one that passes through in time.
 
     Example:
-        >>> grains("input_stationary", rows=16, columns=32)
+        >>> dict(grains("input_stationary", rows=16, columns=32))
         {'k': 16, 'm': 32, 'n': 1}
 
     """
     flow = DATAFLOWS[name]
-    return {flow.rows: rows, flow.columns: columns, flow.time: 1}
+    return MappingProxyType({flow.rows: rows, flow.columns: columns, flow.time: 1})
 
 
 def _parts(size: int, width: int) -> Iterator[tuple[int, int]]:

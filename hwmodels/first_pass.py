@@ -24,20 +24,27 @@ def first_passes(
     They are those that need more of their one operand than `limits` lets a chunk hold, and find the
     operand in the order in which it was made.
     """
+    waiting = {
+        group[0]: head
+        for group, head in ((group, items[group[0]]) for group in groups)
+        if isinstance(head, VectorOp) and _needs_more(head, functions, limits)
+    }
+    passed = {ref.id for head in waiting.values() for ref in head.reads}
     makers: dict[str, int] = {}
     found: dict[int, tuple[int, ...]] = {}
-    for number, group in enumerate(groups):
-        head = items[group[0]]
-        if isinstance(head, VectorOp) and _needs_more(head, functions, limits):
+    for number, group in enumerate(groups if waiting else ()):
+        head = waiting.get(group[0])
+        if head is not None:
             maker = _maker(head, makers)
             if maker is not None and not is_apart(groups[maker][0], group[0]):
                 found[maker] = (*found.get(maker, ()), group[0])
         for index in group:
             item = items[index]
             for ref in item.writes:
-                makers.pop(ref.id, None)
-                if _is_whole(ref, item):
-                    makers[ref.id] = number
+                if ref.id in passed:
+                    makers.pop(ref.id, None)
+                    if _is_whole(ref, item):
+                        makers[ref.id] = number
     return found
 
 

@@ -4,7 +4,7 @@ Whole rows leave less choice of tiles, which may cost array cycles or further lo
 they save that the results are stored and loaded again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from hwmodels.architecture import Architecture
@@ -48,6 +48,14 @@ class Question(NamedTuple):
     whole_bytes: int
 
 
+class Product(NamedTuple):
+    """Array cycles and bytes from and to memory of all products of a GEMM, and its panels."""
+
+    cycles: int
+    moved_bytes: int
+    tile_n: int
+
+
 def rows_pay(
     architecture: Architecture,
     patterns: Patterns,
@@ -55,13 +63,14 @@ def rows_pay(
     *,
     fused: Sequence[VectorOp],
     op: VectorOp,
-    uses: Mapping[str, int],
+    repeated: Collection[str],
 ) -> bool:
     """Whether it costs less to let `op` follow a GEMM with its `fused` ops than to let it wait.
 
-    `uses` says how many ops read each tensor. Costs are estimates in closed form: alone, `op` takes
-    the longer of its work and its bytes; behind the GEMM its work goes on beside the array. Array
-    cycles count under the objective `latency`, bytes from and to memory else; what is equal pays.
+    `repeated` are the ids that are read more than once. Costs are estimates in closed form: alone,
+    `op` takes the longer of its work and its bytes; behind the GEMM its work goes on beside the
+    array. Array cycles count under the objective `latency`, bytes from and to memory else; what is
+    equal pays.
     `patterns` remembers the answer for all layers of equal sizes.
     """
     array = patterns.setting.array
@@ -74,7 +83,7 @@ def rows_pay(
     def moved(refs: Sequence[TensorRef]) -> int:
         return sum(ref.size_bytes for ref in refs if ref.size_bytes > kept_bytes)
 
-    again = [ref for ref in made if uses.get(ref.id, 0) > 1 or ref.kind == "output"]
+    again = [ref for ref in made if ref.id in repeated or ref.kind == "output"]
     question = Question(
         gemm.m,
         gemm.n,
@@ -103,27 +112,30 @@ def rows_pay(
 def _is_cheaper(architecture: Architecture, setting: Setting, gemm: Gemm, asked: Question) -> bool:
     """Answer for a GEMM of the sizes in question."""
     beside = _cycles(architecture, setting, [*asked.fused, asked.function])
+    row, whole_bytes = asked.row_length, asked.whole_bytes
     try:
         apart = _product(architecture, setting, gemm, stored_bytes=asked.made_bytes)
-        whole = _product(
-            architecture, setting, gemm, stored_bytes=asked.whole_bytes, row=asked.row_length
-        )
+        is_whole = apart.tile_n >= gemm.n or apart.tile_n % row == 0
+        if is_whole and asked.made_bytes == whole_bytes:  # the best of all is the best of these
+            whole = apart
+        else:
+            whole = _product(architecture, setting, gemm, stored_bytes=whole_bytes, row=row)
     except ValueError:  # no tiling of whole rows fits the buffers
         return False
     own = _cycles(architecture, setting, [asked.function])
     alone = Work(own, asked.read_bytes, 0, 0, 0, asked.written_bytes)
     rates = setting.costs.rates
-    before = max(apart[0], _cycles(architecture, setting, asked.fused)) + latency(alone, rates)
-    times = (max(whole[0], beside), before)
-    sizes = (whole[1], apart[1] + asked.read_bytes + asked.written_bytes)
+    before = max(apart.cycles, _cycles(architecture, setting, asked.fused)) + latency(alone, rates)
+    times = (max(whole.cycles, beside), before)
+    sizes = (whole.moved_bytes, apart.moved_bytes + asked.read_bytes + asked.written_bytes)
     first, second = (times, sizes) if setting.costs.objective == "latency" else (sizes, times)
     return (first[0], second[0]) <= (first[1], second[1])
 
 
 def _product(
     architecture: Architecture, setting: Setting, gemm: Gemm, *, stored_bytes: int, row: int = 0
-) -> tuple[int, int]:
-    """Return array cycles and bytes from and to memory of all products of a GEMM."""
+) -> Product:
+    """Return what all products of a GEMM cost; with a `row`, tiles hold whole ones of it."""
     engine = engine_of(setting.array, gemm)
     shape = shape_of(
         gemm,
@@ -137,7 +149,7 @@ def _product(
     mapping = map_product(shape, engine.array, limits, costs, is_holding=True, row=row)
     one = work(shape, engine.array, mapping, array_cycles(shape, engine.array, mapping), limits)
     moved = one.input_bytes + one.weight_bytes + one.stored_bytes
-    return gemm.count * latency(one, costs.rates), gemm.count * moved
+    return Product(gemm.count * latency(one, costs.rates), gemm.count * moved, mapping.tile_n)
 
 
 def _cycles(architecture: Architecture, setting: Setting, ops: Sequence[Function]) -> int:

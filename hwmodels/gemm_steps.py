@@ -7,6 +7,7 @@ buffer, one activation serves all lanes.
 """
 
 from dataclasses import replace
+from typing import NamedTuple
 
 from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold, shift_in_cycles
@@ -250,21 +251,44 @@ def _array_work(array: ProcessingArray, kind: GemmKind, blocks: list[Block]) -> 
         return [Split()] * len(blocks)
     if kind.nonzero is None:  # all products have the same blocks, one product after the other
         first = [block for block in blocks if block.product == 0]
-        work = [_block_work(array, kind, block) for block in first]
-        return work * (len(blocks) // len(first))
+        turns = [_turn(kind, block) for block in first]
+        known = {turn: _block_work(array, kind, turn) for turn in dict.fromkeys(turns)}
+        return [known[turn] for turn in turns] * (len(blocks) // len(first))
     spots = [Spot(block.product, block.n[0], block.k[0], block.rows) for block in blocks]
     return block_splits(array, kind.nonzero, cut_of(kind.mapping, kind.n, kind.k), spots)
 
 
-def _block_work(array: ProcessingArray, kind: GemmKind, block: Block) -> Split:
+class Turn(NamedTuple):
+    """All that the cycles of a block depend on: sizes, and where in its sum and product it is."""
+
+    m: int
+    n: int
+    k: int
+    is_start: bool
+    is_end: bool
+    is_first: bool
+    is_last: bool
+
+
+def _turn(kind: GemmKind, block: Block) -> Turn:
+    (top, bottom), (left, right), (start, stop) = block.m, block.n, block.k
+    return Turn(
+        bottom - top,
+        right - left,
+        stop - start,
+        start == 0,
+        stop == kind.k,
+        top == left == 0,
+        bottom == kind.m and right == kind.n,
+    )
+
+
+def _block_work(array: ProcessingArray, kind: GemmKind, turn: Turn) -> Split:
     """Return the cycles of a block; of a tile whose sums stay, those of this chunk of its sum.
 
     Fill shows in the first chunk of such a tile, drain in its last.
     """
-    m, n, k = block.rows, block.columns, block.depth
-    is_start, is_end = block.k[0] == 0, block.k[1] == kind.k
-    is_first = block.m[0] == block.n[0] == 0
-    is_last = block.m[1] == kind.m and block.n[1] == kind.n
+    m, n, k, is_start, is_end, is_first, is_last = turn
     if DATAFLOWS[array.dataflow].time != "k" or _is_leaving(kind):
         first, last = is_first and is_start, is_last and is_end
         return fold(array, m=m, n=n, k=k, is_first=first, is_last=last)

@@ -7,7 +7,7 @@ within a call those that are not needed at the same time share room.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from hwmodels.architecture import Architecture, MemoryTechnology
 from hwmodels.workload import TensorKind, TensorRef, VectorOp, Workload
@@ -23,8 +23,7 @@ LAYOUTS: dict[TensorKind, LayoutName] = {
 _ORDER: tuple[TensorKind, ...] = ("constant", "state", "input", "output")
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(NamedTuple):
     """Where one tensor lies. `size_bytes` is the room kept for it."""
 
     base: int
@@ -63,22 +62,27 @@ def place(
     cores = architecture.cores
     is_shared = cores.count == 1 or cores.split == "utterances"
     layouts: list[Layout] = []
+    offsets: dict[tuple[Span, ...], list[int]] = {}  # calls whose tensors live alike share them
     highest = end
     for workload in workloads:
-        own = {ref.id: placements[ref.id] for ref in workload.tensors() if ref.id in placements}
-        found = _activations(workload, turn, is_shared=is_shared)
-        for ref_id, (offset, size) in found.items():
-            own[ref_id] = Placement(end + offset, size, "row_major")
-            highest = max(highest, end + offset + -(-size // turn) * turn)
+        own = {
+            ref.id: placements[ref.id]
+            for item in workload.items
+            for ref in item.refs
+            if ref.id in placements
+        }
+        lives = _lives(workload)
+        spans = tuple((life.first, life.last, -(-life.size // turn)) for life in lives.values())
+        if spans not in offsets:
+            offsets[spans] = _offsets(spans, is_shared=is_shared)
+        for (ref_id, life), span, at in zip(lives.items(), spans, offsets[spans], strict=True):
+            own[ref_id] = Placement(end + at * turn, life.size, "row_major")
+            highest = max(highest, end + (at + span[2]) * turn)
         layouts.append(Layout(own))
     have = architecture.memory.channels * technology.capacity_bytes
     if highest > have:
         raise ValueError(_too_small(architecture, technology, layouts, need=highest, have=have))
     return tuple(layouts)
-
-
-def _size(ref: TensorRef) -> int:
-    return -(-max(ref.size_bits, ref.reserved_bits) // 8)
 
 
 def _lasting(
@@ -95,12 +99,13 @@ def _lasting(
         known = found[kind].get(ref.id)
         if known and "constant" in (kind, ref.kind) and not _is_same(known[0], ref):
             problems.append(
-                f'{workload.name}: constant "{ref.id}" has {_size(ref)} bytes, digest '
-                f'"{ref.digest}"; an earlier use has {_size(known[0])} bytes, digest '
+                f'{workload.name}: constant "{ref.id}" has {ref.room_bytes} bytes, digest '
+                f'"{ref.digest}"; an earlier use has {known[0].room_bytes} bytes, digest '
                 f'"{known[0].digest}"'
             )
         first, size = known or (ref, 0)
-        found[kind][ref.id] = (first, max(_size(ref), size))
+        if known is None or ref.room_bytes > size:
+            found[kind][ref.id] = first, ref.room_bytes
     if problems:
         raise ValueError("\n".join(dict.fromkeys(problems)))
     return found
@@ -113,6 +118,9 @@ def _is_same(first: TensorRef, second: TensorRef) -> bool:
     )
 
 
+Span = tuple[int, int, int]  # first and last phase of a tensor, and the turns of room it takes
+
+
 @dataclass(slots=True)
 class _Life:
     """The phases in which a tensor is first and last used, and the bytes it needs."""
@@ -122,51 +130,53 @@ class _Life:
     size: int
 
 
-def _activations(workload: Workload, turn: int, *, is_shared: bool) -> dict[str, tuple[int, int]]:
-    """Return offset and bytes of every activation; those that live together lie apart.
+def _offsets(spans: Sequence[Span], *, is_shared: bool) -> list[int]:
+    """Return the offset of every activation, in turns; those that live together lie apart.
 
     All do unless room `is_shared`: several cores are not at the same op at the same time.
-    A tensor takes the first gap that holds it, in the order in which tensors come to life, larger
-    ones first (Pisarchyk and Lee 2020 compare such plans).
+    A tensor takes the first gap that holds it, in the order of `spans` (Pisarchyk and Lee 2020
+    compare such plans).
     """
-    lives = _lives(workload)
-    found: dict[str, tuple[int, int]] = {}
+    found: list[int] = []
     living: list[tuple[int, int, int]] = []  # offset, end, last phase, by offset
-    for name, life in sorted(lives.items(), key=lambda pair: (pair[1].first, -pair[1].size)):
+    for first, last, turns in spans:
         if is_shared:
-            living = [entry for entry in living if entry[2] >= life.first]
-        room, offset, at = -(-life.size // turn) * turn, 0, 0
+            living = [entry for entry in living if entry[2] >= first]
+        offset, at = 0, 0
         for at, (start, stop, _) in enumerate(living):  # noqa: B007 (where it goes in)
-            if start - offset >= room:
+            if start - offset >= turns:
                 break
             offset = max(offset, stop)
         else:
             at = len(living)
-        living.insert(at, (offset, offset + room, life.last))
-        found[name] = offset, life.size
+        living.insert(at, (offset, offset + turns, last))
+        found.append(offset)
     return found
 
 
 def _lives(workload: Workload) -> dict[str, _Life]:
-    """Return when activations are needed; a phase is a product or transfer with what follows it.
+    """Return when activations are needed, by when they come to life, larger ones first.
 
-    What follows may work on the same tiles at the same time, so all of a phase needs its own room.
+    A phase is a product or transfer with what follows it. That may work on the same tiles at the
+    same time, so all of a phase needs its own room.
     """
     lives: dict[str, _Life] = {}
     phase = 0
     for item in workload.items:
         phase += not isinstance(item, VectorOp)
-        for ref in (*item.reads, *item.writes):
+        for ref in item.refs:
             if ref.kind == "activation":
-                life = lives.setdefault(ref.id, _Life(phase, phase, 0))
-                life.last, life.size = phase, max(life.size, _size(ref))
-    return lives
+                life = lives.get(ref.id)
+                if life is None:
+                    life = lives[ref.id] = _Life(phase, phase, 0)
+                life.last, life.size = phase, max(life.size, ref.room_bytes)
+    return dict(sorted(lives.items(), key=lambda pair: (pair[1].first, -pair[1].size)))
 
 
 def _tensors(workloads: Iterable[Workload]) -> Iterator[tuple[Workload, TensorRef]]:
     for workload in workloads:
         for item in workload.items:
-            for ref in (*item.reads, *item.writes):
+            for ref in item.refs:
                 yield workload, ref
 
 

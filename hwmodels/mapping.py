@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Literal
 
 from hwmodels.architecture import Architecture, MappingChoice, ProcessingArray
-from hwmodels.dataflow import DATAFLOWS, Axis, grains
+from hwmodels.dataflow import DATAFLOWS, Axis, Grains, grains
 
 # Moving 1 MiB takes 4 us at 256 GB/s, a hundred memory latencies: longer units gain nothing.
 LARGEST_UNIT_BYTES = 1 << 20
@@ -201,7 +201,7 @@ def sum_bytes(array: ProcessingArray) -> int:
     return -(-array.accumulator_bits // 8)
 
 
-def array_grains(array: ProcessingArray) -> dict[Axis, int]:
+def array_grains(array: ProcessingArray) -> Grains:
     """Return how much of m, n and k one fold of this array takes, 1 for what passes in time."""
     return grains(array.dataflow, rows=array.rows, columns=array.columns)
 

@@ -13,11 +13,13 @@ from hwmodels.array import Split
 from hwmodels.costs import Costs, costs
 from hwmodels.descriptors import run
 from hwmodels.energy import Prices
+from hwmodels.fusion import Chain
 from hwmodels.mapping import Room, room
 from hwmodels.memory import Channels, Descriptor
+from hwmodels.numbered import Numbered
 from hwmodels.plan import Load, Pattern, Port, Step, Store
 from hwmodels.vector import VectorFunction, function_cycles, functions_with
-from hwmodels.workload import Runs
+from hwmodels.workload import Runs, WorkItem
 
 Kind = TypeVar("Kind", bound=Hashable)
 
@@ -59,14 +61,17 @@ def setting(
 
 @dataclass
 class Patterns:
-    """The patterns of one chip that were built so far, by kind.
+    """What was found out so far about ops of one chip: their patterns, by kind.
 
-    `answers` are those to questions about ops of equal sizes (see `hwmodels.fusion_cost`).
+    `answers` are those to questions about ops of equal sizes (see `hwmodels.fusion_cost`), `chains`
+    say which ops follow others, by the numbers that `items` gives them (see `hwmodels.fusion`).
     """
 
     setting: Setting
     known: dict[Hashable, Pattern] = field(default_factory=dict)
     answers: dict[Hashable, bool] = field(default_factory=dict)
+    chains: dict[int, Chain] = field(default_factory=dict)
+    items: Numbered[WorkItem] = field(default_factory=Numbered)
 
     def of(self, kind: Kind, build: Callable[[Setting, Kind], Pattern]) -> Pattern:
         """Return the pattern of a kind, built by `build` the first time."""
@@ -135,6 +140,7 @@ class Builder:
         self._loaded = [0] * len(tensors.reads)
         self._dram_written = [0] * len(tensors.writes)
         self._stores = [0] * len(tensors.writes)
+        self._fused: dict[tuple[int, ...], tuple[tuple[int, int], ...]] = {}  # by elements of each
 
     def load(self, source: int, descriptor: Descriptor) -> Load:
         """Return one load of tensor number `source`."""
@@ -192,11 +198,16 @@ class Builder:
 
     def fused_work(self, share: Share) -> tuple[tuple[int, int], ...]:
         """Return (op within the group, vector cycles) of the fused ops for one step's results."""
-        lanes = self.setting.lanes
-        return tuple(
-            (number, function_cycles(operations, share.of(elements), lanes))
-            for number, (operations, elements) in enumerate(self.tensors.fused, start=1)
-        )
+        sizes = tuple([share.of(elements) for _, elements in self.tensors.fused])
+        known = self._fused.get(sizes)
+        if known is None:
+            known = self._fused[sizes] = tuple(
+                (number, function_cycles(operations, size, self.setting.lanes))
+                for number, ((operations, _), size) in enumerate(
+                    zip(self.tensors.fused, sizes, strict=True), start=1
+                )
+            )
+        return known
 
     def finish(self) -> Pattern:
         """Return the pattern of all steps."""

@@ -12,8 +12,7 @@ The rules, all decided here and charged where they cost:
 - Only constants survive the end of a call.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from hwmodels.architecture import Architecture
@@ -89,10 +88,11 @@ class Planner:
     ) -> None:
         buffers = architecture.buffers
         self.items = workload.items
+        self.numbers = tuple(map(patterns.items.of, workload.items))
         self.architecture = architecture
         self.layout = layout
         self.patterns = patterns
-        self.tallies = [Tally() for _ in workload.items]
+        self.tallies: dict[int, Tally] = {}
         self.groups: list[Group] = []
         share = architecture.mapping.resident_share
         self._constants = Pool(resident_bytes(buffers.weight.size_bytes, share), kept)
@@ -100,21 +100,22 @@ class Planner:
         self.pools = self._constants, self._tensors
         self._exchange = exchange or Exchange()
         self._members = self._groups(is_apart)
-        self._readers = _reader_groups(workload.items, self._members)
+        self.last_readers = _last_readers(workload.items, self._members)
         self._ahead = self._first_passes(is_apart)
 
     def _groups(self, is_apart: Apart) -> Groups:
         """Return which ops run together."""
         if self.architecture.mapping.fusion == "marked":
             return marked_groups(self.items, is_apart)
-        setting = self.patterns.setting
-        uses = Counter(ref.id for item in self.items for ref in item.reads)
+        chip, patterns, setting = self.architecture, self.patterns, self.patterns.setting
 
-        def pays(gemm: Gemm, fused: Sequence[VectorOp], op: VectorOp) -> bool:
-            return rows_pay(self.architecture, self.patterns, gemm, fused=fused, op=op, uses=uses)
+        def pays(
+            gemm: Gemm, fused: Sequence[VectorOp], op: VectorOp, repeated: Collection[str]
+        ) -> bool:
+            return rows_pay(chip, patterns, gemm, fused=fused, op=op, repeated=repeated)
 
         rules = Rules(setting.functions, setting.limits, pays)
-        return fused_groups(self.items, rules, is_apart)
+        return fused_groups(self.items, self.numbers, patterns.chains, rules, is_apart)
 
     def _first_passes(self, is_apart: Apart) -> dict[int, tuple[int, ...]]:
         """Return by group number the items whose first pass follows that group."""
@@ -143,6 +144,9 @@ class Planner:
         number = len(self.groups)
         group = Group(self._members[number], unit, ahead=self._ahead.get(number, ()))
         self.groups.append(group)
+        for index in group.workers:
+            if index not in self.tallies:
+                self.tallies[index] = Tally()
         return group
 
     @property
@@ -166,7 +170,7 @@ class Planner:
     def pinned(self) -> set[str]:
         """Return the ids that the current group reads or writes: they may not leave the chip."""
         items = [self.items[index] for index in self.groups[-1].items]
-        return {ref.id for item in items for ref in (*item.reads, *item.writes)}
+        return {ref.id for item in items for ref in item.refs}
 
     def results(self) -> list[TensorRef]:
         """Return what leaves the current group: the last form of each tensor it writes.
@@ -189,7 +193,7 @@ class Planner:
         """Return what the fused ops of the current group read besides its own results."""
         found: dict[str, Extra] = {}
         head, *fused = self.groups[-1].items
-        known = {ref.id for ref in (*self.items[head].reads, *self.items[head].writes)}
+        known = {ref.id for ref in self.items[head].refs}
         for index in fused:
             for ref in self.items[index].reads:
                 if ref.id not in known and ref.id not in found:
@@ -274,9 +278,10 @@ class Planner:
 
     def finish_group(self) -> None:
         """Drop what nobody reads after the current group."""
+        number, readers = self.number, self.last_readers
         for index in self.groups[-1].items:
-            for ref in (*self.items[index].reads, *self.items[index].writes):
-                if ref.kind != "constant" and not self._is_read_later(ref):
+            for ref in self.items[index].refs:
+                if ref.kind != "constant" and readers.get(ref.id, -1) <= number:
                     self._tensors.drop(ref.id)
 
     def tensors(
@@ -327,14 +332,17 @@ class Planner:
         """Return where a tensor begins in memory."""
         return self.layout.base(ref)
 
+    def counts(self) -> list[Tally]:
+        """Return the counts of each item, once all are planned."""
+        return [self.tallies[index] for index in range(len(self.items))]
+
     def kept_constants(self) -> Kept:
         """Return the constants on chip, least recently used first."""
         return self._constants.kept()
 
     def is_read_after(self, ref: TensorRef, number: int) -> bool:
         """Whether a group behind that with `number` reads a tensor."""
-        readers = self._readers.get(ref.id)
-        return readers is not None and readers[-1] > number
+        return self.last_readers.get(ref.id, -1) > number
 
     def _is_read_later(self, ref: TensorRef) -> bool:
         return self.is_read_after(ref, self.number)
@@ -374,19 +382,19 @@ def _write(result: Result) -> Write:
     return Write(result.ref.size_bytes, result.ref.elements, result.written is not None)
 
 
-def _reader_groups(
-    items: Sequence[WorkItem], members: Sequence[Sequence[int]]
-) -> dict[str, list[int]]:
-    """Return the numbers of the groups that read each tensor, in order.
+def _last_readers(items: Sequence[WorkItem], members: Sequence[Sequence[int]]) -> dict[str, int]:
+    """Return the number of the last group that reads each tensor.
 
     What a group reads of its own results does not count.
     """
-    readers: dict[str, list[int]] = {}
+    readers: dict[str, int] = {}
     for number, group in enumerate(members):
         own: set[str] = set()
         for index in group:
-            for ref in items[index].reads:
+            item = items[index]
+            for ref in item.reads:
                 if ref.id not in own:
-                    readers.setdefault(ref.id, []).append(number)
-            own.update(ref.id for ref in items[index].writes)
+                    readers[ref.id] = number
+            if index != group[-1]:
+                own.update([ref.id for ref in item.writes])
     return readers

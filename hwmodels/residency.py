@@ -1,15 +1,12 @@
 """Which tensors stay in the kept part of an operand buffer: least recently used goes first."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from typing import NamedTuple
 
 Kept = tuple[tuple[str, int], ...]  # ids and bytes of kept constants, least recently used first
 
-State = tuple[int, tuple[tuple[str, int, bool, int], ...]]  # ops so far; ids and entries
 
-
-@dataclass
-class Entry:
+class Entry(NamedTuple):
     """One tensor on chip. `is_dirty`: memory does not hold it yet. `last_use`: number of an op."""
 
     size_bytes: int
@@ -17,11 +14,34 @@ class Entry:
     last_use: int
 
 
+class State(NamedTuple):
+    """What a pool holds, least recently used first, and how many ops its `most` knows."""
+
+    ops: int
+    used_bytes: int
+    entries: tuple[tuple[str, Entry], ...]
+
+
+class Claim(NamedTuple):
+    """Bytes for op number `use` that were free since op number `after`, -1 for always."""
+
+    size_bytes: int
+    use: int
+    after: int
+
+
+class Use(NamedTuple):
+    """What some ops in a row did to a pool: the `most` of each without claims, and the claims."""
+
+    most: tuple[int, ...]
+    claims: tuple[Claim, ...]
+
+
 class Pool:
     """The kept part of one operand buffer. Tensors are whole or absent.
 
     `most` are the bytes in use at once during each op so far, and those that were claimed since by
-    later ops, of which there are `claims`.
+    later ops, in `claims`.
     """
 
     def __init__(self, capacity_bytes: int, kept: Kept = ()) -> None:
@@ -29,7 +49,7 @@ class Pool:
         self.used_bytes = 0
         self._entries: dict[str, Entry] = {}
         self.most: list[int] = []
-        self.claims = 0
+        self.claims: list[Claim] = []
         for ref_id, size_bytes in kept:
             self.insert(ref_id, size_bytes, use=-1)
 
@@ -40,8 +60,7 @@ class Pool:
         """Make a tensor the most recently used, by op number `use`."""
         self._reach(use)
         entry = self._entries.pop(ref_id)
-        entry.last_use = use
-        self._entries[ref_id] = entry
+        self._entries[ref_id] = Entry(entry.size_bytes, entry.is_dirty, use)
 
     def insert(
         self,
@@ -82,11 +101,16 @@ class Pool:
         -1 when they always were. What is to be used by that op can be loaded so early.
         """
         self._reach(use)
-        self.claims += 1
+        after = self._claim(self.most, size_bytes, use)
+        self.claims.append(Claim(size_bytes, use, after))
+        return after
+
+    def _claim(self, most: list[int], size_bytes: int, use: int) -> int:
+        """Add bytes to `most` of the ops before `use` that have room; return the last without."""
         first = use
-        while first and self.most[first - 1] + size_bytes <= self.capacity_bytes:
+        while first and most[first - 1] + size_bytes <= self.capacity_bytes:
             first -= 1
-            self.most[first] += size_bytes
+            most[first] += size_bytes
         return first - 1
 
     def _reach(self, use: int) -> None:
@@ -105,14 +129,29 @@ class Pool:
 
     def state(self) -> State:
         """Return what is here, least recently used first, and how many ops `most` knows."""
-        entries = [
-            (name, entry.size_bytes, entry.is_dirty, entry.last_use)
-            for name, entry in self._entries.items()
-        ]
-        return len(self.most), tuple(entries)
+        return State(len(self.most), self.used_bytes, tuple(self._entries.items()))
 
     def hold(self, state: State) -> None:
         """Hold what another pool did, and nothing else; `most` is not touched."""
-        _, entries = state
-        self._entries = {name: Entry(size, dirty, use) for name, size, dirty, use in entries}
-        self.used_bytes = sum(entry.size_bytes for entry in self._entries.values())
+        self._entries, self.used_bytes = dict(state.entries), state.used_bytes
+
+    def since(self, ops: int, claims: int) -> Use:
+        """Return what was done to this pool since it knew so many ops and claims."""
+        most, made = self.most[ops:], tuple(self.claims[claims:])
+        for claim in made:
+            for op in range(max(ops, claim.after + 1), claim.use):
+                most[op - ops] -= claim.size_bytes
+        return Use(tuple(most), made)
+
+    def allows(self, use: Use) -> bool:
+        """Whether the claims of ops that follow would find the room here that they found before."""
+        if not use.claims:
+            return True
+        most = [*self.most, *use.most]
+        return all(self._claim(most, size, op) == after for size, op, after in use.claims)
+
+    def repeat(self, use: Use) -> None:
+        """Let the ops that follow do to `most` what they did before, where that is allowed."""
+        self.most += use.most
+        for claim in use.claims:
+            self.claim_before(claim.size_bytes, use=claim.use)

@@ -1,6 +1,9 @@
 """Plan and time line into statistics: cycles, bounds, bytes and ledger of every op."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
+from typing import NamedTuple
 
 from hwmodels.architecture import FEMTO, Architecture, MemoryTechnology, ProcessingArray
 from hwmodels.conventions import cycles_by
@@ -8,16 +11,68 @@ from hwmodels.energy import STATIC, Action, Ledger, extrapolations
 from hwmodels.machine import Outcome, Timeline
 from hwmodels.memory import peak_bandwidth
 from hwmodels.memory_totals import Use, shared_actions
-from hwmodels.plan import Group, Plan, Tally
+from hwmodels.plan import Group, Plan, Tally, UnitName
 from hwmodels.products import array_operands
 from hwmodels.rtl_checked import UNCHECKED, Combination, cycles_note
 from hwmodels.skipping import sparse_actions
 from hwmodels.stats import Cycles, LayerStats, RunStats, Traffic
 from hwmodels.upkeep import upkeep_actions
-from hwmodels.workload import Gemm, WorkItem
+from hwmodels.workload import Gemm, VectorOp, WorkItem
 
-Layers = dict[tuple[int, Cycles], tuple[Tally, LayerStats]]
-"""Statistics by tally and cycles; a tally that plans share tells by its `id` which op it is of."""
+_COUNTS = attrgetter(*(one.name for one in fields(Tally)))
+
+
+class Done(NamedTuple):
+    """An op as it ran: its counts and cycles, where, and the work of its group without any wait.
+
+    That is the head's; ops behind it have none.
+    """
+
+    tally: Tally
+    cycles: Cycles
+    unit: UnitName
+    is_head: bool
+    work_fs: int
+
+
+@dataclass
+class Layers:
+    """Statistics of ops of earlier plans on one chip.
+
+    `known` has them by tally and cycles: a tally that plans share tells by its `id` which op it is
+    of. `equal` has them by all that they depend on but the name of the op, then by name.
+    """
+
+    known: dict[tuple[int, ...], tuple[Tally, LayerStats]] = field(default_factory=dict)
+    equal: dict[tuple[object, ...], dict[str, LayerStats]] = field(default_factory=dict)
+
+    def again(self, tally: Tally, cycles: Cycles) -> LayerStats | None:
+        """Return the statistics of a tally that took as many cycles before, None if none did."""
+        known = self.known.get((id(tally), *vars(cycles).values()))
+        return None if known is None else known[1]
+
+    def of(
+        self, item: WorkItem, done: Done, make: Callable[[WorkItem, Done], LayerStats]
+    ) -> LayerStats:
+        """Return the statistics of an op, by `make` where no equal op ran so before."""
+        cycles = tuple(vars(done.cycles).values())
+        key = *_COUNTS(done.tally), *cycles, *done[2:], *_facts(item)
+        equal = self.equal.setdefault(key, {})
+        layer = equal.get(item.name)
+        if layer is None:
+            one = next(iter(equal.values()), None)
+            same = None if one is None else vars(one) | {"name": item.name}
+            layer = equal[item.name] = make(item, done) if same is None else LayerStats(**same)
+        self.known[id(done.tally), *cycles] = done.tally, layer
+        return layer
+
+
+def _facts(item: WorkItem) -> tuple[object, ...]:
+    """Return all of an op that its statistics depend on beside its counts, but for its name."""
+    if isinstance(item, Gemm):
+        sizes = item.count, item.m, item.n, item.k
+        return item.kind, *sizes, item.a_number, item.w_number, item.a_density
+    return item.kind, item.function if isinstance(item, VectorOp) else None
 
 
 def collect(
@@ -39,29 +94,26 @@ def collect(
     """
     array = architecture.array
     peak = peak_bandwidth(architecture.memory, technology)
-    groups = {index: group for group in plan.groups for index in group.items}
+    known = Layers() if known is None else known
     layers: list[LayerStats] = []
-    for index, item in enumerate(plan.items):
-        tally, cycles = plan.tallies[index], timeline.cycles[index]
-        key = id(tally), cycles
-        if known is not None and not shares and key in known:
-            layers.append(known[key][1])
-            continue
-        layer = _layer(
-            item,
-            tally,
-            cycles,
-            architecture,
-            group=groups[index],
-            is_head=index == groups[index].items[0],
-            peak=peak,
-            ledger=ledger,
-            share=shares[index] if shares else None,
-        )
-        layers.append(layer)
-        if known is not None and not shares:
-            known[key] = tally, layer
-    busy_fs = sum(_work_fs(group, architecture) for group in plan.groups)
+    busy_fs = 0
+
+    def make(item: WorkItem, done: Done, share: dict[Action, int] | None = None) -> LayerStats:
+        return _layer(item, done, architecture, peak=peak, ledger=ledger, share=share)
+
+    for group in plan.groups:
+        work_fs = _work_fs(group, architecture)
+        busy_fs += work_fs
+        head = group.items[0]
+        for index in group.items:
+            tally, cycles = plan.tallies[index], timeline.cycles[index]
+            layer = None if shares else known.again(tally, cycles)
+            if layer is None:
+                is_head, item = index == head, plan.items[index]
+                unit, own_fs = (group.unit, work_fs) if is_head else ("vector", 0)
+                done = Done(tally, cycles, unit, is_head, own_fs)
+                layer = make(item, done, shares[index]) if shares else known.of(item, done, make)
+            layers.append(layer)
     return RunStats(
         name=name,
         layers=tuple(layers),
@@ -79,20 +131,16 @@ def collect(
 
 def _layer(
     item: WorkItem,
-    tally: Tally,
-    cycles: Cycles,
+    done: Done,
     architecture: Architecture,
     *,
-    group: Group,
-    is_head: bool,
     peak: float | None,
     ledger: Ledger,
     share: dict[Action, int] | None,
 ) -> LayerStats:
-    """Return the statistics of an item of a group; `share` is what it is charged of the memory."""
+    """Return the statistics of an op; `share` is what it is charged of the memory."""
     array = architecture.array
-    unit = group.unit if is_head else "vector"
-    own_fs = _work_fs(group, architecture) if is_head else 0
+    tally, cycles, unit, is_head, work_fs = done
     traffic = _traffic(tally)
     is_on_array = unit == "array"
     actions = _actions(tally, cycles, sparse_actions(array)) | _core(array, cycles)
@@ -112,7 +160,7 @@ def _layer(
         sparsity=array.sparsity if is_on_array else "",
         mapping=tally.mapping,
         cycles=cycles,
-        bound_cycles=bound_cycles(own_fs, [traffic], architecture, peak),
+        bound_cycles=bound_cycles(work_fs, [traffic], architecture, peak),
         macs=item.macs if isinstance(item, Gemm) else 0,
         array_macs=tally.array_macs,
         traffic=traffic,

@@ -16,6 +16,7 @@ from hwmodels.flat.patterns import FlatPatterns
 from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, place
 from hwmodels.machine import Outcome, Serve, run
+from hwmodels.numbered import Numbered
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
 from hwmodels.planned import PlannedGroups, Recall
@@ -53,7 +54,7 @@ class Shared:
     planned: PlannedGroups
     watch: Watch | None = None
     reuse: "Reuse | None" = None
-    layers: Layers = field(default_factory=dict)
+    layers: Layers = field(default_factory=Layers)
     flat: FlatPatterns = field(default_factory=FlatPatterns)
 
 
@@ -61,23 +62,14 @@ class Shared:
 class Reuse:
     """Results of calls that were simulated before, for equal work, addresses, chip and residency.
 
-    `hits` and `misses` count. One object may serve any number of chips and utterances. Workloads
-    are kept alive, so that one that comes again as the same object is recognised at once.
+    `hits` and `misses` count. One object may serve any number of chips and utterances. `workloads`
+    are those by whose numbers `results` know them.
     """
 
     results: dict[tuple[object, ...], tuple[RunStats, Residency]] = field(default_factory=dict)
     hits: int = 0
     misses: int = 0
-    _numbers: dict[Workload, int] = field(default_factory=dict)
-    _known: dict[int, tuple[Workload, int]] = field(default_factory=dict)
-
-    def number(self, workload: Workload) -> int:
-        """Return a number that equal workloads share, and no others."""
-        known = self._known.get(id(workload))
-        if known is None:
-            number = self._numbers.setdefault(workload, len(self._numbers))
-            known = self._known[id(workload)] = workload, number
-        return known[1]
+    workloads: Numbered[Workload] = field(default_factory=Numbered)
 
 
 def simulate(
@@ -158,7 +150,7 @@ def _call(
     if reuse is None:
         return _simulate(workload, on, layout=layout, kept=kept, shared=shared)
     bases = tuple((name, place.base) for name, place in layout.placements.items())
-    key = (reuse.number(workload), on.key, bases, kept)
+    key = (reuse.workloads.of(workload), on.key, bases, kept)
     found = reuse.results.get(key)
     if found is None:
         reuse.misses += 1
@@ -342,5 +334,5 @@ def plan_cores(
     notes += gating_notes(workload.items, architecture.array)
     warnings += dense_warnings(workload.items, architecture.array)
     return [
-        Plan(p.items, p.groups, p.tallies, p.kept_constants(), warnings, notes) for p in planners
+        Plan(p.items, p.groups, p.counts(), p.kept_constants(), warnings, notes) for p in planners
     ]

@@ -16,6 +16,7 @@ from hwmodels.memory_totals import MemoryTotals, add_totals
 Unit = Literal["array", "vector", "dma"]
 Value = str | int | float | None
 Counts = TypeVar("Counts", "Cycles", "Traffic")
+Part = TypeVar("Part", "LayerStats", "RunStats")
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,11 @@ class Traffic:
 
 def add(parts: Iterable[tuple[Counts, int]], kind: type[Counts]) -> Counts:
     """Return the field-wise sum of `parts`, each (counts, how many times)."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    sums = dict.fromkeys(names, 0)
+    sums = [0] * len(dataclasses.fields(kind))
     for counts, times in parts:
-        for name, value in vars(counts).items():
-            sums[name] += times * value
-    return kind(**sums)
+        for number, value in enumerate(vars(counts).values()):
+            sums[number] += times * value
+    return kind(*sums)
 
 
 @dataclass(frozen=True)
@@ -248,17 +248,11 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
     """
     if len({(run.clock_hz, run.cells, run.peak_bytes_per_s) for run in runs}) != 1:
         raise ValueError(f"{name}: combine needs runs, all of one chip; found {len(runs)} runs")
-    times: dict[int, int] = {}
-    distinct: dict[int, RunStats] = {}
-    for run in runs:  # reused results are the same object: add each once, times its number
-        times[id(run)] = times.get(id(run), 0) + 1
-        distinct[id(run)] = run
-    groups: dict[tuple[str, str, str], dict[int, tuple[LayerStats, int]]] = {}
-    for key, run in distinct.items():
-        for layer in run.layers:
-            parts = groups.setdefault((layer.name, layer.kind, layer.unit), {})
-            _, before = parts.get(id(layer), (layer, 0))
-            parts[id(layer)] = layer, before + times[key]
+    distinct = _distinct((run, 1) for run in runs)  # reused results are the same object
+    groups: dict[tuple[str, str, str], list[tuple[LayerStats, int]]] = {}
+    layers = ((layer, times) for run, times in distinct for layer in run.layers)
+    for layer, times in _distinct(layers):
+        groups.setdefault((layer.name, layer.kind, layer.unit), []).append((layer, times))
     memory: dict[str, dict[str, int]] = {}
     for run in runs:
         for requester, counts in run.memory.items():
@@ -268,11 +262,11 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
     return dataclasses.replace(
         runs[0],
         name=name,
-        layers=tuple(_add_layers(list(parts.values())) for parts in groups.values()),
+        layers=tuple(_add_layers(parts) for parts in groups.values()),
         bound_cycles=sum(run.bound_cycles for run in runs),
         simpy_events=sum(run.simpy_events for run in runs),
         memory=memory,
-        controller=add_totals((run.controller, times[key]) for key, run in distinct.items()),
+        controller=add_totals((run.controller, times) for run, times in distinct),
         warnings=tuple(dict.fromkeys(text for run in runs for text in run.warnings)),
         notes=tuple(dict.fromkeys(text for run in runs for text in run.notes)),
         calls=sum(run.calls for run in runs),
@@ -283,8 +277,20 @@ def combine(runs: Sequence[RunStats], *, name: str) -> RunStats:
     )
 
 
+def _distinct(parts: Iterable[tuple[Part, int]]) -> list[tuple[Part, int]]:
+    """Return each object once, with the sum of its times."""
+    times: dict[int, int] = {}
+    objects: dict[int, Part] = {}
+    for one, number in parts:
+        times[id(one)] = times.get(id(one), 0) + number
+        objects[id(one)] = one
+    return list(zip(objects.values(), times.values(), strict=True))
+
+
 def _add_layers(parts: list[tuple[LayerStats, int]]) -> LayerStats:
-    first = parts[0][0]
+    first, times = parts[0]
+    if len(parts) == times == 1:
+        return first
     notes = dict.fromkeys(layer.cycles_note for layer, _ in parts if layer.cycles_note)
     mappings = dict.fromkeys(layer.mapping for layer, _ in parts)
     return dataclasses.replace(

@@ -6,6 +6,7 @@ address. Dependencies follow from the references: an op waits for the ops that w
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from typing import Literal
 
@@ -65,17 +66,22 @@ class TensorRef:
         """Bits that move when the whole tensor moves."""
         return self.stored_bits + self.index_bits
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """Bytes that move when the whole tensor moves, rounded up."""
         return -(-self.size_bits // 8)
 
-    @property
+    @cached_property
     def elements(self) -> int:
         """Number of elements."""
         return prod(self.shape)
 
-    @property
+    @cached_property
+    def room_bytes(self) -> int:
+        """Bytes that memory keeps for the tensor."""
+        return -(-max(self.size_bits, self.reserved_bits) // 8)
+
+    @cached_property
     def is_part(self) -> bool:
         """Whether memory holds more of the tensor than this."""
         return self.reserved_bits > self.size_bits
@@ -135,15 +141,20 @@ class Gemm:
         """Multiply-accumulates of the dense product."""
         return self.count * self.m * self.n * self.k
 
-    @property
+    @cached_property
     def reads(self) -> tuple[TensorRef, ...]:
         """Operands."""
         return (self.a, self.w)
 
-    @property
+    @cached_property
     def writes(self) -> tuple[TensorRef, ...]:
         """Results."""
         return (self.result,)
+
+    @cached_property
+    def refs(self) -> tuple[TensorRef, ...]:
+        """Operands and results."""
+        return (*self.reads, *self.writes)
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,11 @@ class VectorOp:
     writes: tuple[TensorRef, ...]
     is_fused: bool = False
 
+    @cached_property
+    def refs(self) -> tuple[TensorRef, ...]:
+        """Operands and results."""
+        return (*self.reads, *self.writes)
+
 
 @dataclass(frozen=True)
 class Transfer:
@@ -178,6 +194,11 @@ class Transfer:
     writes: tuple[TensorRef, ...]
     read_bytes: int
     write_bytes: int
+
+    @cached_property
+    def refs(self) -> tuple[TensorRef, ...]:
+        """Operands and results."""
+        return (*self.reads, *self.writes)
 
 
 WorkItem = Gemm | VectorOp | Transfer
@@ -194,7 +215,7 @@ class Workload:
         """Yield each tensor once, in order of first use."""
         seen: set[str] = set()
         for item in self.items:
-            for ref in (*item.reads, *item.writes):
+            for ref in item.refs:
                 if ref.id not in seen:
                     seen.add(ref.id)
                     yield ref

@@ -71,3 +71,26 @@ def test_room_is_claimed_from_the_end_of_the_last_op_that_left_too_little():
     pool.drop("a")
     pool.insert("d", 20, use=5)
     assert pool.claim_before(20, use=5) == 4
+
+
+def test_a_use_is_repeated_only_where_its_claims_find_the_same_room():
+    def busy(size):
+        pool = Pool(10)
+        pool.insert("a", size, use=0)
+        pool.drop("a")
+        pool.insert("b", 2, use=1)
+        return pool
+
+    first = busy(6)
+    first.insert("c", 5, use=2)  # free behind op 0: during op 1, 2 bytes are in use
+    assert first.claim_before(5, use=2) == 0
+    use = first.since(2, 0)
+    assert first.most == [6, 7, 7]
+    assert use == ((7,), ((5, 2, 0),))
+    again = busy(7)
+    assert again.allows(use)
+    again.repeat(use)
+    assert again.most == [7, 7, 7]
+    assert again.claims == first.claims
+    assert not busy(5).allows(use)  # there it was free all the time
+    assert busy(5).most == [5, 2]
