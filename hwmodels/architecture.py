@@ -24,7 +24,7 @@ Sparsity = Literal["dense", "skip_zero_fold", "row_skip", "column_compact", "nm"
 Fidelity = Literal["sampled", "exact", "roofline"]
 Arbitration = Literal["fifo", "priority"]
 Gating = Literal["none", "activations"]
-Objective = Literal["latency", "energy", "product"]
+Objective = Literal["latency", "soonest", "energy", "product"]
 Fusion = Literal["chunks", "marked"]
 Im2col = Literal["buffer", "dma", "materialised"]
 Split = Literal["columns", "heads", "utterances"]
@@ -187,11 +187,12 @@ class MappingChoice:
     """How work is laid on the chip.
 
     `objective` is what tilings and units of products are chosen for, see `hwmodels.costs`: time,
-    energy or their product. `fusion: chunks` lets vector ops follow, chunk by chunk, whatever makes
-    their operands, see `hwmodels.fusion`; `marked` only those that the program ties to a product.
-    `im2col` says where windows of convolutions are unfolded, see `hwmodels.windows`.
-    `resident_share` of the input and of the weight buffer keeps tensors from op to op; the rest
-    streams, all of it where the share is 0.
+    energy or their product. `soonest` is time as well, but that of a product running alone with all
+    its waits, see `hwmodels.lone`, instead of a closed form. `fusion: chunks` lets vector ops
+    follow, chunk by chunk, whatever makes their operands, see `hwmodels.fusion`; `marked` only
+    those that the program ties to a product. `im2col` says where windows of convolutions are
+    unfolded, see `hwmodels.windows`. `resident_share` of the input and of the weight buffer keeps
+    tensors from op to op; the rest streams, all of it where the share is 0.
     """
 
     objective: Objective = "latency"

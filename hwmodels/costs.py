@@ -50,12 +50,15 @@ class Ends(NamedTuple):
     last_cycles: int
 
 
+ONE_BUS = BusShape(channels=1, burst_bytes=1, interleave_bytes=1 << 40)
+
+
 @dataclass(frozen=True)
 class Rates:
     """Bytes per array cycle of memory and of the three ports; None where nothing limits them.
 
     Of the memory a core counts on an equal part. `latency_cycles` are those of the memory, and
-    `buses` says how addresses lie on its channels, None where that does not matter.
+    `buses` says how addresses lie on its channels.
     """
 
     memory: float | None
@@ -63,7 +66,7 @@ class Rates:
     weight_port: int | None
     output_port: int | None
     latency_cycles: float = 0.0
-    buses: BusShape | None = None
+    buses: BusShape = ONE_BUS
 
 
 @dataclass(frozen=True)
@@ -171,12 +174,10 @@ def costs(
         buffers.weight.port_bytes,
         buffers.output.port_bytes,
         technology.latency_s.value * clock_hz,
-        BusShape(
-            architecture.memory.channels, technology.burst_bytes, technology.interleave_bytes
-        ),
+        BusShape(architecture.memory.channels, technology.burst_bytes, technology.interleave_bytes),
     )
     objective = architecture.mapping.objective
-    if objective == "latency":
+    if objective in ("latency", "soonest"):
         return Costs(objective, rates)
     if priced is None:
         raise ValueError(

@@ -128,7 +128,7 @@ def _is_cheaper(architecture: Architecture, setting: Setting, gemm: Gemm, asked:
     before = max(apart.cycles, _cycles(architecture, setting, asked.fused)) + latency(alone, rates)
     times = (max(whole.cycles, beside), before)
     sizes = (whole.moved_bytes, apart.moved_bytes + asked.read_bytes + asked.written_bytes)
-    first, second = (times, sizes) if setting.costs.objective == "latency" else (sizes, times)
+    first, second = (times, sizes) if setting.costs.joules is None else (sizes, times)
     return (first[0], second[0]) <= (first[1], second[1])
 
 

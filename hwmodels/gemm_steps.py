@@ -14,8 +14,7 @@ from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.gemm_blocks import Block, blocks_of, stays
 from hwmodels.gemm_tally import tally_gemm
-from hwmodels.lone.product import is_followed, soonest
-from hwmodels.mapper import map_product
+from hwmodels.mapper import map_products
 from hwmodels.mapping import Room, Shape, is_leaving, smallest_tile_bytes
 from hwmodels.operand_parts import GemmKind, input_part, result_part, weight_part
 from hwmodels.pattern import Builder, Setting, Share, Tensors, overfull
@@ -99,7 +98,7 @@ def _fit(
     row = gemm.n if is_wide else row
     while True:
         try:
-            mapping = map_product(
+            mapping = map_products(
                 shape,
                 array,
                 limits,
@@ -107,19 +106,8 @@ def _fit(
                 is_holding=is_holding,
                 is_whole=is_holding and not tensors.fused,
                 row=row,
+                products=gemm.count if engine else 0,
             )
-            if is_followed(array, setting.costs):
-                mapping = soonest(
-                    shape,
-                    array,
-                    limits,
-                    setting.costs,
-                    mapping,
-                    is_holding=is_holding,
-                    is_whole=is_holding and not tensors.fused,
-                    row=row,
-                    products=gemm.count,
-                )
         except ValueError:
             if is_wide:
                 row, is_wide = 0, False

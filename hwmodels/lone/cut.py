@@ -16,16 +16,16 @@ def edge(product: Record, cut: Record, axis: int, at: int) -> int:
     size, tile = product.size[axis], cut.tile[axis]
     if axis == K:
         grain = product.grain[K]
-        return min(size, parts(size, grain) * at // parts(size, tile) * grain)
+        return int(min(size, parts(size, grain) * at // parts(size, tile) * grain))
     if axis == product.time:
-        return size * at // parts(size, tile)
-    return min(size, at * tile)
+        return int(size * at // parts(size, tile))
+    return int(min(size, at * tile))
 
 
 @helper
 def fold_cycles(product: Record, length: int) -> int:
     """Return the cycles of one fold of so many elements among others."""
-    return max(product.beats * length + product.rest, product.least)
+    return int(max(product.beats * length + product.rest, product.least))
 
 
 @helper
@@ -46,7 +46,7 @@ def array_cycles(product: Record, cut: Record) -> int:
     if not product.is_serial:
         behind = fold_cycles(product, shortest) - product.beats * shortest
         total += product.first + product.last - behind
-    return total
+    return int(total)
 
 
 @helper
@@ -70,7 +70,7 @@ def operand_bytes(product: Record, cut: Record) -> float:
     if product.is_kept[WEIGHT]:
         weight_times = 1
     inputs = product.bytes[INPUT] * size[M] * size[K] * input_times
-    return inputs + product.bytes[WEIGHT] * size[N] * size[K] * weight_times
+    return float(inputs + product.bytes[WEIGHT] * size[N] * size[K] * weight_times)
 
 
 @helper
@@ -94,6 +94,11 @@ def least_cycles(product: Record, cut: Record, moved: float) -> float:
     found = first + product.products * array_cycles(product, cut) + last
     if product.port[OUTPUT] > 0:
         found = max(found, first + product.products * stored / product.port[OUTPUT])
+    inputs, weights = product.bytes[INPUT] * size[M], product.bytes[WEIGHT] * size[N]
+    if product.port[INPUT] > 0:
+        found = max(found, last + product.products * inputs * size[K] / product.port[INPUT])
+    if product.port[WEIGHT] > 0:
+        found = max(found, last + product.products * weights * size[K] / product.port[WEIGHT])
     if product.memory > 0:
         wide = product.bytes[OUTPUT] * columns
         if panels > 1 and stored > 0:
@@ -101,7 +106,7 @@ def least_cycles(product: Record, cut: Record, moved: float) -> float:
             stored *= _in_bursts(product, wide, stride) / wide
         all_bytes = product.products * (moved + stored)
         found = max(found, all_bytes / product.memory + product.latency)
-    return found
+    return float(found)
 
 
 @helper
@@ -110,4 +115,4 @@ def _in_bursts(product: Record, size: float, stride: int) -> float:
     common, rest = product.burst, stride % product.burst
     while rest:
         common, rest = rest, common % rest
-    return max(size, size // common * common + product.burst - common)
+    return float(max(size, size // common * common + product.burst - common))

@@ -24,7 +24,7 @@ def follow(product: Record, cut: Record, run: Record, track: Track, limit: float
         if not _step(product, run, track, number):
             return NEVER
         _end(product, run, track, number)
-    return max(run.now, run.last_store)
+    return float(max(run.now, run.last_store))
 
 
 @helper
@@ -182,9 +182,7 @@ def _may_be_early(product: Record, run: Record, track: Track, at: float) -> int:
 
 
 @helper
-def _load(
-    product: Record, run: Record, track: Track, port: int, at: float, is_early: int
-) -> None:
+def _load(product: Record, run: Record, track: Track, port: int, at: float, is_early: int) -> None:
     """Start the next load through a port."""
     step = track.steps[run.next[port]]
     size = step.load[port]
@@ -206,9 +204,7 @@ def _load(
 
 
 @helper
-def _move(
-    product: Record, run: Record, track: Track, port: int, size: float, at: float
-) -> float:
+def _move(product: Record, run: Record, track: Track, port: int, size: float, at: float) -> float:
     """Return when a transfer is done of which each channel moves what `track.moved` says."""
     done = max(at, run.port_free[port])
     if product.port[port] > 0:
@@ -222,7 +218,7 @@ def _move(
                 end = max(track.free[channel], at) + track.moved[channel] / each
                 track.free[channel] = end
                 last = max(last, end)
-    return max(done, last + product.latency)
+    return float(max(done, last + product.latency))
 
 
 @helper

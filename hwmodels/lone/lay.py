@@ -41,7 +41,7 @@ def _behind(product: Record, cut: Record) -> int:
     if axis != K or cut.is_leaving:
         last = parts(product.size[axis], cut.tile[axis])
         length = edge(product, cut, axis, last) - edge(product, cut, axis, last - 1)
-    return fold_cycles(product, length) - product.beats * length
+    return int(fold_cycles(product, length) - product.beats * length)
 
 
 @helper
@@ -95,13 +95,13 @@ def _cycles(
     """Return the array cycles of a step, but for those of the product's first and last fold."""
     if product.time == M:
         folds = parts(columns, product.grain[N]) * parts(depth, product.grain[K])
-        return folds * fold_cycles(product, rows)
+        return int(folds * fold_cycles(product, rows))
     if product.time == N:
         folds = parts(rows, product.grain[M]) * parts(depth, product.grain[K])
-        return folds * fold_cycles(product, columns)
+        return int(folds * fold_cycles(product, columns))
     folds = parts(rows, product.grain[M]) * parts(columns, product.grain[N])
     if cut.is_leaving:
-        return folds * fold_cycles(product, depth)
+        return int(folds * fold_cycles(product, depth))
     cycles = folds * product.beats * depth
     if chunk == 0:
         cycles += folds * product.before
@@ -109,7 +109,7 @@ def _cycles(
         whole = product.size[K]
         behind = fold_cycles(product, whole) - product.beats * whole - product.before
         cycles += folds * behind
-    return cycles
+    return int(cycles)
 
 
 @helper

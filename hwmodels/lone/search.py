@@ -33,7 +33,7 @@ TOLERANCE = 0.008
 """What ends sooner by less is not worth other bytes or more steps: a seed stays."""
 SLACK = 0.0015
 STEP_CYCLES = 8.0  # what a step counts where cuts end about as soon
-TRIES = 64
+TRIES = 400
 
 
 @entry
@@ -52,7 +52,13 @@ def search(product: Record, seed: Record, found: Structured) -> int:
     soonest = _soonest(product, found[:count], limit)
     if soonest < 0:
         return -1
-    return _cheapest(product, found[:count], soonest)
+    return int(_cheapest(product, found[:count], soonest))
+
+
+@entry
+def cycles_of(product: Record, cut: Record) -> float:
+    """Return the cycles of the product under a cut."""
+    return float(_follow(product, cut, NEVER))
 
 
 @helper
@@ -68,7 +74,7 @@ def _follow(product: Record, cut: Record, limit: float) -> float:
         np.zeros(channels),
     )
     run = np.zeros(1, RUN)
-    return follow(product, cut, run[0], track, limit)
+    return float(follow(product, cut, run[0], track, limit))
 
 
 @helper
@@ -116,7 +122,7 @@ def _cheapest(product: Record, cuts: Record, soonest: int) -> int:
             tries += 1
             cut.cycles = _follow(product, cut, allowed)
             if cut.cycles <= allowed:
-                return number
+                return int(number)
     return best
 
 

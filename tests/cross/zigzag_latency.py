@@ -9,6 +9,7 @@ have fractional lengths, so that its bytes may be some millionths off, even belo
 
     COSIM_ZIGZAG_PYTHON=PYTHON PYTHONPATH=.:tests python tests/cross/zigzag_latency.py
         [--array 32] [--dataflow weight_stationary] [--layers conv0,qk] [--lpf-limit 6]
+        [--objective latency]
 """
 
 # ruff: noqa: T201  (a script prints)
@@ -16,6 +17,7 @@ have fractional lengths, so that its bytes may be some millionths off, even belo
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from wav2vec2_gemms import LAYERS
@@ -51,11 +53,14 @@ def main():
     parser.add_argument("--dataflow", choices=FLOWS, default=FLOWS[0])
     parser.add_argument("--layers", default=",".join(LAYERS), help="Names, with commas.")
     parser.add_argument("--lpf-limit", type=int, default=6, help="How far ZigZag's search goes.")
+    parser.add_argument("--objective", choices=("latency", "soonest"), default="latency")
     options = parser.parse_args()
     names = options.layers.split(",")
     architecture = compared_chip(options.array, options.dataflow)
+    choice = replace(architecture.mapping, objective=options.objective)
+    architecture = replace(architecture, mapping=choice)
     energy = load_table(ROOT / "configs" / "energy" / "aladdin_cacti_28nm.yaml")
-    print(f"{options.array}x{options.array} {options.dataflow}")
+    print(f"{options.array}x{options.array} {options.dataflow} {options.objective}")
     print(
         "layer | ZigZag cycles | ours | fill+drain | left | ZigZag bytes | ours | compulsory "
         "| tiling | our CPU s"
