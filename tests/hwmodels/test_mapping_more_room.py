@@ -18,7 +18,7 @@ from test_mapping_machine import with_buffer
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
 
-WORST = 1.25
+WORST = {"latency": 1.25, "soonest": 1.1}
 MORE = [
     (name, key, factor)
     for name in ("input", "weight", "output")
@@ -41,6 +41,7 @@ def chips(shipped):
     return [shipped(name) for name in ("stacked_edge_32", "stacked_server_128")]
 
 
+@pytest.mark.parametrize("objective", WORST)
 @settings(max_examples=16, deadline=None, derandomize=True)
 @given(
     products=PRODUCTS,
@@ -49,20 +50,21 @@ def chips(shipped):
     dataflow=st.sampled_from(["weight_stationary", "input_stationary", "output_stationary"]),
     schedule=st.sampled_from(["serial", "double_buffered"]),
 )
-def test_more_of_a_chip_never_takes_a_quarter_longer(
-    chips, products, number, size, dataflow, schedule
+def test_more_of_a_chip_hardly_takes_longer(
+    chips, objective, products, number, size, dataflow, schedule
 ):
     chip, memory, energy = chips[number]
     chip = replace(
         chip,
         array=replace(chip.array, rows=size, columns=size, dataflow=dataflow, schedule=schedule),
+        mapping=replace(chip.mapping, objective=objective),
     )
     work = Workload("w", tuple(gemm(f"g{i}", *sizes) for i, sizes in enumerate(products)))
 
     def cycles(architecture, technology):
         return simulate(work, architecture, technology=technology, energy=energy).cycles.total
 
-    limit = WORST * cycles(chip, memory)
+    limit = WORST[objective] * cycles(chip, memory)
     peak = replace(memory.peak_bytes_per_s, value=2 * memory.peak_bytes_per_s.value, high=None)
     found = {
         f"{name} {key} x {factor}": cycles(with_buffer(chip, name, **{key: factor}), memory)

@@ -1,0 +1,154 @@
+"""`mapping.objective: soonest`: products followed alone, beside the machine and all mappings."""
+
+from dataclasses import replace
+
+import pytest
+from hw_samples import gemm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_mapping_products import FLOWS, all_mappings, array_of
+
+from hwmodels import gemm_steps
+from hwmodels.architecture import MappingChoice
+from hwmodels.costs import Costs, Rates
+from hwmodels.lone.product import cycles_alone
+from hwmodels.mapper import judging_notes, map_product, map_products
+from hwmodels.mapping import Room, Shape
+from hwmodels.memory import BusShape
+from hwmodels.simulate import simulate
+from hwmodels.workload import Workload
+
+# What `hwmodels.lone.search` leaves on the table: a seed or fewer bytes, and cuts not looked for.
+WORSE = 1.008 * 1.0015 + 1e-6
+FREE = {"is_holding": False, "is_whole": False, "row": 0}
+
+
+def chip_of(chip, size, dataflow, schedule, objective="soonest"):
+    array = replace(chip.array, rows=size, columns=size, dataflow=dataflow, schedule=schedule)
+    return replace(chip, array=array, mapping=replace(chip.mapping, objective=objective))
+
+
+@pytest.fixture(scope="module")
+def chips(shipped):
+    return [shipped(name) for name in ("stacked_edge_32", "stacked_server_128")]
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(st.integers(1, 600), st.integers(1, 900), st.integers(32, 1000)),
+    count=st.sampled_from([1, 1, 3]),
+    number=st.integers(0, 1),
+    size=st.sampled_from([32, 128]),
+    dataflow=st.sampled_from(FLOWS),
+    schedule=st.sampled_from(["serial", "double_buffered"]),
+    objective=st.sampled_from(["latency", "soonest"]),
+)
+def test_a_product_alone_takes_what_the_machine_takes(
+    chips, sizes, count, number, size, dataflow, schedule, objective
+):
+    chip, memory, energy = chips[number]
+    chip = chip_of(chip, size, dataflow, schedule, objective)
+    asked = []
+
+    def noted(shape, array, limits, costs, **more):
+        mapping = map_products(shape, array, limits, costs, **more)
+        asked.append((shape, array, limits, costs, mapping))
+        return mapping
+
+    work = Workload("w", (gemm("g", *sizes, count=count),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gemm_steps, "map_products", noted)
+        ran = simulate(work, chip, technology=memory, energy=energy).cycles.total
+    followed = cycles_alone(*asked[-1], products=count)
+    assert followed == pytest.approx(ran, rel=0.01, abs=20)
+
+
+SHAPES = st.builds(
+    lambda m, n, k, stored: Shape(
+        m,
+        n,
+        k,
+        m * k,
+        n * k,
+        is_input_kept=False,
+        is_weight_kept=False,
+        array_input_bytes=m * k,
+        stored_bytes=stored * m * n,
+    ),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.integers(1, 8),
+    st.sampled_from([0, 1, 4]),
+)
+PORTS = st.sampled_from([None, 1, 4])
+COSTS = st.builds(
+    lambda memory, ports, latency, channels: Costs(
+        "soonest", Rates(memory, *ports, latency, BusShape(channels, 2, 4))
+    ),
+    st.sampled_from([None, 0.7, 5.0]),
+    st.tuples(PORTS, PORTS, PORTS),
+    st.sampled_from([0.0, 7.0]),
+    st.sampled_from([1, 2]),
+)
+
+
+@pytest.mark.parametrize("schedule", ["serial", "double_buffered"])
+@pytest.mark.parametrize("dataflow", FLOWS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(
+    shape=SHAPES,
+    limits=st.builds(Room, st.integers(12, 60), st.integers(12, 60), st.integers(24, 200)),
+    costs=COSTS,
+    more=st.tuples(*[st.integers(0, 40)] * 3),
+)
+def test_no_mapping_of_all_is_done_sooner_by_a_hundredth(
+    dataflow, schedule, shape, limits, costs, more
+):
+    array = array_of(dataflow, schedule)
+    roomy = Room(*(have + extra for have, extra in zip(vars(limits).values(), more, strict=True)))
+
+    def alone(mapping, room):
+        return cycles_alone(shape, array, room, costs, mapping)
+
+    best = min(alone(mapping, limits) for mapping in all_mappings(shape, array, limits))
+    found = map_products(shape, array, limits, costs, **FREE, products=1)
+    assert alone(found, limits) <= WORSE * best
+    better = map_products(shape, array, roomy, costs, **FREE, products=1)
+    assert alone(better, roomy) <= WORSE * alone(found, limits)
+
+
+def test_what_ends_hardly_sooner_stays_as_the_closed_form_has_it():
+    # One fold of 2 x 3 weights at a time: nothing can be cut in another way.
+    array, costs = array_of("weight_stationary"), Costs("soonest", Rates(1.0, 1, 1, 1))
+    shape = Shape(4, 3, 2, 8, 6, is_input_kept=False, is_weight_kept=False)
+    limits = Room(64, 64, 96)
+    seed = map_product(shape, array, limits, replace(costs, objective="latency"))
+    assert map_products(shape, array, limits, costs, **FREE, products=1) == seed
+
+
+def test_a_last_layer_of_wav2vec2_ends_a_tenth_sooner(chips):
+    # 499 x 32 x 768 on 32 x 32 cells: smaller chunks let the array begin sooner.
+    chip, memory, energy = chips[0]
+    work = Workload("w", (gemm("ctc", 499, 32, 768),))
+    cycles = [
+        simulate(
+            work,
+            replace(chip, mapping=MappingChoice(objective=objective)),
+            technology=memory,
+            energy=energy,
+        ).cycles.total
+        for objective in ("latency", "soonest")
+    ]
+    assert cycles[1] < 0.92 * cycles[0]
+
+
+def test_arrays_whose_products_are_not_followed_say_so(make_chip, make_memory, table):
+    chip = make_chip()
+    array = replace(chip.array, sparsity="skip_zero_fold")
+    (note,) = judging_notes(array, "soonest")
+    assert "skip_zero_fold leaves out zeros" in note
+    assert judging_notes(array, "latency") == judging_notes(chip.array, "soonest") == ()
+    sparse = replace(chip, array=array, mapping=replace(chip.mapping, objective="soonest"))
+    work = Workload("w", (gemm("g", 8, 8, 8),))
+    stats = simulate(work, sparse, technology=make_memory(), energy=table)
+    assert note in stats.notes
