@@ -51,7 +51,10 @@ def array_cycles(product: Record, cut: Record) -> int:
 
 @helper
 def operand_bytes(product: Record, cut: Record) -> float:
-    """Return the bytes of operands that one product loads, see `mapping.operand_traffic`."""
+    """Return the bytes that one product loads of its operands, see `mapping.operand_traffic`.
+
+    Chunks of activations are pieces of rows, which move in whole bursts.
+    """
     size, held = product.size, cut.held_tiles
     tiles, panels = parts(size[M], cut.tile[M]), parts(size[N], cut.tile[N])
     chunks = parts(size[K], cut.tile[K])
@@ -70,6 +73,9 @@ def operand_bytes(product: Record, cut: Record) -> float:
     if product.is_kept[WEIGHT]:
         weight_times = 1
     inputs = product.bytes[INPUT] * size[M] * size[K] * input_times
+    piece = product.bytes[INPUT] * cut.tile[K]
+    if input_chunks > 1 and piece > 0:
+        inputs *= _in_bursts(product, piece, int(product.bytes[INPUT] * size[K])) / piece
     return float(inputs + product.bytes[WEIGHT] * size[N] * size[K] * weight_times)
 
 
