@@ -230,11 +230,13 @@ def test_no_mapping_of_all_costs_less_than_the_one_that_is_found(
 def test_more_of_a_chip_never_costs_more(dataflow, shape, limits, costs, more, faster):
     array = array_of(dataflow)
     larger = Room(*(room + extra for room, extra in zip(vars(limits).values(), more, strict=True)))
-    rates = [
-        None if rate is None else rate * times
-        for rate, times in zip(vars(costs.rates).values(), faster, strict=True)
-    ]
-    better = replace(costs, rates=Rates(*rates))
+    names = ("memory", "input_port", "weight_port", "output_port")
+    old = {name: getattr(costs.rates, name) for name in names}
+    new = {
+        name: None if old[name] is None else old[name] * times
+        for name, times in zip(names, faster, strict=True)
+    }
+    better = replace(costs, rates=replace(costs.rates, **new))
     found = [
         cost(shape, array, map_product(shape, array, room, prices), prices)[0]
         for room, prices in [(limits, costs), (larger, costs), (limits, better), (larger, better)]
