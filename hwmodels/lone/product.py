@@ -9,7 +9,7 @@ from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.costs import Costs, Rates
 from hwmodels.dataflow import DATAFLOWS, Axis
-from hwmodels.lone.search import MOST_CUTS, cycles_of, search
+from hwmodels.lone.search import MOST_CUTS, judge, search
 from hwmodels.lone.state import CUT, PRODUCT
 from hwmodels.mapping import (
     Mapping,
@@ -44,8 +44,8 @@ def soonest(
 ) -> Mapping:
     """Return the mapping under which so many products in a row are done soonest, running alone.
 
-    The seed stays unless another one is done sooner by more than `search.TOLERANCE`. Arguments are
-    those of `mapper.map_product`.
+    What its operands keep memory busy counts, too. The seed stays unless another one costs less by
+    more than `search.TOLERANCE`. Arguments are those of `mapper.map_product`.
     """
     product = _product(shape, array, limits, costs.rates)
     product["products"] = min(products, MOST_PRODUCTS)
@@ -55,7 +55,7 @@ def soonest(
     return seed if number < 0 else _mapping(shape, seed, found[number])
 
 
-def cycles_alone(
+def alone(
     shape: Shape,
     array: ProcessingArray,
     limits: Room,
@@ -63,15 +63,18 @@ def cycles_alone(
     mapping: Mapping,
     *,
     products: int = 1,
-) -> float:
-    """Return the array cycles of so many products in a row that run alone under a mapping.
+) -> tuple[float, float]:
+    """Return the array cycles of so many products in a row that run alone, and what they cost.
 
-    Array cycles, loads and stores as `hwmodels.machine` has them on the roofline, to about a
-    thousandth: descriptors begin where their tensor does.
+    Cycles are those of `hwmodels.machine` on the roofline, to about a thousandth: descriptors begin
+    where their tensor does. `search.BYTES_COUNT` of those in which memory moves operands come on
+    top of the cost.
     """
     product = _product(shape, array, limits, costs.rates)
     product["products"] = products
-    return float(cycles_of(product, _cut(shape, array, mapping)))
+    cut = _cut(shape, array, mapping)
+    judge(product, cut)
+    return float(cut["cycles"] - cut["bytes_count"]), float(cut["cycles"])
 
 
 def _cut(shape: Shape, array: ProcessingArray, mapping: Mapping) -> np.void:

@@ -30,8 +30,10 @@ DENSE = 24  # so many parts of m and n are all tried, and from there each a sixt
 DENSE_K = 8
 DENSE_HELD = 12
 TOLERANCE = 0.008
-"""What ends sooner by less is not worth other bytes or more steps: a seed stays."""
+"""What costs less by under this share is not worth other bytes or more steps."""
 SLACK = 0.0015
+BYTES_COUNT = 0.25
+"""What a cycle counts in which memory moves operands: others have to wait for it, too."""
 STEP_CYCLES = 8.0  # what a step counts where cuts end about as soon
 TRIES = 400
 
@@ -40,11 +42,13 @@ TRIES = 400
 def search(product: Record, seed: Record, found: Structured) -> int:
     """Return the number of the best of `found`, which has room for cuts; -1 for the seed.
 
-    The seed stays unless another one ends sooner by more than TOLERANCE. Of those that end within
-    TOLERANCE of the soonest it is the one with the fewest bytes and steps. A cut that could end
-    sooner than the soonest by less than SLACK is not looked for.
+    The seed stays unless another one costs less by more than TOLERANCE: cycles, and BYTES_COUNT of
+    those in which memory moves its operands. Of those within TOLERANCE of the cheapest it is the
+    one with the fewest bytes and steps. A cut that could cost less than the cheapest by under SLACK
+    is not looked for.
     """
-    seed.cycles = _follow(product, seed, NEVER)
+    _weigh(product, seed)
+    seed.cycles = _weighed(product, seed, NEVER)
     if seed.cycles == NEVER:
         return -1
     limit = seed.cycles / (1 + TOLERANCE)
@@ -55,10 +59,29 @@ def search(product: Record, seed: Record, found: Structured) -> int:
     return int(_cheapest(product, found[:count], soonest))
 
 
+@helper
+def _weigh(product: Record, cut: Record) -> None:
+    """Put down the least that a cut takes, and what its bytes count."""
+    cut.moved = operand_bytes(product, cut)
+    cut.bytes_count = 0.0
+    if product.memory > 0:
+        cut.bytes_count = BYTES_COUNT * product.products * cut.moved / product.memory
+    cut.bound = least_cycles(product, cut, cut.moved) + cut.bytes_count
+    cut.cycles = 0.0
+
+
+@helper
+def _weighed(product: Record, cut: Record, limit: float) -> float:
+    """Return the cycles of the product under a cut and what its bytes count, NEVER over `limit`."""
+    cycles = _follow(product, cut, limit - cut.bytes_count)
+    return NEVER if cycles == NEVER else float(cycles + cut.bytes_count)
+
+
 @entry
-def cycles_of(product: Record, cut: Record) -> float:
-    """Return the cycles of the product under a cut."""
-    return float(_follow(product, cut, NEVER))
+def judge(product: Record, cut: Record) -> None:
+    """Put down what a cut takes, and what its bytes count."""
+    _weigh(product, cut)
+    cut.cycles = _weighed(product, cut, NEVER)
 
 
 @helper
@@ -94,7 +117,7 @@ def _soonest(product: Record, cuts: Record, limit: float) -> int:
         cut = cuts[number]
         if cut.bound > limit / (1 + SLACK):
             break
-        cut.cycles = _follow(product, cut, limit * (1 + TOLERANCE))
+        cut.cycles = _weighed(product, cut, limit * (1 + TOLERANCE))
         if cut.cycles < limit:
             limit = cut.cycles
             best = number
@@ -120,7 +143,7 @@ def _cheapest(product: Record, cuts: Record, soonest: int) -> int:
             break
         if cut.cycles == 0 and cut.bound <= allowed:
             tries += 1
-            cut.cycles = _follow(product, cut, allowed)
+            cut.cycles = _weighed(product, cut, allowed)
             if cut.cycles <= allowed:
                 return int(number)
     return best
@@ -255,10 +278,8 @@ def _fits(product: Record, cut: Record, port: int, wide: int) -> int:
 def _list(product: Record, found: Record, count: int, limit: float) -> int:
     """Put down one cut if it may end within `limit` and there is room; returns how many."""
     cut = found[len(found) - 1]
-    moved = operand_bytes(product, cut)
-    bound = least_cycles(product, cut, moved)
-    if bound > limit or count == len(found) - 1:
+    _weigh(product, cut)
+    if cut.bound > limit or count == len(found) - 1:
         return count
     found[count] = cut
-    found[count].bound, found[count].moved, found[count].cycles = bound, moved, 0.0
     return count + 1

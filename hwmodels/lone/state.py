@@ -50,9 +50,10 @@ CUT = np.dtype(
         ("held_tiles", np.int64),
         ("is_chunk", np.int64, (2,)),  # what is loaded of each operand at a time is a chunk
         ("is_leaving", np.int64),
-        ("bound", np.float64),  # cycles that it takes at least
         ("moved", np.float64),  # bytes of one product's operands
-        ("cycles", np.float64),  # that it takes, NEVER if more than asked, 0 before that is known
+        ("bytes_count", np.float64),  # what they count, in cycles
+        ("bound", np.float64),  # cycles that it takes at least, and those of its bytes
+        ("cycles", np.float64),  # of it and its bytes, NEVER if more than asked, 0: not known yet
         ("rank", np.float64),
     ]
 )

@@ -4,7 +4,7 @@ In closed form more is never slower (test_mapping_products). A run also shows wh
 the first loads and last stores of each product, which larger tiles make longer, and tensors that
 stay on chip from when there is room for them, which they wait for. Of 3,000 random pairs of runs of
 one to three products 69 took over 1 % longer with more, at worst 28 %: short products, of a few
-thousand cycles. Where products are followed (`soonest`) 12 did, at worst 9.5 %. Layers of speech
+thousand cycles. Where products are followed (`soonest`) 10 did, at worst 3 %. Layers of speech
 stay within 1 % (test_mapping_machine).
 """
 
@@ -19,7 +19,7 @@ from test_mapping_machine import with_buffer
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
 
-WORST = {"latency": 1.25, "soonest": 1.1}
+WORST = {"latency": 1.25, "soonest": 1.05}
 MORE = [
     (name, key, factor)
     for name in ("input", "weight", "output")
