@@ -1,7 +1,8 @@
-"""The search for the cut that ends soonest: all that can, by how soon they may end at best.
+"""The search for the cut that ends soonest, among a fixed set, by how soon each may end at best.
 
 What is tried hangs on the product and the array alone, the buffers only decide what fits: with more
-room there is more to choose from, never less.
+room there is more to choose from, never less. Numbers of parts lie close up to some and a sixth
+apart from there, so that a tiling between them may be missed in large products.
 """
 
 import numpy as np
@@ -24,18 +25,26 @@ from hwmodels.lone.state import (
     Track,
 )
 
-MOST_STEPS = 1 << 16
-MOST_CUTS = 1 << 14
+MOST_STEPS = 1 << 16  # of a cut; the seed may have more
+MOST_CUTS = 1 << 14  # the first so many that may cost less are looked at
 DENSE = 24  # so many parts of m and n are all tried, and from there each a sixth more
 DENSE_K = 8
 DENSE_HELD = 12
 TOLERANCE = 0.008
 """What costs less by under this share is not worth other bytes or more steps."""
 SLACK = 0.0015
+"""A cut that could cost less than the best so far by under this share is not followed."""
 BYTES_COUNT = 0.25
 """What a cycle counts in which memory moves operands: others have to wait for it, too."""
 STEP_CYCLES = 8.0  # what a step counts where cuts end about as soon
-TRIES = 400
+TRIES = 400  # cuts of fewer bytes that are followed behind the cheapest
+
+
+@entry
+def judge(product: Record, cut: Record) -> None:
+    """Put down what a cut takes, and what its bytes count."""
+    _weigh(product, cut)
+    cut.cycles = _weighed(product, cut, NEVER)
 
 
 @entry
@@ -47,8 +56,7 @@ def search(product: Record, seed: Record, found: Structured) -> int:
     one with the fewest bytes and steps. A cut that could cost less than the cheapest by under SLACK
     is not looked for.
     """
-    _weigh(product, seed)
-    seed.cycles = _weighed(product, seed, NEVER)
+    judge(product, seed)
     if seed.cycles == NEVER:
         return -1
     limit = seed.cycles / (1 + TOLERANCE)
@@ -75,13 +83,6 @@ def _weighed(product: Record, cut: Record, limit: float) -> float:
     """Return the cycles of the product under a cut and what its bytes count, NEVER over `limit`."""
     cycles = _follow(product, cut, limit - cut.bytes_count)
     return NEVER if cycles == NEVER else float(cycles + cut.bytes_count)
-
-
-@entry
-def judge(product: Record, cut: Record) -> None:
-    """Put down what a cut takes, and what its bytes count."""
-    _weigh(product, cut)
-    cut.cycles = _weighed(product, cut, NEVER)
 
 
 @helper
@@ -111,7 +112,7 @@ def _steps(product: Record, cut: Record) -> int:
 
 @helper
 def _soonest(product: Record, cuts: Record, limit: float) -> int:
-    """Return the number of the cut that ends soonest, before `limit`; -1 for none."""
+    """Return the number of the cut that costs least, less than `limit`; -1 for none."""
     best = -1
     for number in np.argsort(cuts["bound"]):
         cut = cuts[number]
@@ -126,7 +127,7 @@ def _soonest(product: Record, cuts: Record, limit: float) -> int:
 
 @helper
 def _cheapest(product: Record, cuts: Record, soonest: int) -> int:
-    """Return the number of the cut with fewest bytes and steps of those that end about as soon."""
+    """Return the number of the cut with fewest bytes and steps of those that cost about as much."""
     best = soonest
     allowed = cuts[soonest].cycles * (1 + TOLERANCE)
     for number in range(len(cuts)):
