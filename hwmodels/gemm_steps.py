@@ -6,6 +6,8 @@ cycle, with its partial sum in a register; every multiply-accumulate reads its w
 buffer, one activation serves all lanes.
 """
 
+import math
+from collections.abc import Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -45,8 +47,13 @@ def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
     engine = engine_of(array, gemm) if array_operands(gemm) in array.supports else None
     head = planner.begin("array" if engine else "vector").items[0]
     pinned = planner.pinned()
-    a = planner.reads(gemm.a, port="input", pinned=pinned, is_reused=True)
-    w = planner.reads(gemm.w, port="weight", pinned=pinned, is_reused=True)
+    streamed = _streamed(planner, gemm, engine, pinned=pinned)
+    a = planner.reads(
+        gemm.a, port="input", pinned=pinned, is_reused=True, is_streamed=gemm.a.id in streamed
+    )
+    w = planner.reads(
+        gemm.w, port="weight", pinned=pinned, is_reused=True, is_streamed=gemm.w.id in streamed
+    )
     reads = [Extra(head, a), Extra(head, w)]
     reads += [extra for extra in planner.extras(pinned) if not extra.operand.is_here]
     results = planner.writes(planner.results(), pinned=pinned)
@@ -73,6 +80,54 @@ def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
     if any(one.ref.runs is not None and not one.is_here for one in (a, w)):
         planner.tallies[head].mapping += " strided"
     planner.bind(pattern, reads, results)
+
+
+def _streamed(
+    planner: Planner, gemm: Gemm, engine: Engine | None, *, pinned: set[str]
+) -> Collection[str]:
+    """Return which operands pass through although they could stay on chip.
+
+    To stay they would wait until an earlier group lets go of its room, and as they pass through,
+    no more bytes are loaded.
+    """
+    operands = gemm.a, gemm.w
+    stays = [planner.stays(ref, pinned=pinned) for ref in operands]
+    late = [ref.id for ref, stay in zip(operands, stays, strict=True) if stay == "late"]
+    if not late or engine is None:
+        return ()
+    setting, im2col = planner.patterns.setting, planner.architecture.mapping.im2col
+
+    def moved(streamed: Collection[str]) -> float:
+        is_input_kept, is_weight_kept = (
+            stay != "no" and ref.id not in streamed
+            for ref, stay in zip(operands, stays, strict=True)
+        )
+        shape = shape_of(
+            gemm,
+            engine,
+            loaded_bytes=gemm.a.size_bytes if is_input_kept else loaded_bytes(gemm, im2col),
+            stored_bytes=gemm.result.size_bytes,
+            is_input_kept=is_input_kept,
+            is_weight_kept=is_weight_kept,
+        )
+        try:
+            mapping = map_products(
+                shape,
+                engine.array,
+                setting.limits,
+                setting.costs,
+                is_holding=True,
+                is_whole=True,
+                row=0,
+                products=gemm.count,
+            )
+        except ValueError:  # no room for a fold of it beside what stays
+            return math.inf
+        return mapping.dram_bytes
+
+    least = moved(())
+    choices: list[Collection[str]] = [late, *([name] for name in late)]
+    return next((streamed for streamed in choices if moved(streamed) <= least < math.inf), ())
 
 
 def _fit(

@@ -14,6 +14,7 @@ The rules, all decided here and charged where they cost:
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from hwmodels.architecture import Architecture
 from hwmodels.descriptors import run
@@ -35,6 +36,8 @@ from hwmodels.plan import Exchange, Group, Pattern, Port, Source, Tally, Target,
 from hwmodels.residency import Entry, Kept, Pool
 from hwmodels.vector import operation_count
 from hwmodels.workload import Gemm, TensorRef, VectorOp, WorkItem, Workload
+
+Stay = Literal["yes", "late", "no"]
 
 
 @dataclass(frozen=True)
@@ -211,11 +214,18 @@ class Planner:
             tally.output_buffer_write += 0 if is_ahead else op.elements * element_bytes
 
     def reads(
-        self, ref: TensorRef, *, port: Port, pinned: set[str], is_reused: bool = False
+        self,
+        ref: TensorRef,
+        *,
+        port: Port,
+        pinned: set[str],
+        is_reused: bool = False,
+        is_streamed: bool = False,
     ) -> Operand:
         """Find or make a place for a tensor that the current group reads.
 
-        `is_reused`: the group itself reads it more than once.
+        `is_reused`: the group itself reads it more than once. One that `is_streamed` does not stay
+        unless it is here.
         """
         if here := self.port_of(ref):
             (self._constants if here == "weight" else self._tensors).touch(ref.id, use=self.number)
@@ -223,7 +233,7 @@ class Planner:
         after = self.write_of(ref)
         is_constant = ref.kind == "constant"
         is_worth_it = is_constant or is_reused or self._is_read_later(ref)
-        if ref.kind == "state" or ref.is_part or not is_worth_it:
+        if is_streamed or ref.kind == "state" or ref.is_part or not is_worth_it:
             return Operand(ref, port, is_here=False, is_kept=False, after=after)
         pool = self._constants if is_constant else self._tensors
         gone = pool.insert(ref.id, ref.size_bytes, use=self.number, pinned=pinned)
@@ -240,6 +250,23 @@ class Planner:
             after_group=after_group,
             after=(*after, *self._spill(gone)),
         )
+
+    def stays(self, ref: TensorRef, *, pinned: set[str]) -> Stay:
+        """Return whether an operand that a group reads more than once is or can be kept on chip.
+
+        `late`: once an earlier group of this call is done, while only the current one reads it.
+        """
+        if self.port_of(ref):
+            return "yes"
+        pool = self._constants if ref.kind == "constant" else self._tensors
+        gone = pool.leaving(ref.size_bytes, pinned)
+        if ref.kind == "state" or ref.is_part or gone is None:
+            return "no"
+        if self._is_read_later(ref):
+            return "yes"
+        if ref.kind == "constant":
+            return "late" if any(entry.last_use >= 0 for entry in gone.values()) else "yes"
+        return "late" if pool.ask_before(ref.size_bytes, use=self.number) >= 0 else "yes"
 
     def port_of(self, ref: TensorRef) -> Port | None:
         """Return the buffer that keeps a tensor now, None when only memory holds it."""

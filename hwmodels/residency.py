@@ -23,11 +23,15 @@ class State(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Bytes for op number `use` that were free since op number `after`, -1 for always."""
+    """Bytes for op number `use` that were free since op number `after`, -1 for always.
+
+    They are in use from then on, unless they were only asked for.
+    """
 
     size_bytes: int
     use: int
     after: int
+    is_taken: bool = True
 
 
 class Use(NamedTuple):
@@ -77,15 +81,8 @@ class Pool:
         """
         self._reach(use)
         self.drop(ref_id)
-        free = self.capacity_bytes - self.used_bytes
-        leaving: dict[str, Entry] = {}
-        for name, entry in self._entries.items():
-            if free >= size_bytes:
-                break
-            if name not in pinned:
-                leaving[name] = entry
-                free += entry.size_bytes
-        if free < size_bytes:
+        leaving = self.leaving(size_bytes, pinned)
+        if leaving is None:
             return None
         for name in leaving:
             self.drop(name)
@@ -94,6 +91,25 @@ class Pool:
         if use >= 0:
             self.most[use] = max(self.most[use], self.used_bytes)
         return leaving
+
+    def leaving(self, size_bytes: int, pinned: Collection[str] = ()) -> dict[str, Entry] | None:
+        """Return what would have to go for so many bytes; None when they cannot fit."""
+        free = self.capacity_bytes - self.used_bytes
+        found: dict[str, Entry] = {}
+        for name, entry in self._entries.items():
+            if free >= size_bytes:
+                break
+            if name not in pinned:
+                found[name] = entry
+                free += entry.size_bytes
+        return None if free < size_bytes else found
+
+    def ask_before(self, size_bytes: int, *, use: int) -> int:
+        """Return what `claim_before` would, without taking the bytes."""
+        self._reach(use)
+        after = self._claim([*self.most], size_bytes, use)
+        self.claims.append(Claim(size_bytes, use, after, is_taken=False))
+        return after
 
     def claim_before(self, size_bytes: int, *, use: int) -> int:
         """Return the op behind which `size_bytes` have been free until op number `use`; take them.
@@ -139,6 +155,8 @@ class Pool:
         """Return what was done to this pool since it knew so many ops and claims."""
         most, made = self.most[ops:], tuple(self.claims[claims:])
         for claim in made:
+            if not claim.is_taken:
+                continue
             for op in range(max(ops, claim.after + 1), claim.use):
                 most[op - ops] -= claim.size_bytes
         return Use(tuple(most), made)
@@ -148,10 +166,15 @@ class Pool:
         if not use.claims:
             return True
         most = [*self.most, *use.most]
-        return all(self._claim(most, size, op) == after for size, op, after in use.claims)
+        for claim in use.claims:
+            room = most if claim.is_taken else [*most]
+            if self._claim(room, claim.size_bytes, claim.use) != claim.after:
+                return False
+        return True
 
     def repeat(self, use: Use) -> None:
         """Let the ops that follow do to `most` what they did before, where that is allowed."""
         self.most += use.most
         for claim in use.claims:
-            self.claim_before(claim.size_bytes, use=claim.use)
+            if claim.is_taken:
+                self.claim_before(claim.size_bytes, use=claim.use)
