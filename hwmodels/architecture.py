@@ -195,7 +195,7 @@ class MappingChoice:
     tensors from op to op; the rest streams, all of it where the share is 0.
     """
 
-    objective: Objective = "latency"
+    objective: Objective = "soonest"
     fusion: Fusion = "chunks"
     im2col: Im2col = "buffer"
     resident_share: Annotated[float, Ge(0), Le(0.9)] = 0.25
