@@ -7,16 +7,17 @@ buffer, one activation serves all lanes.
 """
 
 import math
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
-from hwmodels.architecture import ProcessingArray
+from hwmodels.architecture import Architecture, ProcessingArray
 from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.gemm_blocks import Block, blocks_of, stays
 from hwmodels.gemm_tally import tally_gemm
-from hwmodels.mapper import map_products
+from hwmodels.mapper import closed_form, map_products
 from hwmodels.mapping import Room, Shape, is_leaving, smallest_tile_bytes
 from hwmodels.operand_parts import GemmKind, input_part, result_part, weight_part
 from hwmodels.pattern import Builder, Setting, Share, Tensors, overfull
@@ -29,7 +30,7 @@ from hwmodels.sparse_chip import pattern_of
 from hwmodels.sparse_steps import Spot, block_splits, cut_of, totals
 from hwmodels.vector import function_cycles
 from hwmodels.windows import loaded_bytes
-from hwmodels.workload import Gemm
+from hwmodels.workload import Gemm, WorkItem
 
 HELD = {"input_stationary": 0, "weight_stationary": 1}
 """Which of the two operands stays in the cells; where results stay, neither does."""
@@ -80,6 +81,23 @@ def plan_gemm(planner: Planner, gemm: Gemm, *, together: int = 1) -> None:
     if any(one.ref.runs is not None and not one.is_here for one in (a, w)):
         planner.tallies[head].mapping += " strided"
     planner.bind(pattern, reads, results)
+
+
+def judging_notes(items: Iterable[WorkItem], architecture: Architecture) -> tuple[str, ...]:
+    """Return a note per reason why tilings are not the ones that are done soonest, as asked."""
+    array = architecture.array
+    if architecture.mapping.objective != "soonest":
+        return ()
+    reasons = (
+        closed_form(engine_of(array, item).array)
+        for item in items
+        if isinstance(item, Gemm) and array_operands(item) in array.supports
+        if item.scale_group or array.coupling is not None
+    )
+    return tuple(
+        f"mapping.objective: soonest: tilings of {count} GEMMs by the closed form of latency, {why}"
+        for why, count in Counter(filter(None, reasons)).items()
+    )
 
 
 def _streamed(

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from itertools import product as cartesian
 
-from hwmodels.architecture import Objective, ProcessingArray
+from hwmodels.architecture import ProcessingArray
 from hwmodels.costs import Costs, alone, latency
 from hwmodels.dataflow import DATAFLOWS, Axis
 from hwmodels.mapping import (
@@ -49,16 +49,15 @@ def map_products(
 ) -> Mapping:
     """Return the mapping of so many products in a row, 0 where they are not on the array.
 
-    That of `map_product`, unless the chip asks for the one that is done soonest. Where scale groups
-    part sums that stay in the cells, not all folds take the same, and the closed form decides.
+    That of `map_product`, unless the chip asks for the one that is done soonest and products on
+    this array are followed, see `closed_form`. As there, zeros that it leaves out count.
 
     Raises ValueError as `map_product`.
     """
     found = map_product(
         shape, array, limits, costs, is_holding=is_holding, is_whole=is_whole, row=row
     )
-    is_parted = DATAFLOWS[array.dataflow].time == "k" and array.pace.group > 0
-    if costs.objective != "soonest" or not products or is_parted or _closed_form(array):
+    if costs.objective != "soonest" or not products or closed_form(array):
         return found
     from hwmodels.lone.product import soonest  # noqa: PLC0415 (brings numba)
 
@@ -75,19 +74,13 @@ def map_products(
     )
 
 
-def judging_notes(array: ProcessingArray, objective: Objective) -> tuple[str, ...]:
-    """Return why mappings are judged in closed form where the objective says otherwise."""
-    why = _closed_form(array)
-    if objective != "soonest" or not why:
-        return ()
-    return (f"mapping.objective: soonest: tilings by the closed form of latency, {why}",)
-
-
-def _closed_form(array: ProcessingArray) -> str:
-    """Return why products on an array are not followed, nothing where they are."""
+def closed_form(array: ProcessingArray) -> str:
+    """Return why products on an array are not followed load by load, nothing where they are."""
     if array.coupling is not None:
         return "as the core moves all operands of the array itself"
-    return "" if array.sparsity == "dense" else f"as {array.sparsity} leaves out zeros"
+    if DATAFLOWS[array.dataflow].time == "k" and array.pace.group > 0:  # folds take unlike times
+        return "as scale groups part sums that stay in the cells"
+    return ""
 
 
 @lru_cache(maxsize=65536)

@@ -13,10 +13,10 @@ from hwmodels.cores import together
 from hwmodels.division import Divided, divide, with_parts
 from hwmodels.energy import EnergyTable, Ledger
 from hwmodels.flat.patterns import FlatPatterns
+from hwmodels.gemm_steps import judging_notes
 from hwmodels.grouped import plan_product
 from hwmodels.layout import Layout, place
 from hwmodels.machine import Outcome, Serve, run
-from hwmodels.mapper import judging_notes
 from hwmodels.numbered import Numbered
 from hwmodels.pattern import Patterns, setting
 from hwmodels.plan import Exchange, Plan
@@ -333,7 +333,7 @@ def plan_cores(
         raise ValueError("\n".join(f"{architecture.name}: {problem}" for problem in problems))
     notes = density_notes(workload.items, architecture.array)
     notes += gating_notes(workload.items, architecture.array)
-    notes += judging_notes(architecture.array, architecture.mapping.objective)
+    notes += judging_notes(workload.items, architecture)
     warnings += dense_warnings(workload.items, architecture.array)
     return [
         Plan(p.items, p.groups, p.counts(), p.kept_constants(), warnings, notes) for p in planners
