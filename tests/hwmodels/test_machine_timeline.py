@@ -7,7 +7,7 @@ from hw_samples import gemm, tensor, vector
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hwmodels.architecture import Buffer, MemoryStack
+from hwmodels.architecture import Buffer, MappingChoice, MemoryStack
 from hwmodels.array import closed_form
 from hwmodels.dma import Clock, Engine
 from hwmodels.layout import place
@@ -43,7 +43,8 @@ def test_a_3x5x4_gemm_on_2x2_cells_in_three_panels(make_chip, make_memory):
     # 0-12 input (11.5), 12-13 first panel (12.5), then three panels of two folds of 7 cycles:
     # 13-27, 27-41, 41-55. Result tiles leave at 27, 41 and 55 (24, 24, 12 bytes); the last one
     # has moved at 55 + 1.5 + 10 = 66.5, the next edge is 67.
-    timeline, plan = run([gemm("g", 3, 5, 4)], make_chip(output_size=64), make_memory())
+    chip = replace(make_chip(output_size=64), mapping=MappingChoice("latency"))
+    timeline, plan = run([gemm("g", 3, 5, 4)], chip, make_memory())
     assert [step.array.total for step in plan.groups[0].pattern.steps] == [14, 14, 14]
     assert nanoseconds(timeline.records[0].waits) == [
         (0, 12, "input"),
@@ -66,7 +67,7 @@ def test_a_3x5x4_gemm_on_2x2_cells_in_three_panels(make_chip, make_memory):
 def test_its_bytes_and_macs_by_hand(make_chip, make_memory, table):
     stats = simulate(
         Workload("w", (gemm("g", 3, 5, 4),)),
-        make_chip(output_size=64),
+        replace(make_chip(output_size=64), mapping=MappingChoice("latency")),
         technology=make_memory(),
         energy=table,
     )

@@ -16,7 +16,7 @@ def run(make_chip, make_memory, table):
     def of(m, n, k, *, schedule="double_buffered", output_size=64):
         chip = make_chip(2, 2, size=16, weight_size=8, output_size=output_size)
         array = replace(chip.array, dataflow="output_stationary", schedule=schedule)
-        mapping = replace(chip.mapping, resident_share=0.0)
+        mapping = replace(chip.mapping, resident_share=0.0, objective="latency")
         stats = simulate(
             Workload("w", (gemm("g", m, n, k),)),
             replace(chip, array=array, mapping=mapping),

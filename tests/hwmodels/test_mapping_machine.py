@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hw_samples import gemm, tensor, vector
 
+from hwmodels.architecture import MappingChoice
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
 
@@ -81,7 +82,8 @@ def test_a_product_that_fits_whole_is_cut_so_that_results_leave_early(shipped):
     # hide the weights of the next fold behind their own cycles, and panels of one fold are free.
     # At 128 bytes a cycle 167 x 768 activations then take 1002 cycles, the last 167 x 128 sums 668.
     chip, memory, energy = shipped("stacked_server_128")
-    chip = replace(chip, array=replace(chip.array, schedule="double_buffered"))
+    array = replace(chip.array, schedule="double_buffered")
+    chip = replace(chip, array=array, mapping=MappingChoice("latency"))
     work = Workload("w", (gemm("g", 499, 768, 768),))
     (layer,) = simulate(work, chip, technology=memory, energy=energy).layers
     assert layer.cycles.array == 18_346
@@ -107,6 +109,7 @@ def test_operands_make_room_for_what_fused_ops_read(make_chip, make_memory, tabl
     # Results stay in 4 x 4 cells: a tile is 16 results, and the residual of a tile 64 bytes. The
     # input buffer streams 2 x 36 bytes: beside 64 there is room for 4 rows of 2 terms, not of 9.
     chip = make_chip(4, 4, dataflow="output_stationary", size=96, output_size=128)
+    chip = replace(chip, mapping=MappingChoice("latency"))
     residual = tensor("r", "input", (8, 8), 32)
     y = tensor("y", "output", (8, 8), 32)
     items = (

@@ -11,8 +11,9 @@ from test_mapping_products import FLOWS, all_mappings, array_of
 from hwmodels import gemm_steps
 from hwmodels.architecture import MappingChoice
 from hwmodels.costs import Costs, Rates
+from hwmodels.gemm_steps import judging_notes
 from hwmodels.lone.product import alone
-from hwmodels.mapper import judging_notes, map_product, map_products
+from hwmodels.mapper import map_product, map_products
 from hwmodels.mapping import Room, Shape
 from hwmodels.memory import BusShape
 from hwmodels.simulate import simulate
@@ -142,13 +143,15 @@ def test_a_last_layer_of_wav2vec2_ends_a_tenth_sooner(chips):
     assert cycles[1] < 0.92 * cycles[0]
 
 
-def test_arrays_whose_products_are_not_followed_say_so(make_chip, make_memory, table):
-    chip = make_chip()
-    array = replace(chip.array, sparsity="skip_zero_fold")
-    (note,) = judging_notes(array, "soonest")
-    assert "skip_zero_fold leaves out zeros" in note
-    assert judging_notes(array, "latency") == judging_notes(chip.array, "soonest") == ()
-    sparse = replace(chip, array=array, mapping=replace(chip.mapping, objective="soonest"))
-    work = Workload("w", (gemm("g", 8, 8, 8),))
-    stats = simulate(work, sparse, technology=make_memory(), energy=table)
-    assert note in stats.notes
+def test_products_that_are_not_followed_are_told(shipped, make_chip, make_memory, table):
+    grouped = replace(gemm("g", 8, 8, 8), scale_group=4)
+    chip = make_chip(dataflow="output_stationary")
+    (note,) = judging_notes((grouped, gemm("plain", 8, 8, 8), grouped), chip)
+    assert "2 GEMMs by the closed form of latency, as scale groups part sums" in note
+    stats = simulate(Workload("w", (grouped,)), chip, technology=make_memory(), energy=table)
+    assert note.replace("2 GEMMs", "1 GEMMs") in stats.notes
+    assert not judging_notes((grouped,), make_chip())
+    assert not judging_notes((grouped,), replace(chip, mapping=MappingChoice("latency")))
+    coupled, *_ = shipped("ticsat_16")
+    (note,) = judging_notes((gemm("g", 8, 8, 8),), coupled)
+    assert "as the core moves all operands" in note

@@ -5,7 +5,7 @@ from collections import OrderedDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hwmodels.residency import Pool
+from hwmodels.residency import Claim, Pool
 
 
 def test_the_least_recently_used_goes_first():
@@ -86,7 +86,7 @@ def test_a_use_is_repeated_only_where_its_claims_find_the_same_room():
     assert first.claim_before(5, use=2) == 0
     use = first.since(2, 0)
     assert first.most == [6, 7, 7]
-    assert use == ((7,), ((5, 2, 0),))
+    assert use == ((7,), (Claim(5, 2, 0),))
     again = busy(7)
     assert again.allows(use)
     again.repeat(use)

@@ -78,6 +78,8 @@ def test_every_table_prices_every_chip_between_its_points(table, all_chips):
 @pytest.mark.parametrize("chip", CHIPS, ids=names(CHIPS))
 def test_gemms_of_whisper_take_the_closed_form_of_the_schedule(chip, shipped):
     architecture, technology, energy = shipped(chip.stem)
+    choice = replace(architecture.mapping, objective="latency")  # no tile shorter than a fold
+    architecture = replace(architecture, mapping=choice)
     array = architecture.array
     shapes = [(1500, 384, 384, 1), (1500, 1536, 384, 1), (1500, 384, 1536, 1), (3000, 384, 240, 1)]
     shapes += [(1500, 300, 64, 2), (1, 384, 384, 1), (1, 7, 64, 6), (499, 768, 768, 1)]

@@ -27,7 +27,9 @@ def convolution(kind="input"):
 @pytest.fixture(name="run")
 def _run(make_chip, make_memory, table):
     def run(im2col, **more):
-        chip = replace(make_chip(4, 4, size=256, **more), mapping=MappingChoice(im2col=im2col))
+        chip = replace(
+            make_chip(4, 4, size=256, **more), mapping=MappingChoice("latency", im2col=im2col)
+        )
         work = Workload("w", (convolution(),))
         return simulate(work, chip, technology=make_memory(), energy=table)
 
