@@ -117,8 +117,12 @@ def least_cycles(product: Record, cut: Record, moved: float) -> float:
 
 @helper
 def _in_bursts(product: Record, size: float, stride: int) -> float:
-    """Return the bytes in whole bursts of a piece of a row, on average over rows a stride apart."""
-    common, rest = product.burst, stride % product.burst
-    while rest:
-        common, rest = rest, common % rest
-    return float(max(size, size // common * common + product.burst - common))
+    """Return the bytes in whole bursts of a piece of a row, on average over rows and pieces.
+
+    Rows lie a stride apart and pieces one behind the other.
+    """
+    common = product.burst
+    for rest in (stride, int(size)):
+        while rest:
+            common, rest = rest, common % rest
+    return float(size + product.burst - common) if size == int(size) else size + product.burst - 1
