@@ -41,9 +41,12 @@ def test_codes_are_numbers_of_the_least_width_that_holds_them(bits, number):
     assert gemm_of(work(bits)).w_number == number
 
 
+WHOLE = ["mapping.objective=latency"]  # tiles in which every fold hides the next one's weights
+
+
 def test_fewer_stored_bits_take_fewer_cycles_on_composable_cells_and_as_many_on_fixed_ones():
     fixed, composable = (
-        load_chip(configs_root() / "hardware" / f"{name}_edge_32.yaml")
+        load_chip(configs_root() / "hardware" / f"{name}_edge_32.yaml", assignments=WHOLE)
         for name in ("stacked", "composable")
     )
     cycles = {
@@ -78,8 +81,8 @@ def test_products_of_16_bit_floats_run_on_cells_for_them_and_on_lanes_elsewhere(
     assert (gemm_of(item).a_number, gemm_of(item).w_number) == (number, number)
     found = {}
     for name in ("stacked", "float"):
-        chip = load_chip(configs_root() / "hardware" / f"{name}_edge_32.yaml")
-        found[name] = simulate_workloads([item], chip, "g")
+        path = configs_root() / "hardware" / f"{name}_edge_32.yaml"
+        found[name] = simulate_workloads([item], load_chip(path, assignments=WHOLE), "g")
     assert not found["float"].warnings
     assert found["float"].cycles.array == 32 + 31 + 31 + 6 * T
     actions = {row.action for row in found["float"].energy if row.component == "array"}

@@ -183,18 +183,24 @@ def stored_bytes() -> int:
 def test_weights_that_fit_on_chip_are_loaded_once_however_often_they_are_used(times):
     stats = simulated(times, 4096)  # a quarter of it keeps tensors
     assert stored_bytes() <= 4096 // 4
-    # The last product may fall into two panels of 80 bytes, whose ends are whole bursts of 32.
-    assert 0 <= stats.memory["weight"]["read_bytes"] - stored_bytes() <= 32
+    # Two products may fall into two panels of 80 bytes, whose ends are whole bursts of 32.
+    assert 0 <= stats.memory["weight"]["read_bytes"] - stored_bytes() <= 2 * 32
     # 2 products of 7 rows, 8 x 16 weights in folds of 4 x 4, for 2 layers
     assert stats.cycles.compute == times * PHYSICAL * 2 * 7 * (8 // 4) * (16 // 4)
 
 
 @pytest.mark.parametrize("times", [1, 2, 4])
 def test_weights_that_do_not_fit_on_chip_are_loaded_at_every_use(times):
-    """Two layers in turn are the worst case of what is thrown out longest unused."""
-    stats = simulated(times, 2048)
-    assert stored_bytes() > 2048 // 4
-    assert 0 <= stats.memory["weight"]["read_bytes"] - times * stored_bytes() <= 32
+    """Two layers in turn are the worst case of what is thrown out longest unused.
+
+    Weights that nobody reads again throw nothing out, so that the last use finds some on chip.
+    """
+    read, stored = simulated(times, 2048).memory["weight"]["read_bytes"], stored_bytes()
+    assert stored > 2048 // 4
+    if times == 1:
+        assert 0 <= read - stored <= 2 * 32
+    else:
+        assert (times - 1) * stored < read < times * stored
 
 
 def test_cycles_grow_with_uses():

@@ -121,8 +121,15 @@ def _in_bursts(product: Record, size: float, stride: int) -> float:
 
     Rows lie a stride apart and pieces one behind the other.
     """
-    common = product.burst
-    for rest in (stride, int(size)):
-        while rest:
-            common, rest = rest, common % rest
-    return float(size + product.burst - common) if size == int(size) else size + product.burst - 1
+    common = 1
+    if size == int(size):
+        common = _common_divisor(_common_divisor(product.burst, stride), int(size))
+    return float(size + product.burst - common)
+
+
+@helper
+def _common_divisor(one: int, other: int) -> int:
+    """Return the greatest common divisor."""
+    while other:
+        one, other = other, one % other
+    return int(one)

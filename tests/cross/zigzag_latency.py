@@ -9,7 +9,7 @@ have fractional lengths, so that its bytes may be some millionths off, even belo
 
     COSIM_ZIGZAG_PYTHON=PYTHON PYTHONPATH=.:tests python tests/cross/zigzag_latency.py
         [--array 32] [--dataflow weight_stationary] [--layers conv0,qk] [--lpf-limit 6]
-        [--objective latency]
+        [--objective soonest]
 """
 
 # ruff: noqa: T201  (a script prints)
@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--dataflow", choices=FLOWS, default=FLOWS[0])
     parser.add_argument("--layers", default=",".join(LAYERS), help="Names, with commas.")
     parser.add_argument("--lpf-limit", type=int, default=6, help="How far ZigZag's search goes.")
-    parser.add_argument("--objective", choices=("latency", "soonest"), default="latency")
+    parser.add_argument("--objective", choices=("soonest", "latency"), default="soonest")
     options = parser.parse_args()
     names = options.layers.split(",")
     architecture = compared_chip(options.array, options.dataflow)
