@@ -148,7 +148,8 @@ class RunStats:
     by requester is in `memory`, what the memory controller counted in `controller`, None without
     one. `peak_bytes_per_s` is None for an unlimited memory. `convention` is
     the chip's, if it names one. `cores` are the parts of a run on several cores, see
-    `hwmodels.cores`; `cells` are those of all cores.
+    `hwmodels.cores`; `cells` are those of all cores. `simpy_events` are those of the SimPy machine;
+    compiled code in its place has as many.
     """
 
     name: str

@@ -175,7 +175,7 @@ def _print_totals(console: Console, totals: Mapping[str, Any]) -> None:
         f"DRAM {scaled(totals['dram_bytes'], 'B')}, "
         f"{scaled(totals['bandwidth_bytes_per_s'], 'B/s')} ({share}), "
         f"array utilisation {percent(totals['array_utilization'])}, "
-        f"{totals['simpy_events']} SimPy events"
+        f"{totals['simpy_events']} events"
     )
     if "reused_calls" in totals:
         moved += (
