@@ -50,7 +50,7 @@ def map_products(
     """Return the mapping of so many products in a row, 0 where they are not on the array.
 
     That of `map_product`, unless the chip asks for the one that is done soonest and products on
-    this array are followed, see `closed_form`. As there, zeros that it leaves out count.
+    this array are followed, see `closed_form`. As there, zeros that it leaves out count as others.
 
     Raises ValueError as `map_product`.
     """

@@ -25,6 +25,8 @@ from hwmodels.mapping import (
 
 AXES: tuple[Axis, ...] = ("m", "n", "k")
 OPERANDS = "input_stationary", "weight_stationary"
+WHOLE_FOLDS = "dense", "skip_zero_fold"
+"""Policies under which folds are as full in small tiles as in large ones."""
 MOST_PRODUCTS = 4
 """Products in a row that are followed: one after the other shows by then."""
 
@@ -45,11 +47,15 @@ def soonest(
     """Return the mapping under which so many products in a row are done soonest, running alone.
 
     What its operands keep memory busy counts, too. The seed stays unless another one costs less by
-    more than `search.TOLERANCE`. Arguments are those of `mapper.map_product`.
+    more than `search.TOLERANCE`. Products take as long as without zeros; where an array leaves out
+    rows or columns of zeros it fills its folds from one panel and chunk, and none is cut smaller
+    than the seed does. Arguments are those of `mapper.map_product`.
     """
     product = _product(shape, array, limits, costs.rates)
     product["products"] = min(products, MOST_PRODUCTS)
     product["is_holding"], product["is_whole"], product["row"] = is_holding, is_whole, row
+    if array.sparsity not in WHOLE_FOLDS:
+        product["least_tile"] = 0, seed.tile_n, seed.tile_k
     found = np.zeros(MOST_CUTS, CUT)
     number = search(product, _cut(shape, array, seed), found)
     return seed if number < 0 else _mapping(shape, seed, found[number])

@@ -190,6 +190,8 @@ def _list_cuts(product: Record, found: Record, limit: float) -> int:
     sums_room = product.room[OUTPUT] * (2 if product.is_whole else 1)
     for tile_m in _tiles(product, M, DENSE):
         for tile_n in _tiles(product, N, DENSE):
+            if tile_n < product.least_tile[N]:
+                break
             rows, columns = min(tile_m, size[M]), min(tile_n, size[N])
             is_cut_row = product.row > 0 and tile_n < size[N] and tile_n % product.row > 0
             if is_cut_row or rows * columns * product.sum_bytes > sums_room:
@@ -202,6 +204,8 @@ def _list_cuts(product: Record, found: Record, limit: float) -> int:
             for is_weights_outer in range(2):
                 cut.is_weights_outer = is_weights_outer
                 for tile_k in _tiles(product, K, DENSE_K):
+                    if tile_k < product.least_tile[K]:
+                        break
                     cut.tile[K] = tile_k
                     count = _list_units(product, found, count, rows, columns, limit)
     return count

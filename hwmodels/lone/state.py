@@ -41,6 +41,7 @@ PRODUCT = np.dtype(
         ("is_whole", np.int64),
         ("row", np.int64),
         ("may_leave", np.int64),
+        ("least_tile", np.int64, (3,)),  # no smaller one is tried
     ]
 )
 CUT = np.dtype(
