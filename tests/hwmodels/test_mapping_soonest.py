@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from test_mapping_products import FLOWS, all_mappings, array_of
 
 from hwmodels import gemm_steps
-from hwmodels.architecture import MappingChoice
-from hwmodels.costs import Costs, Rates
+from hwmodels.architecture import MappingChoice, SparseUnit
+from hwmodels.costs import Costs, Rates, costs
 from hwmodels.gemm_steps import judging_notes
 from hwmodels.lone.product import alone
 from hwmodels.mapper import map_product, map_products
-from hwmodels.mapping import Room, Shape
+from hwmodels.mapping import Room, Shape, room
 from hwmodels.memory import BusShape
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
@@ -141,6 +141,29 @@ def test_a_last_layer_of_wav2vec2_ends_a_tenth_sooner(chips):
         for objective in ("latency", "soonest")
     ]
     assert cycles[1] < 0.92 * cycles[0]
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(st.integers(1, 600), st.integers(32, 900), st.integers(32, 1000)),
+    policy=st.sampled_from(["row_skip", "column_compact", "nm", "csr_gather"]),
+)
+def test_where_folds_are_filled_from_a_tile_weights_are_cut_no_finer_than_by_the_closed_form(
+    chips, sizes, policy
+):
+    chip, memory, _ = chips[0]
+    unit = SparseUnit(decoded_per_cycle=64, kept=2, run=4, banks=32)
+    array = replace(chip.array, sparsity=policy, sparse_unit=unit)
+    asked = costs(chip, memory)
+    m, n, k = sizes
+    shape = Shape(m, n, k, m * k, n * k, is_input_kept=False, is_weight_kept=False)
+    found = map_products(shape, array, room(chip), asked, **FREE, products=1)
+    seed = map_product(shape, array, room(chip), replace(asked, objective="latency"))
+    assert found.tile_n >= seed.tile_n
+    assert found.tile_k >= seed.tile_k
+    full = replace(array, sparsity="skip_zero_fold", sparse_unit=None)
+    plain = map_products(shape, full, room(chip), asked, **FREE, products=1)
+    assert plain == map_products(shape, chip.array, room(chip), asked, **FREE, products=1)
 
 
 def test_products_that_are_not_followed_are_told(shipped, make_chip, make_memory, table):
