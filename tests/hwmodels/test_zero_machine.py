@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosim import config
-from hwmodels.architecture import Architecture, SparseUnit
+from hwmodels.architecture import Architecture, MappingChoice, SparseUnit
 from hwmodels.cells import ComposableCell
 from hwmodels.simulate import simulate
 from hwmodels.skipping import POLICIES
@@ -95,6 +95,7 @@ def test_in_tiles_ledgers_sum_and_memory_moves_what_is_stored(
     pair, n, k, density, schedule, make_chip, make_memory, prices
 ):
     chip = sparse(make_chip(4, 4, schedule, size=512, output_size=512), *pair)
+    chip = replace(chip, mapping=MappingChoice("latency"))  # the same tiles with zeros and without
     plain = sparse(chip, "dense", pair[1])
     item = masked(gemm("g", 30, n, k), density)
     found, dense = (
