@@ -17,7 +17,7 @@ from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.dataflow import DATAFLOWS
 from hwmodels.gemm_blocks import Block, blocks_of, stays
 from hwmodels.gemm_tally import tally_gemm
-from hwmodels.mapper import closed_form, map_products
+from hwmodels.mapper import map_products, why_not_followed
 from hwmodels.mapping import Room, Shape, is_leaving, smallest_tile_bytes
 from hwmodels.operand_parts import GemmKind, input_part, result_part, weight_part
 from hwmodels.pattern import Builder, Setting, Share, Tensors, overfull
@@ -89,7 +89,7 @@ def judging_notes(items: Iterable[WorkItem], architecture: Architecture) -> tupl
     if architecture.mapping.objective != "soonest":
         return ()
     reasons = (
-        closed_form(engine_of(array, item).array)
+        why_not_followed(engine_of(array, item).array)
         for item in items
         if isinstance(item, Gemm) and array_operands(item) in array.supports
         if item.scale_group or array.coupling is not None
@@ -109,8 +109,8 @@ def _streamed(
     no more bytes are loaded.
     """
     operands = gemm.a, gemm.w
-    stays = [planner.stays(ref, pinned=pinned) for ref in operands]
-    late = [ref.id for ref, stay in zip(operands, stays, strict=True) if stay == "late"]
+    staying = [planner.may_stay(ref, pinned=pinned) for ref in operands]
+    late = [ref.id for ref, stay in zip(operands, staying, strict=True) if stay == "late"]
     if not late or engine is None:
         return ()
     setting, im2col = planner.patterns.setting, planner.architecture.mapping.im2col
@@ -118,13 +118,13 @@ def _streamed(
     def moved(streamed: Collection[str]) -> float:
         is_input_kept, is_weight_kept = (
             stay != "no" and ref.id not in streamed
-            for ref, stay in zip(operands, stays, strict=True)
+            for ref, stay in zip(operands, staying, strict=True)
         )
         shape = shape_of(
             gemm,
             engine,
             loaded_bytes=gemm.a.size_bytes if is_input_kept else loaded_bytes(gemm, im2col),
-            stored_bytes=gemm.result.size_bytes,
+            stored_bytes=gemm.result.size_bytes,  # where results go hangs on what is decided here
             is_input_kept=is_input_kept,
             is_weight_kept=is_weight_kept,
         )

@@ -50,14 +50,14 @@ def map_products(
     """Return the mapping of so many products in a row, 0 where they are not on the array.
 
     That of `map_product`, unless the chip asks for the one that is done soonest and products on
-    this array are followed, see `closed_form`. As there, zeros that it leaves out count as others.
+    this array are followed, see `why_not_followed`. Zeros that it leaves out count as others.
 
     Raises ValueError as `map_product`.
     """
     found = map_product(
         shape, array, limits, costs, is_holding=is_holding, is_whole=is_whole, row=row
     )
-    if costs.objective != "soonest" or not products or closed_form(array):
+    if costs.objective != "soonest" or not products or why_not_followed(array):
         return found
     from hwmodels.lone.product import soonest  # noqa: PLC0415 (brings numba)
 
@@ -74,7 +74,7 @@ def map_products(
     )
 
 
-def closed_form(array: ProcessingArray) -> str:
+def why_not_followed(array: ProcessingArray) -> str:
     """Return why products on an array are not followed load by load, nothing where they are."""
     if array.coupling is not None:
         return "as the core moves all operands of the array itself"

@@ -5,6 +5,8 @@ The rules, all decided here and charged where they cost:
   operand of a GEMM passes through the weight buffer whatever it is.
 - A tensor that is read again stays on chip when it fits the kept part of its buffer, the least
   recently used going first. Constants count as read again by the next call; states never stay.
+- An operand of a GEMM that could stay only once an earlier op of the call is done streams instead,
+  if no other op of the call reads it and no more bytes are loaded for that (see `gemm_steps`).
 - A result that a later op reads stays in the kept part of the input buffer when it fits; it is
   written to memory only if it must go before its last reader. Other results are written at once,
   also activations that nobody reads again. Outputs and states are always written.
@@ -251,7 +253,7 @@ class Planner:
             after=(*after, *self._spill(gone)),
         )
 
-    def stays(self, ref: TensorRef, *, pinned: set[str]) -> Stay:
+    def may_stay(self, ref: TensorRef, *, pinned: set[str]) -> Stay:
         """Return whether an operand that a group reads more than once is or can be kept on chip.
 
         `late`: once an earlier group of this call is done, while only the current one reads it.
