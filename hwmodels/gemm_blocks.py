@@ -1,7 +1,8 @@
 """The loop nest of one GEMM: its blocks in order, and how long each of them keeps an operand."""
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from hwmodels.mapping import Mapping
@@ -35,7 +36,7 @@ class Block(NamedTuple):
 
 
 class Stay(NamedTuple):
-    """Which unit of an operand a block uses, if it comes for it, and if it may go behind it."""
+    """Which part of an operand a block uses, if it comes for it, and if it may go behind it."""
 
     key: tuple[int, ...]
     comes: bool
@@ -67,25 +68,28 @@ def stays(
 ) -> list[Stay]:
     """Return for each block how it uses operand number `source`: 0 activations, 1 weights.
 
-    What is kept on chip comes once. Held tiles of the outer loop stay from their first block to
-    their last; everything else goes when the next block needs another unit.
+    A unit over all of k comes in one part per chunk, each for the first block that uses it, and
+    goes in such parts behind the last ones. What is kept on chip comes once. Held tiles of the
+    outer loop stay from their first block to their last; everything else goes when the next block
+    needs another unit.
     """
-    unit = (mapping.input_unit, mapping.weight_unit)[source]
-    keys = [
-        (block.product, (block.m, block.n)[source][0], block.k[0] if unit == "chunk" else 0)
-        for block in blocks
-    ]
+    units = [(block.product, (block.m, block.n)[source][0]) for block in blocks]
+    keys = [(*unit, block.k[0]) for unit, block in zip(units, blocks, strict=True)]
     if is_here:
         return [Stay(key, comes=False, goes=False) for key in keys]
     is_outer = mapping.order == ("activations_outer", "weights_outer")[source]
-    if is_kept or (is_outer and mapping.held_tiles > 1):
-        last = {key: number for number, key in enumerate(keys)}
-        first = {key: number for number, key in reversed(list(enumerate(keys)))}
-        return [
-            Stay(key, first[key] == number, not is_kept and last[key] == number)
-            for number, key in enumerate(keys)
-        ]
-    edges = [True, *(before != after for before, after in pairwise(keys)), True]
+    is_chunk = (mapping.input_unit, mapping.weight_unit)[source] == "chunk"
+    if is_kept or (is_outer and mapping.held_tiles > 1 and not is_chunk):
+        return _within(keys, is_kept=is_kept)
+    runs = groupby(keys, key=None if is_chunk else itemgetter(0, 1))
+    return [stay for _, run in runs for stay in _within(list(run), is_kept=False)]
+
+
+def _within(keys: Sequence[tuple[int, ...]], *, is_kept: bool) -> list[Stay]:
+    """Return how blocks use parts that stay from their first use to their last, or for good."""
+    last = {key: number for number, key in enumerate(keys)}
+    first = {key: number for number, key in reversed(list(enumerate(keys)))}
     return [
-        Stay(key, comes, goes) for key, (comes, goes) in zip(keys, pairwise(edges), strict=True)
+        Stay(key, first[key] == number, not is_kept and last[key] == number)
+        for number, key in enumerate(keys)
     ]

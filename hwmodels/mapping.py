@@ -71,7 +71,8 @@ class Shape:
     `input_bytes` and `weight_bytes` are loaded, `stored_bytes` of results go to memory, and
     `array_input_bytes` of activations enter the array in one pass, a convolution's after im2col.
     `is_input_kept` says that the activations are on chip, or stay there once loaded; likewise
-    `is_weight_kept`.
+    `is_weight_kept`. Of an operand that lies by row, each row or column of the product over all of
+    k, a chunk is as many runs of bytes; of others it is one run.
     """
 
     m: int
@@ -83,6 +84,8 @@ class Shape:
     is_weight_kept: bool
     array_input_bytes: int = 0
     stored_bytes: int = 0
+    is_input_by_row: bool = True
+    is_weight_by_row: bool = False
 
     @property
     def sizes(self) -> dict[Axis, int]:

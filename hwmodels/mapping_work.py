@@ -76,11 +76,9 @@ def ends(shape: Shape, mapping: Mapping, cycles: int) -> Ends:
     All its steps take `cycles`.
     """
     height, width = min(mapping.tile_m, shape.m), min(mapping.tile_n, shape.n)
-    depth = {"whole_k": shape.k, "chunk": min(mapping.tile_k, shape.k)}
-    first_input = -(-shape.input_bytes * height * depth[mapping.input_unit] // (shape.m * shape.k))
-    first_weight = -(
-        -shape.weight_bytes * width * depth[mapping.weight_unit] // (shape.n * shape.k)
-    )
+    depth = min(mapping.tile_k, shape.k)
+    first_input = -(-shape.input_bytes * height * depth // (shape.m * shape.k))
+    first_weight = -(-shape.weight_bytes * width * depth // (shape.n * shape.k))
     last = -(-shape.stored_bytes * height * width // (shape.m * shape.n))
     return Ends(first_input, first_weight, last, cycles // steps(shape, mapping))
 

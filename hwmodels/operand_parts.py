@@ -43,12 +43,10 @@ def input_part(kind: GemmKind, block: Block) -> Descriptor:
     side by side always one run per row. A convolution reads its share of the rows before im2col,
     without the rows that two tiles share.
     """
-    is_whole = kind.mapping.input_unit == "whole_k"
-    along = (0, kind.k) if is_whole else block.k
-    if by_runs := _in_runs(kind, 0, block, {kind.k: (block.m, along)}):
+    if by_runs := _in_runs(kind, 0, block, {kind.k: (block.m, block.k)}):
         return by_runs
     is_by_row = kind.tensors.reads[0].elements == kind.products * kind.m * kind.terms
-    return _operand(kind, 0, block, kind.m, block.m, is_whole=is_whole, is_by_row=is_by_row)
+    return _operand(kind, 0, block, kind.m, block.m, is_by_row=is_by_row)
 
 
 def weight_part(kind: GemmKind, block: Block) -> Descriptor:
@@ -56,14 +54,12 @@ def weight_part(kind: GemmKind, block: Block) -> Descriptor:
 
     Values of heads that lie side by side have their runs along n, keys along k.
     """
-    is_whole = kind.mapping.weight_unit == "whole_k"
-    depth = (0, kind.k) if is_whole else block.k
-    lies = {kind.n: (depth, block.n), kind.k: (block.n, depth)}
+    lies = {kind.n: (block.k, block.n), kind.k: (block.n, block.k)}
     if by_runs := _in_runs(kind, 1, block, lies):
         return by_runs
     read = kind.tensors.reads[1]
     is_by_row = not read.is_constant and read.elements == kind.products * kind.n * kind.terms
-    return _operand(kind, 1, block, kind.n, block.n, is_whole=is_whole, is_by_row=is_by_row)
+    return _operand(kind, 1, block, kind.n, block.n, is_by_row=is_by_row)
 
 
 def _operand(
@@ -73,7 +69,6 @@ def _operand(
     across: int,
     part: Part,
     *,
-    is_whole: bool,
     is_by_row: bool,
 ) -> Descriptor:
     """Return a part of `across` vectors of an operand, each over all of k or a chunk of it.
@@ -83,7 +78,7 @@ def _operand(
     read, total = kind.tensors.reads[source], kind.products * across * kind.k
     number, requester = part[1] - part[0], REQUESTERS[source]
     first = (block.product * across + part[0]) * kind.k
-    if is_whole:
+    if block.depth == kind.k:
         stop = first + number * kind.k
         return run(read.size_bytes, first=first, stop=stop, total=total, requester=requester)
     if is_by_row:

@@ -56,4 +56,17 @@ def shape_of(
         is_weight_kept,
         -(-activation_bits(gemm) // (8 * gemm.count)),
         -(-stored_bytes // gemm.count),
+        is_input_by_row=gemm.a.elements == gemm.count * gemm.m * gemm.k,
+        is_weight_by_row=_is_by_row(gemm),
     )
+
+
+def _is_by_row(gemm: Gemm) -> bool:
+    """Whether the second operand lies column by column of the product, each over all of k.
+
+    Constants lie tile by tile; values of heads that lie side by side row by row.
+    """
+    runs = gemm.w.runs
+    is_along_n = runs is not None and runs.elements == gemm.n != gemm.k
+    is_whole = gemm.w.elements == gemm.count * gemm.n * gemm.k
+    return gemm.w.kind != "constant" and is_whole and not is_along_n

@@ -3,6 +3,11 @@
 from hwmodels.dram.jit import Record, helper
 from hwmodels.lone.state import INPUT, OUTPUT, WEIGHT, K, M, N
 
+MOST_BURSTS = 4 / 3
+"""Times its bytes that an operand may move; on all chips, so that more of one only adds."""
+MANY_TURNS = 4
+"""Rows take turns at where in a burst they begin; of so many turns no place is seldom."""
+
 
 @helper
 def parts(size: int, tile: int) -> int:
@@ -51,10 +56,7 @@ def array_cycles(product: Record, cut: Record) -> int:
 
 @helper
 def operand_bytes(product: Record, cut: Record) -> float:
-    """Return the bytes that one product loads of its operands, see `mapping.operand_traffic`.
-
-    Chunks of activations are pieces of rows, which move in whole bursts.
-    """
+    """Return the bytes that one product loads of its operands, see `mapping.operand_traffic`."""
     size, held = product.size, cut.held_tiles
     tiles, panels = parts(size[M], cut.tile[M]), parts(size[N], cut.tile[N])
     chunks = parts(size[K], cut.tile[K])
@@ -72,11 +74,29 @@ def operand_bytes(product: Record, cut: Record) -> float:
         input_times = 1
     if product.is_kept[WEIGHT]:
         weight_times = 1
-    inputs = product.bytes[INPUT] * size[M] * size[K] * input_times
-    piece = product.bytes[INPUT] * cut.tile[K]
-    if input_chunks > 1 and piece > 0:
-        inputs *= _in_bursts(product, piece, int(product.bytes[INPUT] * size[K])) / piece
-    return float(inputs + product.bytes[WEIGHT] * size[N] * size[K] * weight_times)
+    inputs = input_times * _moved(product, cut, INPUT, chunks)
+    return float(inputs + weight_times * _moved(product, cut, WEIGHT, chunks))
+
+
+@helper
+def _moved(product: Record, cut: Record, port: int, chunks: int) -> float:
+    """Return the bytes of an operand once: a chunk of one by row is a run of whole bursts each."""
+    size, each = product.size, product.bytes[port]
+    moved, run = each * size[port] * size[K], each * cut.tile[K]
+    if chunks > 1 and run > 0 and product.is_by_row[port]:
+        moved *= _in_bursts(product, run, int(each * size[K]), size[port]) / run
+    return float(moved)
+
+
+@helper
+def is_wasteful(product: Record, cut: Record) -> int:
+    """Whether chunks of an operand by row are so short that whole bursts move over MOST_BURSTS."""
+    chunks = parts(product.size[K], cut.tile[K])
+    for port in range(2):
+        once = product.bytes[port] * product.size[port] * product.size[K]
+        if _moved(product, cut, port, chunks) > MOST_BURSTS * once:
+            return 1
+    return 0
 
 
 @helper
@@ -91,14 +111,14 @@ def least_cycles(product: Record, cut: Record, moved: float) -> float:
     tiles, panels = parts(size[M], cut.tile[M]), parts(size[N], cut.tile[N])
     rows = size[M] // tiles if product.time == M else min(cut.tile[M], size[M])
     columns = size[N] // panels if product.time == N else min(cut.tile[N], size[N])
-    depth = size[K] // parts(size[K], cut.tile[K]) // product.grain[K] * product.grain[K]
-    begins = product.bytes[INPUT] * rows * (depth if cut.is_chunk[INPUT] else size[K])
-    begins += product.bytes[WEIGHT] * columns * (depth if cut.is_chunk[WEIGHT] else size[K])
+    chunks, depth = parts(size[K], cut.tile[K]), size[K]
+    if chunks > 1:
+        depth = size[K] // chunks // product.grain[K] * product.grain[K]
+    begins = (product.bytes[INPUT] * rows + product.bytes[WEIGHT] * columns) * depth
     first = product.latency if begins > 0 else 0.0
     if product.memory > 0:
         first += begins / product.memory
-    stored = product.bytes[OUTPUT] * size[M] * size[N]
-    last = product.latency if stored > 0 else 0.0
+    stored, last = product.bytes[OUTPUT] * size[M] * size[N], _last_store(product, cut)
     found = first + product.products * array_cycles(product, cut) + last
     if product.port[OUTPUT] > 0:
         found = max(found, first + product.products * stored / product.port[OUTPUT])
@@ -111,18 +131,40 @@ def least_cycles(product: Record, cut: Record, moved: float) -> float:
         wide = product.bytes[OUTPUT] * columns
         if panels > 1 and stored > 0:
             stride = int(product.bytes[OUTPUT] * size[N])
-            stored *= _in_bursts(product, wide, stride) / wide
+            stored *= _in_bursts(product, wide, stride, size[M]) / wide
         all_bytes = product.products * (moved + stored)
         found = max(found, all_bytes / product.memory + product.latency)
     return float(found)
 
 
 @helper
-def _in_bursts(product: Record, size: float, stride: int) -> float:
+def _last_store(product: Record, cut: Record) -> float:
+    """Return the cycles that the store of the last tile takes at least."""
+    wide = 1
+    for axis in range(2):
+        size = product.size[axis]
+        wide *= size - edge(product, cut, axis, parts(size, cut.tile[axis]) - 1)
+    stored = product.bytes[OUTPUT] * wide
+    if stored == 0:
+        return 0.0
+    cycles = product.latency
+    if product.memory > 0:
+        cycles += stored / product.memory
+    if product.port[OUTPUT] > 0:
+        cycles = max(cycles, stored / product.port[OUTPUT])
+    return float(cycles)
+
+
+@helper
+def _in_bursts(product: Record, size: float, stride: int, rows: int) -> float:
     """Return the bytes in whole bursts of a piece of a row, on average over rows and pieces.
 
-    Rows lie a stride apart and pieces one behind the other.
+    Rows lie a stride apart and pieces one behind the other. Of few rows it is what a piece takes at
+    least: where they begin in a burst is left to chance.
     """
+    turn = product.burst // _common_divisor(product.burst, stride)
+    if rows < MANY_TURNS * turn:
+        return float(-(-size // product.burst) * product.burst)
     common = 1
     if size == int(size):
         common = _common_divisor(_common_divisor(product.burst, stride), int(size))

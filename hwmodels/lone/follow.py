@@ -189,8 +189,8 @@ def _load(product: Record, run: Record, track: Track, port: int, at: float, is_e
     run.bytes_left -= size
     if not product.is_kept[port]:
         run.free[port] -= size
-    if port == INPUT and step.input.rows > 1:
-        _spread(product, track, step.input)
+    if step.operand[port].rows > 0:
+        _spread(product, track, step.operand[port])
     else:
         for channel in range(product.channels):
             track.moved[channel] = size / product.channels

@@ -28,9 +28,6 @@ def lay_steps(product: Record, cut: Record, steps: Record) -> None:
         if not product.is_serial:
             end = steps[number - 1]
             end.cycles += product.last - _behind(product, cut)
-    for port in range(2):
-        if not product.is_kept[port]:
-            _let_go(cut, steps, port)
 
 
 @helper
@@ -55,26 +52,8 @@ def _lay(product: Record, cut: Record, step: Record, tile: int, panel: int, chun
     is_done = edge(product, cut, K, chunk + 1) == product.size[K]
     is_held = product.time == K and not cut.is_leaving
     step.cycles = _cycles(product, cut, rows, columns, depth, chunk, is_done)
-    step.load[INPUT] = step.load[WEIGHT] = 0.0
-    step.release[INPUT] = step.release[WEIGHT] = 0.0
-    deep = depth if cut.is_chunk[INPUT] else product.size[K]
-    size = product.bytes[INPUT] * rows * deep
-    if _comes(product, cut, INPUT, panel, chunk):
-        step.load[INPUT] = size
-    if _goes_late(product, cut, INPUT, panel):
-        step.release[INPUT] = size
-    step.input.rows = 0
-    if cut.is_chunk[INPUT]:
-        step.input.base = int(product.bytes[INPUT] * (row * product.size[K] + term))
-        step.input.bytes = -int(-product.bytes[INPUT] * depth // 1)
-        step.input.stride = int(product.bytes[INPUT] * product.size[K])
-        step.input.rows = rows
-    deep = depth if cut.is_chunk[WEIGHT] else product.size[K]
-    size = product.bytes[WEIGHT] * columns * deep
-    if _comes(product, cut, WEIGHT, tile, chunk):
-        step.load[WEIGHT] = size
-    if _goes_late(product, cut, WEIGHT, tile):
-        step.release[WEIGHT] = size
+    _lay_operand(product, cut, step, INPUT, row, rows, panel, term, depth)
+    _lay_operand(product, cut, step, WEIGHT, column, columns, tile, term, depth)
     step.opens = step.closes = step.store = 0.0
     sums = rows * columns * product.sum_bytes
     if is_done if is_held else chunk == 0:
@@ -86,6 +65,31 @@ def _lay(product: Record, cut: Record, step: Record, tile: int, panel: int, chun
         step.result.bytes = -int(-product.bytes[OUTPUT] * columns // 1)
         step.result.stride = int(product.bytes[OUTPUT] * product.size[N])
         step.result.rows = rows
+
+
+@helper
+def _lay_operand(
+    product: Record,
+    cut: Record,
+    step: Record,
+    port: int,
+    first: int,
+    wide: int,
+    other: int,
+    term: int,
+    depth: int,
+) -> None:
+    """Fill in what a step uses of an operand: `wide` vectors from `first` on, part of the sum."""
+    size = product.bytes[port] * wide * depth
+    step.load[port] = size if _comes(product, cut, port, other) else 0.0
+    step.release[port] = size if _goes(product, cut, port, other) else 0.0
+    runs = step.operand[port]
+    runs.rows = 0
+    if depth < product.size[K] and product.is_by_row[port]:
+        runs.base = int(product.bytes[port] * (first * product.size[K] + term))
+        runs.bytes = -int(-product.bytes[port] * depth // 1)
+        runs.stride = int(product.bytes[port] * product.size[K])
+        runs.rows = wide
 
 
 @helper
@@ -113,42 +117,36 @@ def _cycles(
 
 
 @helper
-def _comes(product: Record, cut: Record, port: int, other: int, chunk: int) -> int:
-    """Whether a unit of an operand comes for a step at tile or panel `other` of the other operand.
+def _comes(product: Record, cut: Record, port: int, other: int) -> int:
+    """Whether part of an operand comes for a step at tile or panel `other` of the other operand.
 
     A unit stays for the steps in a row that use it; what is kept, and the tiles that the outer loop
     holds, come for their first use.
     """
+    if product.is_kept[port]:
+        return int(other == 0)
     if cut.is_chunk[port]:
-        return int(not product.is_kept[port] or other == 0)
-    if chunk > 0:
-        return 0
-    is_outer = cut.is_weights_outer == (port == WEIGHT)
-    is_alone = parts(product.size[port], cut.tile[port]) == 1
-    if product.is_kept[port] or is_outer or is_alone:
+        return 1
+    if _is_staying(product, cut, port):
         return int(other == 0)
     return int(other % cut.held_tiles == 0)
 
 
 @helper
-def _goes_late(product: Record, cut: Record, port: int, other: int) -> int:
-    """Whether a tile that the outer loop holds goes behind a step."""
-    is_outer = cut.is_weights_outer == (port == WEIGHT)
-    if not is_outer or cut.held_tiles == 1 or product.is_kept[port]:
+def _goes(product: Record, cut: Record, port: int, other: int) -> int:
+    """Whether part of an operand goes behind a step."""
+    if product.is_kept[port]:
         return 0
-    return int(other == parts(product.size[1 - port], cut.tile[1 - port]) - 1)
+    if cut.is_chunk[port]:
+        return 1
+    others = parts(product.size[1 - port], cut.tile[1 - port])
+    if other == others - 1:
+        return 1
+    return int(not _is_staying(product, cut, port) and (other + 1) % cut.held_tiles == 0)
 
 
 @helper
-def _let_go(cut: Record, steps: Record, port: int) -> None:
-    """Let each unit go before the next one of its operand comes."""
+def _is_staying(product: Record, cut: Record, port: int) -> int:
+    """Whether a unit of an operand stays while all tiles or panels of the other one pass."""
     is_outer = cut.is_weights_outer == (port == WEIGHT)
-    if is_outer and cut.held_tiles > 1:
-        return
-    have = steps[0].load[port]
-    for number in range(1, len(steps)):
-        size = steps[number].load[port]
-        if size > 0:
-            steps[number - 1].release[port] = have
-            have = size
-    steps[len(steps) - 1].release[port] = have
+    return int(is_outer or parts(product.size[port], cut.tile[port]) == 1)

@@ -9,8 +9,8 @@ from hwmodels.architecture import ProcessingArray
 from hwmodels.array import Split, fold, shift_in_cycles
 from hwmodels.costs import Costs, Rates
 from hwmodels.dataflow import DATAFLOWS, Axis
-from hwmodels.lone.search import MOST_CUTS, judge, search
-from hwmodels.lone.state import CUT, PRODUCT
+from hwmodels.lone.search import MOST_CUTS, MOST_STEPS, judge, search
+from hwmodels.lone.state import CUT, PRODUCT, track_of
 from hwmodels.mapping import (
     Mapping,
     Room,
@@ -22,6 +22,7 @@ from hwmodels.mapping import (
     operand_traffic,
     sum_bytes,
 )
+from hwmodels.mapping_work import steps
 
 AXES: tuple[Axis, ...] = ("m", "n", "k")
 OPERANDS = "input_stationary", "weight_stationary"
@@ -46,10 +47,10 @@ def soonest(
 ) -> Mapping:
     """Return the mapping under which so many products in a row are done soonest, running alone.
 
-    What its operands keep memory busy counts, too. The seed stays unless another one costs less by
-    more than `search.TOLERANCE`. Products take as long as without zeros; where an array leaves out
-    rows or columns of zeros it fills its folds from one panel and chunk, and none is cut smaller
-    than the seed does. Arguments are those of `mapper.map_product`.
+    Of those that end within `search.TOLERANCE` of the soonest it is the one that keeps array and
+    memory busy for the fewest cycles. Products take as long as without zeros; where an array leaves
+    out rows or columns of zeros it fills its folds from one panel and chunk, and none is cut
+    smaller than the seed does. Arguments are those of `mapper.map_product`.
     """
     product = _product(shape, array, limits, costs.rates)
     product["products"] = min(products, MOST_PRODUCTS)
@@ -57,7 +58,9 @@ def soonest(
     if array.sparsity not in WHOLE_FOLDS:
         product["least_tile"] = 0, seed.tile_n, seed.tile_k
     found = np.zeros(MOST_CUTS, CUT)
-    number = search(product, _cut(shape, array, seed), found)
+    number_of_steps = max(MOST_STEPS, steps(shape, seed) * int(product["products"]))
+    room = track_of(number_of_steps, costs.rates.buses.channels)
+    number = search(product, _cut(shape, array, seed), found, room)
     return seed if number < 0 else _mapping(shape, seed, found[number])
 
 
@@ -69,18 +72,17 @@ def alone(
     mapping: Mapping,
     *,
     products: int = 1,
-) -> tuple[float, float]:
-    """Return the array cycles of so many products in a row that run alone, and what they cost.
+) -> float:
+    """Return the array cycles of so many products in a row that run alone.
 
-    Cycles are those of `hwmodels.machine` on the roofline, to about a thousandth: descriptors begin
-    where their tensor does. `search.BYTES_COUNT` of those in which memory moves operands come on
-    top of the cost.
+    They are those of `hwmodels.machine` on the roofline, to about a thousandth: descriptors begin
+    where their tensor does.
     """
     product = _product(shape, array, limits, costs.rates)
     product["products"] = products
     cut = _cut(shape, array, mapping)
-    judge(product, cut)
-    return float(cut["cycles"] - cut["bytes_count"]), float(cut["cycles"])
+    judge(product, cut, track_of(steps(shape, mapping) * products, costs.rates.buses.channels))
+    return float(cut["cycles"])
 
 
 def _cut(shape: Shape, array: ProcessingArray, mapping: Mapping) -> np.void:
@@ -103,6 +105,7 @@ def _product(shape: Shape, array: ProcessingArray, limits: Room, rates: Rates) -
     product["time"] = AXES.index(flow.time)
     product["held"] = OPERANDS.index(array.dataflow) if array.dataflow in OPERANDS else -1
     product["is_kept"] = shape.is_input_kept, shape.is_weight_kept
+    product["is_by_row"] = shape.is_input_by_row, shape.is_weight_by_row
     product["bytes"] = (
         shape.input_bytes / (shape.m * shape.k),
         shape.weight_bytes / (shape.n * shape.k),

@@ -3,102 +3,73 @@
 What is tried hangs on the product and the array alone, the buffers only decide what fits: with more
 room there is more to choose from, never less. Numbers of parts lie close up to some and a sixth
 apart from there, so that a tiling between them may be missed in large products.
+
+Of what ends about as soon it is the cut that counts least. What it counts says what others have to
+wait for: the array's own cycles, and those in which memory moves operands.
 """
 
 import numpy as np
 
-from hwmodels.dram.jit import Integers, Record, entry, helper
-from hwmodels.lone.cut import least_cycles, operand_bytes, parts
+from hwmodels.dram.jit import Integers, Record, borrowed, entry, helper
+from hwmodels.lone.cut import array_cycles, is_wasteful, least_cycles, operand_bytes, parts
 from hwmodels.lone.follow import follow
-from hwmodels.lone.state import (
-    INPUT,
-    MOVE,
-    NEVER,
-    OUTPUT,
-    RUN,
-    STEP,
-    WEIGHT,
-    K,
-    M,
-    N,
-    Structured,
-    Track,
-)
+from hwmodels.lone.state import INPUT, NEVER, OUTPUT, WEIGHT, K, M, N, Structured, Track
 
-MOST_STEPS = 1 << 16  # of a cut; the seed may have more
-MOST_CUTS = 1 << 14  # the first so many that may cost less are looked at
+MOST_STEPS = 1 << 12  # of a cut; the seed may have more
+MOST_CUTS = 1 << 14  # the first so many that may end sooner are looked at
 DENSE = 24  # so many parts of m and n are all tried, and from there each a sixth more
 DENSE_K = 8
 DENSE_HELD = 12
-TOLERANCE = 0.008
-"""What costs less by under this share is not worth other bytes or more steps."""
-SLACK = 0.0015
-"""A cut that could cost less than the best so far by under this share is not followed."""
-BYTES_COUNT = 0.25
-"""What a cycle counts in which memory moves operands: others have to wait for it, too."""
-STEP_CYCLES = 8.0  # what a step counts where cuts end about as soon
-TRIES = 400  # cuts of fewer bytes that are followed behind the cheapest
+TOLERANCE = 0.006
+"""What ends later than the soonest by up to this share may be chosen for what it counts."""
+SLACK = 0.003
+"""A cut that could end sooner than the soonest so far by under this share is not followed."""
+STEP_CYCLES = 2.0  # what a step counts: it takes time to simulate
+TRIES = 32  # cuts that may count less are followed behind the soonest
 
 
 @entry
-def judge(product: Record, cut: Record) -> None:
-    """Put down what a cut takes, and what its bytes count."""
-    _weigh(product, cut)
-    cut.cycles = _weighed(product, cut, NEVER)
+def judge(product: Record, cut: Record, room: Track) -> None:
+    """Put down the cycles that a cut takes; `room` is for its steps, see `state.track_of`."""
+    cut.cycles = _follow(product, cut, _borrowed(room), NEVER)
 
 
 @entry
-def search(product: Record, seed: Record, found: Structured) -> int:
+def search(product: Record, seed: Record, found: Structured, room: Track) -> int:
     """Return the number of the best of `found`, which has room for cuts; -1 for the seed.
 
-    The seed stays unless another one costs less by more than TOLERANCE: cycles, and BYTES_COUNT of
-    those in which memory moves its operands. Of those within TOLERANCE of the cheapest it is the
-    one with the fewest bytes and steps. A cut that could cost less than the cheapest by under SLACK
-    is not looked for.
+    It counts least of those that end within TOLERANCE of the soonest. A cut that could end sooner
+    than the soonest by under SLACK is not looked for.
     """
-    judge(product, seed)
+    track, cuts = _borrowed(room), borrowed(found)
+    seed.moved = operand_bytes(product, seed)
+    seed.cycles = _follow(product, seed, track, NEVER)
     if seed.cycles == NEVER:
         return -1
-    limit = seed.cycles / (1 + TOLERANCE)
-    count = _list_cuts(product, found, limit)
-    soonest = _soonest(product, found[:count], limit)
-    if soonest < 0:
-        return -1
-    return int(_cheapest(product, found[:count], soonest))
+    cuts = cuts[: _list_cuts(product, cuts, seed.cycles * (1 + TOLERANCE))]
+    return int(_cheapest(product, cuts, track, seed, _soonest(product, cuts, track, seed.cycles)))
 
 
 @helper
-def _weigh(product: Record, cut: Record) -> None:
-    """Put down the least that a cut takes, and what its bytes count."""
-    cut.moved = operand_bytes(product, cut)
-    cut.bytes_count = 0.0
-    if product.memory > 0:
-        cut.bytes_count = BYTES_COUNT * product.products * cut.moved / product.memory
-    cut.bound = least_cycles(product, cut, cut.moved) + cut.bytes_count
-    cut.cycles = 0.0
-
-
-@helper
-def _weighed(product: Record, cut: Record, limit: float) -> float:
-    """Return the cycles of the product under a cut and what its bytes count, NEVER over `limit`."""
-    cycles = _follow(product, cut, limit - cut.bytes_count)
-    return NEVER if cycles == NEVER else float(cycles + cut.bytes_count)
-
-
-@helper
-def _follow(product: Record, cut: Record, limit: float) -> float:
-    """Return the cycles of the product under a cut, NEVER where they are over `limit`."""
-    steps = _steps(product, cut) * product.products
-    channels = product.channels
-    track = Track(
-        np.empty(steps, STEP),
-        np.empty(2 * steps, MOVE),
-        np.empty(steps, MOVE),
-        np.zeros(channels),
-        np.zeros(channels),
+def _borrowed(room: Track) -> Track:
+    """Return room that the caller keeps."""
+    return Track(
+        borrowed(room.run),
+        borrowed(room.steps),
+        borrowed(room.early),
+        borrowed(room.tiles),
+        borrowed(room.free),
+        borrowed(room.moved),
     )
-    run = np.zeros(1, RUN)
-    return float(follow(product, cut, run[0], track, limit))
+
+
+@helper
+def _follow(product: Record, cut: Record, room: Track, limit: float) -> float:
+    """Return the cycles of the product under a cut, NEVER where they are over `limit`."""
+    steps = room.steps[: _steps(product, cut) * product.products]
+    track = Track(room.run, steps, room.early, room.tiles, room.free, room.moved)
+    cycles = float(follow(product, cut, room.run[0], track, limit))
+    return cycles if cycles <= limit else NEVER
 
 
 @helper
@@ -111,14 +82,20 @@ def _steps(product: Record, cut: Record) -> int:
 
 
 @helper
-def _soonest(product: Record, cuts: Record, limit: float) -> int:
-    """Return the number of the cut that costs least, less than `limit`; -1 for none."""
+def _soonest(product: Record, cuts: Record, track: Track, limit: float) -> int:
+    """Return the number of the cut that ends soonest, before `limit`; -1 for none.
+
+    Those of few steps come first of about equal ones.
+    """
     best = -1
-    for number in np.argsort(cuts["bound"]):
+    for number in range(len(cuts)):
+        cut = cuts[number]
+        cut.rank = cut.bound + _steps(product, cut) * product.products / 4
+    for number in np.argsort(cuts["rank"]):
         cut = cuts[number]
         if cut.bound > limit / (1 + SLACK):
-            break
-        cut.cycles = _weighed(product, cut, limit * (1 + TOLERANCE))
+            continue
+        cut.cycles = _follow(product, cut, track, limit * (1 + TOLERANCE))
         if cut.cycles < limit:
             limit = cut.cycles
             best = number
@@ -126,28 +103,44 @@ def _soonest(product: Record, cuts: Record, limit: float) -> int:
 
 
 @helper
-def _cheapest(product: Record, cuts: Record, soonest: int) -> int:
-    """Return the number of the cut with fewest bytes and steps of those that cost about as much."""
+def _cheapest(product: Record, cuts: Record, track: Track, seed: Record, soonest: int) -> int:
+    """Return the number of the cut that counts least of those that end about as soon as `soonest`.
+
+    -1 stands for the seed, which is the soonest where no other one is.
+    """
     best = soonest
-    allowed = cuts[soonest].cycles * (1 + TOLERANCE)
+    first = seed.cycles if soonest < 0 else cuts[soonest].cycles
+    allowed, least = first * (1 + TOLERANCE), NEVER
+    _rank(product, seed)
+    if seed.cycles <= allowed:
+        best, least = -1, seed.rank + seed.cycles
     for number in range(len(cuts)):
         cut = cuts[number]
-        cut.rank = STEP_CYCLES * _steps(product, cut)
-        if product.memory > 0:
-            cut.rank += cut.moved / product.memory
-        if 0 < cut.cycles <= allowed and cut.rank < cuts[best].rank:
-            best = number
+        _rank(product, cut)
+        if 0 < cut.cycles <= allowed and cut.rank + cut.cycles < least:
+            best, least = number, cut.rank + cut.cycles
     tries = 0
-    for number in np.argsort(cuts["rank"]):
+    for number in np.argsort(cuts["rank"] + cuts["bound"]):
         cut = cuts[number]
-        if cut.rank >= cuts[best].rank or tries == TRIES:
+        most = min(allowed, least - cut.rank)
+        if cut.bound >= least - cut.rank or tries == TRIES:
             break
-        if cut.cycles == 0 and cut.bound <= allowed:
-            tries += 1
-            cut.cycles = _weighed(product, cut, allowed)
-            if cut.cycles <= allowed:
-                return int(number)
-    return best
+        if cut.cycles > 0 or first / (1 + SLACK) >= most:
+            continue
+        tries += 1
+        cut.cycles = _follow(product, cut, track, most)
+        if cut.cycles < most:
+            best, least = number, cut.rank + cut.cycles
+    return int(best)
+
+
+@helper
+def _rank(product: Record, cut: Record) -> None:
+    """Put down what a cut counts besides its end."""
+    each = array_cycles(product, cut) + STEP_CYCLES * _steps(product, cut)
+    if product.memory > 0:
+        each += cut.moved / product.memory
+    cut.rank = product.products * each
 
 
 # --- what is tried ----------------------------------------------------------------------------
@@ -222,12 +215,14 @@ def _list_units(
     cut.is_leaving = int(product.time == K and is_split and not is_fold)
     if _steps(product, cut) * product.products > MOST_STEPS:
         return count
-    if cut.is_leaving and not product.may_leave:
+    if (cut.is_leaving and not product.may_leave) or is_wasteful(product, cut):
         return count
     for input_chunk in range(2):
         for weight_chunk in range(2):
             cut.is_chunk[INPUT], cut.is_chunk[WEIGHT] = input_chunk, weight_chunk
-            if is_split != max(input_chunk, weight_chunk):
+            if is_split < max(input_chunk, weight_chunk):
+                continue
+            if product.is_kept[INPUT] * input_chunk or product.is_kept[WEIGHT] * weight_chunk:
                 continue
             cut.held_tiles = 1
             if not _fits(product, cut, INPUT, rows) or not _fits(product, cut, WEIGHT, columns):
@@ -246,8 +241,8 @@ def _list_held(
     number = parts(product.size[outer], cut.tile[outer])
     others = parts(product.size[1 - outer], cut.tile[1 - outer])
     is_kept = product.is_kept[INPUT] or product.is_kept[WEIGHT]
-    is_split = cut.is_chunk[INPUT] or cut.is_chunk[WEIGHT]
-    is_one = is_split or is_kept or min(number, others) == 1
+    is_chunk = cut.is_chunk[INPUT] or cut.is_chunk[WEIGHT]
+    is_one = is_chunk or is_kept or min(number, others) == 1
     before = 0
     for groups in _part_numbers(number, DENSE_HELD):
         cut.held_tiles = 1 if is_one else parts(number, groups)
@@ -283,7 +278,9 @@ def _fits(product: Record, cut: Record, port: int, wide: int) -> int:
 def _list(product: Record, found: Record, count: int, limit: float) -> int:
     """Put down one cut if it may end within `limit` and there is room; returns how many."""
     cut = found[len(found) - 1]
-    _weigh(product, cut)
+    cut.moved = operand_bytes(product, cut)
+    cut.bound = least_cycles(product, cut, cut.moved)
+    cut.cycles = 0.0
     if cut.bound > limit or count == len(found) - 1:
         return count
     found[count] = cut

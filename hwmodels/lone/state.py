@@ -19,6 +19,7 @@ PRODUCT = np.dtype(
         ("held", np.int64),  # the operand that stays in the cells, or -1
         ("products", np.int64),  # in a row
         ("is_kept", np.int64, (2,)),  # the operand is on chip, or stays there once loaded
+        ("is_by_row", np.int64, (2,)),  # a chunk of it is a run of bytes per row or column
         ("bytes", np.float64, (3,)),  # per element of each operand, and of results for memory
         ("sum_bytes", np.float64),
         # cycles of a fold: max(beats x length + rest, least); of the first and the last one more
@@ -52,10 +53,9 @@ CUT = np.dtype(
         ("is_chunk", np.int64, (2,)),  # what is loaded of each operand at a time is a chunk
         ("is_leaving", np.int64),
         ("moved", np.float64),  # bytes of one product's operands
-        ("bytes_count", np.float64),  # what they count, in cycles
-        ("bound", np.float64),  # cycles that it takes at least, and those of its bytes
-        ("cycles", np.float64),  # of it and its bytes, NEVER if more than asked, 0: not known yet
-        ("rank", np.float64),
+        ("bound", np.float64),  # cycles that it takes at least
+        ("cycles", np.float64),  # that it takes, NEVER if more than asked, 0: not known yet
+        ("rank", np.float64),  # by which cuts are looked at
     ]
 )
 RUNS = [("base", np.int64), ("bytes", np.int64), ("stride", np.int64), ("rows", np.int64)]
@@ -68,7 +68,7 @@ STEP = np.dtype(
         ("opens", np.float64),
         ("closes", np.float64),
         ("store", np.float64),
-        ("input", RUNS),  # where they lie, no rows: in order
+        ("operand", RUNS, (2,)),  # where they lie, no rows: in order
         ("result", RUNS),
     ]
 )
@@ -98,8 +98,21 @@ Structured = NDArray[np.void]
 class Track(NamedTuple):
     """What one run writes down: steps, loads of later steps, tiles on their way, channels."""
 
+    run: Structured
     steps: Structured
     early: Structured
     tiles: Structured
     free: NDArray[np.float64]  # when each channel is
     moved: NDArray[np.float64]  # bytes of one transfer on each
+
+
+def track_of(steps: int, channels: int) -> Track:
+    """Return room for a run of so many steps."""
+    return Track(
+        np.empty(1, RUN),
+        np.empty(steps, STEP),
+        np.empty(2 * steps, MOVE),
+        np.empty(steps, MOVE),
+        np.empty(channels),
+        np.empty(channels),
+    )

@@ -20,6 +20,7 @@ from test_mapping_products import (
 )
 from test_mapping_products import fits as fits_room
 
+from hwmodels.architecture import MappingChoice
 from hwmodels.costs import Costs, Rates, Work
 from hwmodels.mapper import map_product
 from hwmodels.mapping import Room, Shape
@@ -162,7 +163,7 @@ def test_several_tiles_stay_while_the_other_operand_passes(make_chip, make_memor
         chip = replace(
             chip,
             array=replace(chip.array, dataflow="output_stationary"),
-            mapping=replace(chip.mapping, resident_share=0.0),
+            mapping=MappingChoice("latency", resident_share=0.0),
         )
         work = Workload("w", (gemm("g", 12, 6, 8),))
         parts = {"technology": make_memory(bandwidth=1e9, latency=0.0), "energy": table}

@@ -97,7 +97,8 @@ def test_chunks_of_a_sum_are_about_equal_so_that_none_waits_for_the_next(shipped
     # of the next panel. Eleven chunks of 8 or 9 folds leave 9 cycles of 10 to load it.
     chip, memory, energy = shipped("stacked_edge_32")
     chip = with_buffer(chip, "input", size_bytes=1.5)
-    chip = replace(chip, array=replace(chip.array, schedule="serial"))
+    array = replace(chip.array, schedule="serial")
+    chip = replace(chip, array=array, mapping=MappingChoice("latency"))
     work = Workload("w", (gemm("ff2", 499, 768, 3072),))
     (layer,) = simulate(work, chip, technology=memory, energy=energy).layers
     assert layer.mapping == "weights_outer m499 n32 k288"

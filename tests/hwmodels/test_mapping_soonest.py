@@ -13,14 +13,15 @@ from hwmodels.architecture import MappingChoice, SparseUnit
 from hwmodels.costs import Costs, Rates, costs
 from hwmodels.gemm_steps import judging_notes
 from hwmodels.lone.product import alone
+from hwmodels.lone.search import SLACK, TOLERANCE
 from hwmodels.mapper import map_product, map_products
 from hwmodels.mapping import Room, Shape, room
 from hwmodels.memory import BusShape
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
 
-# What `hwmodels.lone.search` leaves on the table: a seed or fewer bytes, and cuts not looked for.
-WORSE = 1.008 * 1.0015 + 1e-6
+# What `hwmodels.lone.search` leaves on the table: fewer bytes or steps, and cuts not looked for.
+WORSE = (1 + TOLERANCE) * (1 + SLACK) + 1e-6
 FREE = {"is_holding": False, "is_whole": False, "row": 0}
 
 
@@ -60,7 +61,7 @@ def test_a_product_alone_takes_what_the_machine_takes(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gemm_steps, "map_products", noted)
         ran = simulate(work, chip, technology=memory, energy=energy).cycles.total
-    followed, _ = alone(*asked[-1], products=count)
+    followed = alone(*asked[-1], products=count)
     assert followed == pytest.approx(ran, rel=0.01, abs=20)
 
 
@@ -75,6 +76,7 @@ SHAPES = st.builds(
         is_weight_kept=False,
         array_input_bytes=m * k,
         stored_bytes=stored * m * n,
+        is_input_by_row=False,  # runs of few bytes are not tried
     ),
     st.integers(1, 9),
     st.integers(1, 9),
@@ -102,20 +104,20 @@ COSTS = st.builds(
     costs=COSTS,
     more=st.tuples(*[st.integers(0, 40)] * 3),
 )
-def test_no_mapping_of_all_costs_less_by_a_hundredth(
+def test_no_mapping_of_all_ends_sooner_by_a_hundredth(
     dataflow, schedule, shape, limits, costs, more
 ):
     array = array_of(dataflow, schedule)
     roomy = Room(*(have + extra for have, extra in zip(vars(limits).values(), more, strict=True)))
 
-    def cost(mapping, room):
-        return alone(shape, array, room, costs, mapping)[1]
+    def cycles(mapping, room):
+        return alone(shape, array, room, costs, mapping)
 
-    best = min(cost(mapping, limits) for mapping in all_mappings(shape, array, limits))
+    best = min(cycles(mapping, limits) for mapping in all_mappings(shape, array, limits))
     found = map_products(shape, array, limits, costs, **FREE, products=1)
-    assert cost(found, limits) <= WORSE * best
+    assert cycles(found, limits) <= WORSE * best
     better = map_products(shape, array, roomy, costs, **FREE, products=1)
-    assert cost(better, roomy) <= WORSE * cost(found, limits)
+    assert cycles(better, roomy) <= WORSE * cycles(found, limits)
 
 
 def test_what_ends_hardly_sooner_stays_as_the_closed_form_has_it():
