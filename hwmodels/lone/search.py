@@ -24,7 +24,9 @@ TOLERANCE = 0.006
 """What ends later than the soonest by up to this share may be chosen for what it counts."""
 SLACK = 0.003
 """A cut that could end sooner than the soonest so far by under this share is not followed."""
-STEP_CYCLES = 2.0  # what a step counts: it takes time to simulate
+LEAST_PRICE = 0.5  # cycles that a step counts: it takes time to simulate
+STEP_SHARE = 0.1
+"""Of the latency of memory, what a step counts besides: many short loads cost more there."""
 TRIES = 32  # cuts that may count less are followed behind the soonest
 
 
@@ -137,7 +139,8 @@ def _cheapest(product: Record, cuts: Record, track: Track, seed: Record, soonest
 @helper
 def _rank(product: Record, cut: Record) -> None:
     """Put down what a cut counts besides its end."""
-    each = array_cycles(product, cut) + STEP_CYCLES * _steps(product, cut)
+    price = LEAST_PRICE + STEP_SHARE * product.latency
+    each = array_cycles(product, cut) + price * _steps(product, cut)
     if product.memory > 0:
         each += cut.moved / product.memory
     cut.rank = product.products * each
