@@ -97,10 +97,11 @@ class Shape:
 class Mapping:
     """How one product is cut and in which order its steps run.
 
-    `input_unit` and `weight_unit` say what is loaded at a time: the operand of a tile or panel over
-    all of k, or one chunk of it, which is a multiple of `fold_k`. Of the outer loop's operand
-    `held_tiles` such tiles or panels stay while the inner loop passes once; more than one only over
-    all of k. `dram_bytes` counts operands as loaded once per use that finds them gone.
+    `input_unit` and `weight_unit` say what stays on chip at a time: the operand of a tile or panel
+    over all of k, which comes and goes chunk by chunk, or one chunk of it, which is a multiple of
+    `fold_k`. Of the outer loop's operand `held_tiles` such tiles or panels stay while the inner
+    loop passes once; more than one only over all of k. `dram_bytes` counts operands as loaded once
+    per use that finds them gone.
     """
 
     dataflow: str

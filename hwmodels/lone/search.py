@@ -15,7 +15,7 @@ from hwmodels.lone.cut import array_cycles, is_wasteful, least_cycles, operand_b
 from hwmodels.lone.follow import follow
 from hwmodels.lone.state import INPUT, NEVER, OUTPUT, WEIGHT, K, M, N, Structured, Track
 
-MOST_STEPS = 1 << 12  # of a cut; the seed may have more
+MOST_STEPS = 1 << 12  # of all products under a cut; the seed may have more
 MOST_CUTS = 1 << 14  # the first so many that may end sooner are looked at
 DENSE = 24  # so many parts of m and n are all tried, and from there each a sixth more
 DENSE_K = 8
