@@ -75,8 +75,8 @@ def alone(
 ) -> float:
     """Return the array cycles of so many products in a row that run alone.
 
-    They are those of `hwmodels.machine` on the roofline, to about a thousandth: descriptors begin
-    where their tensor does.
+    They are those of `hwmodels.machine` on the roofline, to about a hundredth, mostly a thousandth:
+    descriptors begin where their tensor does, and the first rows of a chunk stand for all.
     """
     product = _product(shape, array, limits, costs.rates)
     product["products"] = products
