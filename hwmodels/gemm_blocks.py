@@ -78,9 +78,9 @@ def stays(
     if is_here:
         return [Stay(key, comes=False, goes=False) for key in keys]
     is_outer = mapping.order == ("activations_outer", "weights_outer")[source]
-    is_chunk = (mapping.input_unit, mapping.weight_unit)[source] == "chunk"
-    if is_kept or (is_outer and mapping.held_tiles > 1 and not is_chunk):
+    if is_kept or (is_outer and mapping.held_tiles > 1):
         return _within(keys, is_kept=is_kept)
+    is_chunk = (mapping.input_unit, mapping.weight_unit)[source] == "chunk"
     runs = groupby(keys, key=None if is_chunk else itemgetter(0, 1))
     return [stay for _, run in runs for stay in _within(list(run), is_kept=False)]
 

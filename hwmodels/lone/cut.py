@@ -104,8 +104,8 @@ def least_cycles(product: Record, cut: Record, moved: float) -> float:
     """Return the cycles that the products take at least.
 
     The array begins behind its first loads; memory and ports have all bytes to move. Pieces of rows
-    count in bursts as they do on average, so that now and then a run of `follow` is shorter: one in
-    a thousand random cuts, by under 2 %.
+    count in bursts as they do on average, so that now and then a run of `follow` is shorter: four
+    of 2,747 random cuts, by up to 2.9 %.
     """
     size = product.size
     tiles, panels = parts(size[M], cut.tile[M]), parts(size[N], cut.tile[N])

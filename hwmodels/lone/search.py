@@ -24,6 +24,7 @@ TOLERANCE = 0.006
 """What ends later than the soonest by up to this share may be chosen for what it counts."""
 SLACK = 0.003
 """A cut that could end sooner than the soonest so far by under this share is not followed."""
+EARLY_PRICE = 0.25  # cycles a step, by which cuts of few steps are followed before others
 LEAST_PRICE = 0.5  # cycles that a step counts: it takes time to simulate
 STEP_SHARE = 0.1
 """Of the latency of memory, what a step counts besides: many short loads cost more there."""
@@ -92,7 +93,7 @@ def _soonest(product: Record, cuts: Record, track: Track, limit: float) -> int:
     best = -1
     for number in range(len(cuts)):
         cut = cuts[number]
-        cut.rank = cut.bound + _steps(product, cut) * product.products / 4
+        cut.rank = cut.bound + EARLY_PRICE * _steps(product, cut) * product.products
     for number in np.argsort(cuts["rank"]):
         cut = cuts[number]
         if cut.bound > limit / (1 + SLACK):
