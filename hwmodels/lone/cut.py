@@ -1,5 +1,6 @@
 """What follows from how a product is cut: lengths of tiles, array cycles, bytes, a lower bound."""
 
+from hwmodels.dram.interleave import common_divisor
 from hwmodels.dram.jit import Record, helper
 from hwmodels.lone.state import INPUT, OUTPUT, WEIGHT, K, M, N
 
@@ -162,18 +163,10 @@ def _in_bursts(product: Record, size: float, stride: int, rows: int) -> float:
     Rows lie a stride apart and pieces one behind the other. Of few rows it is what a piece takes at
     least: where they begin in a burst is left to chance.
     """
-    turn = product.burst // _common_divisor(product.burst, stride)
+    turn = product.burst_bytes // common_divisor(product.burst_bytes, stride)
     if rows < MANY_TURNS * turn:
-        return float(-(-size // product.burst) * product.burst)
+        return float(-(-size // product.burst_bytes) * product.burst_bytes)
     common = 1
     if size == int(size):
-        common = _common_divisor(_common_divisor(product.burst, stride), int(size))
-    return float(size + product.burst - common)
-
-
-@helper
-def _common_divisor(one: int, other: int) -> int:
-    """Return the greatest common divisor."""
-    while other:
-        one, other = other, one % other
-    return int(one)
+        common = common_divisor(common_divisor(product.burst_bytes, stride), int(size))
+    return float(size + product.burst_bytes - common)

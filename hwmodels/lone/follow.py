@@ -3,12 +3,11 @@
 Cycles are fractions here, and descriptors begin where their tensor does.
 """
 
-from hwmodels.dram.jit import Record, helper
+from hwmodels.dram.interleave import spread
+from hwmodels.dram.jit import Record, first, helper
 from hwmodels.lone.lay import lay_steps
 from hwmodels.lone.state import INPUT, NEVER, OUTPUT, WEIGHT, Track
 
-SAME_RUNS = 32
-"""Rows of a run of rows that are looked at for what each channel moves."""
 LEAST = 1e-6  # of a byte
 
 
@@ -39,8 +38,8 @@ def _begin(product: Record, run: Record, track: Track) -> None:
     for port in range(3):
         run.port_free[port] = 0.0
         run.free[port] = 2 * product.room[port]
-    for channel in range(product.channels):
-        track.free[channel] = 0.0
+    for number in range(product.channels):
+        track.channels[number].free = 0.0
     for number in range(len(steps)):
         step = steps[number]
         run.cycles_left += step.cycles
@@ -69,8 +68,8 @@ def _is_over(product: Record, run: Record, track: Track, limit: float) -> int:
     if product.memory == 0:
         return 0
     free = 0.0
-    for channel in range(product.channels):
-        free += track.free[channel]
+    for number in range(product.channels):
+        free += track.channels[number].free
     return int(free / product.channels + run.bytes_left / product.memory > limit)
 
 
@@ -130,7 +129,7 @@ def _end(product: Record, run: Record, track: Track, number: int) -> None:
     if step.store > 0:
         run.bytes_left -= step.store
         run.stores_left -= step.store
-        _spread(product, track, step.result)
+        spread(product, first(track.channels), step.result, 0)
         done = _move(product, run, track, OUTPUT, step.store, run.now)
         run.last_store = max(run.last_store, done)
     tile = track.tiles[run.tile_stop]
@@ -189,11 +188,7 @@ def _load(product: Record, run: Record, track: Track, port: int, at: float, is_e
     run.bytes_left -= size
     if not product.is_kept[port]:
         run.free[port] -= size
-    if step.operand[port].rows > 0:
-        _spread(product, track, step.operand[port])
-    else:
-        for channel in range(product.channels):
-            track.moved[channel] = size / product.channels
+    spread(product, first(track.channels), step.operand[port], 0)
     step.done[port] = _move(product, run, track, port, size, at)
     if is_early:
         early = track.early[run.early_stop]
@@ -205,7 +200,7 @@ def _load(product: Record, run: Record, track: Track, port: int, at: float, is_e
 
 @helper
 def _move(product: Record, run: Record, track: Track, port: int, size: float, at: float) -> float:
-    """Return when a transfer is done of which each channel moves what `track.moved` says."""
+    """Return when a transfer is done of which each channel moves the bytes put down."""
     done = max(at, run.port_free[port])
     if product.port[port] > 0:
         done += size / product.port[port]
@@ -213,47 +208,9 @@ def _move(product: Record, run: Record, track: Track, port: int, size: float, at
     last = at
     if product.memory > 0:
         each = product.memory / product.channels
-        for channel in range(product.channels):
-            if track.moved[channel] > 0:
-                end = max(track.free[channel], at) + track.moved[channel] / each
-                track.free[channel] = end
-                last = max(last, end)
+        for number in range(product.channels):
+            channel = track.channels[number]
+            if channel.bytes > 0:
+                channel.free = max(channel.free, at) + channel.bytes / each
+                last = max(last, channel.free)
     return float(max(done, last + product.latency))
-
-
-@helper
-def _spread(product: Record, track: Track, runs: Record) -> None:
-    """Put down what each channel moves of runs of bytes, in whole bursts."""
-    rows, size = runs.rows, runs.bytes
-    if runs.stride == size:
-        rows, size = 1, rows * size
-    looked_at = min(rows, SAME_RUNS)
-    for channel in range(product.channels):
-        track.moved[channel] = 0.0
-    for row in range(looked_at):
-        start = runs.base + row * runs.stride
-        stop = -(-(start + size) // product.burst) * product.burst
-        _spread_run(product, track, start // product.burst * product.burst, stop)
-    if looked_at < rows:
-        for channel in range(product.channels):
-            track.moved[channel] *= rows / looked_at
-
-
-@helper
-def _spread_run(product: Record, track: Track, start: int, stop: int) -> None:
-    """Add the bytes of one run to what each channel moves."""
-    turn = product.channels * product.interleave
-    left = stop - start
-    if left >= turn:
-        whole = left // turn * product.interleave
-        left %= turn
-        for channel in range(product.channels):
-            track.moved[channel] += whole
-    channel = start % turn // product.interleave
-    offset = start % product.interleave
-    while left > 0:
-        part = min(left, product.interleave - offset)
-        track.moved[channel] += part
-        left -= part
-        offset = 0
-        channel = (channel + 1) % product.channels

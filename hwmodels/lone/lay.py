@@ -13,7 +13,7 @@ def lay_steps(product: Record, cut: Record, steps: Record) -> None:
     chunks = parts(size[K], cut.tile[K])
     outer, inner = (panels, tiles) if cut.is_weights_outer else (tiles, panels)
     number = 0
-    for _ in range(product.products):
+    for which in range(product.products):
         begin = number
         for group in range(0, outer, cut.held_tiles):
             for passing in range(inner):
@@ -22,7 +22,7 @@ def lay_steps(product: Record, cut: Record, steps: Record) -> None:
                     if not cut.is_weights_outer:
                         tile, panel = staying, passing
                     for chunk in range(chunks):
-                        _lay(product, cut, steps[number], tile, panel, chunk)
+                        _lay(product, cut, steps[number], which, tile, panel, chunk)
                         number += 1
         steps[begin].cycles += product.first
         if not product.is_serial:
@@ -42,8 +42,10 @@ def _behind(product: Record, cut: Record) -> int:
 
 
 @helper
-def _lay(product: Record, cut: Record, step: Record, tile: int, panel: int, chunk: int) -> None:
-    """Fill in one step."""
+def _lay(
+    product: Record, cut: Record, step: Record, number: int, tile: int, panel: int, chunk: int
+) -> None:
+    """Fill in one step of product `number`."""
     row, column = edge(product, cut, M, tile), edge(product, cut, N, panel)
     term = edge(product, cut, K, chunk)
     rows = edge(product, cut, M, tile + 1) - row
@@ -52,8 +54,8 @@ def _lay(product: Record, cut: Record, step: Record, tile: int, panel: int, chun
     is_done = edge(product, cut, K, chunk + 1) == product.size[K]
     is_held = product.time == K and not cut.is_leaving
     step.cycles = _cycles(product, cut, rows, columns, depth, chunk, is_done)
-    _lay_operand(product, cut, step, INPUT, row, rows, panel, term, depth)
-    _lay_operand(product, cut, step, WEIGHT, column, columns, tile, term, depth)
+    _lay_operand(product, cut, step, INPUT, number, row, rows, panel, term, depth)
+    _lay_operand(product, cut, step, WEIGHT, number, column, columns, tile, term, depth)
     step.opens = step.closes = step.store = 0.0
     sums = rows * columns * product.sum_bytes
     if is_done if is_held else chunk == 0:
@@ -61,7 +63,8 @@ def _lay(product: Record, cut: Record, step: Record, tile: int, panel: int, chun
     if is_done:
         step.closes = sums
         step.store = product.bytes[OUTPUT] * rows * columns
-        step.result.base = int(product.bytes[OUTPUT] * (row * product.size[N] + column))
+        begin = (number * product.size[M] + row) * product.size[N]
+        step.result.base = int(product.bytes[OUTPUT] * (begin + column))
         step.result.bytes = -int(-product.bytes[OUTPUT] * columns // 1)
         step.result.stride = int(product.bytes[OUTPUT] * product.size[N])
         step.result.rows = rows
@@ -73,23 +76,28 @@ def _lay_operand(
     cut: Record,
     step: Record,
     port: int,
+    number: int,
     first: int,
     wide: int,
     other: int,
     term: int,
     depth: int,
 ) -> None:
-    """Fill in what a step uses of an operand: `wide` vectors from `first` on, part of the sum."""
+    """Fill in what a step of product `number` uses of an operand: part of `wide` vectors."""
     size = product.bytes[port] * wide * depth
     step.load[port] = size if _comes(product, cut, port, other) else 0.0
     step.release[port] = size if _goes(product, cut, port, other) else 0.0
     runs = step.operand[port]
-    runs.rows = 0
+    begin = (number * product.size[port] + first) * product.size[K]
     if depth < product.size[K] and product.is_by_row[port]:
-        runs.base = int(product.bytes[port] * (first * product.size[K] + term))
+        runs.base = int(product.bytes[port] * (begin + term))
         runs.bytes = -int(-product.bytes[port] * depth // 1)
         runs.stride = int(product.bytes[port] * product.size[K])
         runs.rows = wide
+    else:
+        runs.base = int(product.bytes[port] * (begin + wide * term))
+        runs.bytes = runs.stride = -int(-size // 1)
+        runs.rows = 1
 
 
 @helper

@@ -75,8 +75,8 @@ def alone(
 ) -> float:
     """Return the array cycles of so many products in a row that run alone.
 
-    They are those of `hwmodels.machine` on the roofline, to about a hundredth, mostly a thousandth:
-    descriptors begin where their tensor does, and the first rows of a chunk stand for all.
+    They are those of `hwmodels.machine` on the roofline, to a few cycles where tensors begin on the
+    first channel and heads do not lie side by side.
     """
     product = _product(shape, array, limits, costs.rates)
     product["products"] = products
@@ -119,8 +119,9 @@ def _product(shape: Shape, array: ProcessingArray, limits: Room, rates: Rates) -
     product["memory"] = rates.memory or 0
     product["latency"] = rates.latency_cycles
     product["channels"] = rates.buses.channels
-    product["burst"] = rates.buses.burst_bytes
-    product["interleave"] = rates.buses.interleave_bytes
+    product["burst_bytes"] = rates.buses.burst_bytes
+    product["interleave_bytes"] = rates.buses.interleave_bytes
+    product["turn_bytes"] = rates.buses.channels * rates.buses.interleave_bytes
     product["may_leave"] = may_leave(array)
     return product
 

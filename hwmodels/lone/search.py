@@ -61,8 +61,7 @@ def _borrowed(room: Track) -> Track:
         borrowed(room.steps),
         borrowed(room.early),
         borrowed(room.tiles),
-        borrowed(room.free),
-        borrowed(room.moved),
+        borrowed(room.channels),
     )
 
 
@@ -70,7 +69,7 @@ def _borrowed(room: Track) -> Track:
 def _follow(product: Record, cut: Record, room: Track, limit: float) -> float:
     """Return the cycles of the product under a cut, NEVER where they are over `limit`."""
     steps = room.steps[: _steps(product, cut) * product.products]
-    track = Track(room.run, steps, room.early, room.tiles, room.free, room.moved)
+    track = Track(room.run, steps, room.early, room.tiles, room.channels)
     cycles = float(follow(product, cut, room.run[0], track, limit))
     return cycles if cycles <= limit else NEVER
 

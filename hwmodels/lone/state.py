@@ -36,8 +36,9 @@ PRODUCT = np.dtype(
         ("memory", np.float64),  # bytes per cycle, 0: no limit
         ("latency", np.float64),
         ("channels", np.int64),
-        ("burst", np.int64),
-        ("interleave", np.int64),
+        ("burst_bytes", np.int64),
+        ("interleave_bytes", np.int64),
+        ("turn_bytes", np.int64),
         ("is_holding", np.int64),
         ("is_whole", np.int64),
         ("row", np.int64),
@@ -68,7 +69,7 @@ STEP = np.dtype(
         ("opens", np.float64),
         ("closes", np.float64),
         ("store", np.float64),
-        ("operand", RUNS, (2,)),  # where they lie, no rows: in order
+        ("operand", RUNS, (2,)),  # where they lie
         ("result", RUNS),
     ]
 )
@@ -91,6 +92,8 @@ RUN = np.dtype(
     ]
 )
 MOVE = np.dtype([("done", np.float64), ("bytes", np.float64)])
+CHANNEL = np.dtype([("free", np.float64), ("bytes", np.int64)])
+"""When it is, and what it moves of one transfer."""
 
 Structured = NDArray[np.void]
 
@@ -102,8 +105,7 @@ class Track(NamedTuple):
     steps: Structured
     early: Structured
     tiles: Structured
-    free: NDArray[np.float64]  # when each channel is
-    moved: NDArray[np.float64]  # bytes of one transfer on each
+    channels: Structured
 
 
 def track_of(steps: int, channels: int) -> Track:
@@ -113,6 +115,5 @@ def track_of(steps: int, channels: int) -> Track:
         np.empty(steps, STEP),
         np.empty(2 * steps, MOVE),
         np.empty(steps, MOVE),
-        np.empty(channels),
-        np.empty(channels),
+        np.empty(channels, CHANNEL),
     )

@@ -17,9 +17,10 @@ from cosim.chip import load_chip
 from hwmodels import service_fit, simulate
 from hwmodels.architecture import Buffer, MappingChoice, MemoryStack
 from hwmodels.bandwidth import Watch
+from hwmodels.dram.interleave import spread
 from hwmodels.dram.jit import fingerprint, first
 from hwmodels.flat import machine as compiled
-from hwmodels.flat.memory import _share, service_fs
+from hwmodels.flat.memory import service_fs
 from hwmodels.flat.patterns import MOVE, FlatPatterns
 from hwmodels.flat.state import CHANNEL
 from hwmodels.layout import place
@@ -242,7 +243,7 @@ ROWS = st.tuples(st.integers(0, 5000), st.integers(0, 300), st.integers(0, 700),
 
 @njit
 def shares(chip, moves, origin, channels):
-    return _share(chip, first(channels), moves[0], origin)
+    return spread(chip, first(channels), moves[0], origin)
 
 
 @given(
