@@ -12,8 +12,10 @@ from hwmodels import gemm_steps
 from hwmodels.architecture import MappingChoice, SparseUnit
 from hwmodels.costs import Costs, Rates, costs
 from hwmodels.gemm_steps import judging_notes
+from hwmodels.lone import product
 from hwmodels.lone.product import alone
-from hwmodels.lone.search import SLACK, TOLERANCE
+from hwmodels.lone.search import SLACK, TOLERANCE, search
+from hwmodels.lone.state import NEVER
 from hwmodels.mapper import map_product, map_products
 from hwmodels.mapping import Room, Shape, room
 from hwmodels.memory import BusShape
@@ -63,6 +65,32 @@ def test_a_product_alone_takes_what_the_machine_takes(
         ran = simulate(work, chip, technology=memory, energy=energy).cycles.total
     followed = alone(*asked[-1], products=count)
     assert followed == pytest.approx(ran, rel=0.0002, abs=2)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(st.integers(1, 800), st.integers(1, 800), st.integers(32, 800)),
+    number=st.integers(0, 1),
+    size=st.sampled_from([32, 128]),
+    dataflow=st.sampled_from(FLOWS),
+)
+def test_nothing_ends_before_the_bound_that_it_is_tried_by(chips, sizes, number, size, dataflow):
+    chip, memory, energy = chips[number]
+    chip = chip_of(chip, size, dataflow, "double_buffered")
+    followed = []
+
+    def noted(asked, seed, found, *more):
+        best = search(asked, seed, found, *more)
+        followed.extend(found[(found["cycles"] > 0) & (found["cycles"] < NEVER)])
+        return best
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(product, "search", noted)
+        product.soonest.cache_clear()
+        work = Workload("w", (gemm("g", *sizes),))
+        simulate(work, chip, technology=memory, energy=energy)
+    over = [cut for cut in followed if cut["bound"] > 1.0001 * cut["cycles"]]
+    assert not over
 
 
 SHAPES = st.builds(
