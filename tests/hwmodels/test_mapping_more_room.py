@@ -3,7 +3,7 @@
 In closed form more is never slower (test_mapping_products), and products that are followed never
 end later by a hundredth (test_mapping_soonest). A run also shows what lies between products: one
 alone does not see which of its ends others hide. Of random pairs of runs one in two thousand
-takes over 1 % longer with more, at worst 2.3 % (`docs/dataflows.md`), next to none of one product;
+takes over 1 % longer with more, at worst 9.6 % (`docs/dataflows.md`), none of one product;
 with the closed form as objective 2 in a hundred, at worst 23 %.
 """
 
