@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Generator
 from dataclasses import dataclass
 from itertools import count
-from math import inf
+from math import gcd, inf
 from typing import Protocol
 
 import numpy as np
@@ -164,6 +164,20 @@ class Channels:
                 found = self._of_patterns[pattern] = self._find(Descriptor(*pattern))
             self._of_descriptors[key] = found
         return found
+
+    def moved_bytes(self, descriptor: Descriptor) -> int:
+        """Return the bytes of `share`: whole bursts for every row."""
+        burst, base = self.shape.burst_bytes, descriptor.base % self._turn_bytes
+        rows, row_bytes, stride = descriptor.rows, descriptor.bytes, descriptor.stride
+        if stride == row_bytes:
+            rows, row_bytes = 1, rows * row_bytes
+        again = burst // gcd(burst, stride)  # so many rows on, one begins alike in a burst
+        moved = 0
+        for row in range(min(rows, again)):
+            start = base + row * stride
+            bursts = -(-(start + row_bytes) // burst) - start // burst
+            moved += -(-(rows - row) // again) * bursts
+        return moved * burst
 
     def _find(self, descriptor: Descriptor) -> Share:
         sizes = channel_bytes(self.shape, descriptor)

@@ -145,7 +145,7 @@ class Builder:
     def load(self, source: int, descriptor: Descriptor) -> Load:
         """Return one load of tensor number `source`."""
         read, size = self.tensors.reads[source], descriptor.size_bytes
-        self._dram_read[source] += self.setting.channels.share(descriptor).moved_bytes
+        self._dram_read[source] += self.setting.channels.moved_bytes(descriptor)
         self._loaded[source] += size
         return Load(read.port, source, descriptor, 0 if read.is_kept else size)
 
@@ -175,7 +175,7 @@ class Builder:
 
     def store(self, target: int, descriptor: Descriptor) -> Store:
         """Return one store of result number `target`."""
-        self._dram_written[target] += self.setting.channels.share(descriptor).moved_bytes
+        self._dram_written[target] += self.setting.channels.moved_bytes(descriptor)
         self._stores[target] += 1
         return Store(target, descriptor)
 

@@ -386,7 +386,7 @@ class Planner:
             written = self._exchange.written[ref_id] = Written(stores=1)
             address = self.layout.placements[ref_id].base
             descriptor = run(entry.size_bytes, first=0, stop=1, total=1, requester="output")
-            moved = self.patterns.setting.channels.share(descriptor).moved_bytes
+            moved = self.patterns.setting.channels.moved_bytes(descriptor)
             self.tallies[item].dram_write += moved
             self.tallies[item].input_buffer_read += entry.size_bytes
             self.groups[-1].spills.append((Target(address, written), descriptor))
