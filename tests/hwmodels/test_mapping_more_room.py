@@ -4,7 +4,7 @@ In closed form more is never slower (test_mapping_products), and products that a
 end later by a hundredth (test_mapping_soonest). A run also shows what lies between products: one
 alone does not see which of its ends others hide. Of random pairs of runs one in two thousand
 takes over 1 % longer with more, at worst 9.6 % (`docs/dataflows.md`), none of one product;
-with the closed form as objective 2 in a hundred, at worst 23 %.
+with the closed form as objective 2 in a hundred, at worst 26 %.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ from test_mapping_machine import with_buffer
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
 
-WORST = {"latency": 1.25, "soonest": 1.03}
+WORST = {"latency": 1.3, "soonest": 1.01}
 MORE = [
     (name, key, factor)
     for name in ("input", "weight", "output")
@@ -42,7 +42,7 @@ def chips(shipped):
 
 
 @pytest.mark.parametrize("objective", WORST)
-@settings(max_examples=24, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     products=PRODUCTS,
     number=st.integers(0, 1),
@@ -64,8 +64,7 @@ def test_more_of_a_chip_hardly_takes_longer(
     def cycles(architecture, technology):
         return simulate(work, architecture, technology=technology, energy=energy).cycles.total
 
-    is_alone = len(products) == 1 and objective == "soonest"
-    limit = (1.01 if is_alone else WORST[objective]) * cycles(chip, memory)
+    limit = WORST[objective] * cycles(chip, memory)
     peak = replace(memory.peak_bytes_per_s, value=2 * memory.peak_bytes_per_s.value, high=None)
     found = {
         f"{name} {key} x {factor}": cycles(with_buffer(chip, name, **{key: factor}), memory)
