@@ -1,5 +1,7 @@
 """What each channel moves of rows of bytes, in whole bursts; compiled code has it in common."""
 
+from math import gcd
+
 from hwmodels.dram.jit import Record, helper, nth
 
 
@@ -33,17 +35,8 @@ def spread(chip: Record, channels: Record, rows: Record, origin: int) -> int:
 @helper
 def _rows_until_again(chip: Record, stride: int) -> int:
     """Return after how many rows one begins at the same place of a burst and of the channels."""
-    common = common_divisor(chip.turn_bytes, chip.burst_bytes)
-    period = chip.turn_bytes // common * chip.burst_bytes
-    return int(period // common_divisor(period, stride))
-
-
-@helper
-def common_divisor(one: int, other: int) -> int:
-    """Return the greatest common divisor."""
-    while other:
-        one, other = other, one % other
-    return int(one)
+    period = chip.turn_bytes // gcd(chip.turn_bytes, chip.burst_bytes) * chip.burst_bytes
+    return int(period // gcd(period, stride))
 
 
 @helper

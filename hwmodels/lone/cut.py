@@ -1,6 +1,7 @@
 """What follows from how a product is cut: lengths of tiles, array cycles, bytes, a lower bound."""
 
-from hwmodels.dram.interleave import common_divisor
+from math import gcd
+
 from hwmodels.dram.jit import Record, helper
 from hwmodels.lone.state import INPUT, OUTPUT, WEIGHT, K, M, N
 
@@ -164,12 +165,12 @@ def _in_bursts(product: Record, cut: Record, axis: int, each: float, rows: int) 
     stride, piece, pieces = int(each * size), each * cut.tile[axis], parts(size, cut.tile[axis])
     if stride % burst == 0 and stride == each * size:
         return float(rows * _row_in_bursts(product, cut, axis, each, pieces))
-    if rows < MANY_TURNS * (burst // common_divisor(burst, stride)):
+    if rows < MANY_TURNS * (burst // gcd(burst, stride)):
         found = float(-(-piece // burst) * burst)
     else:
         common = 1
         if piece == int(piece):
-            common = common_divisor(common_divisor(burst, stride), int(piece))
+            common = gcd(gcd(burst, stride), int(piece))
         found = piece + burst - common
     return float(rows * each * size * found / piece)
 

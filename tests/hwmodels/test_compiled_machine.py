@@ -266,10 +266,8 @@ def test_descriptors_fall_on_channels_as_in_python(
     found = np.zeros(channels, CHANNEL)
     moves = np.array([(0, *rows, 0)], MOVE)
     assert shares(chip, moves, origin, found) == expected.moved_bytes
-    assert (
-        known.moved_bytes(replace(descriptor, base=descriptor.base + origin))
-        == expected.moved_bytes
-    )
+    moved = replace(descriptor, base=descriptor.base + origin)
+    assert known.moved_bytes(moved) == expected.moved_bytes
     busy = tuple((number, size) for number, size in enumerate(found["bytes"].tolist()) if size)
     assert busy == expected.busy  # one byte takes one femtosecond
 

@@ -1,11 +1,13 @@
 """`mapping.objective: soonest`: products followed alone, beside the machine and all mappings."""
 
 from dataclasses import replace
+from math import ceil
 
 import pytest
 from hw_samples import gemm
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numba import njit
 from test_mapping_products import FLOWS, all_mappings, array_of
 
 from hwmodels import gemm_steps
@@ -13,11 +15,11 @@ from hwmodels.architecture import MappingChoice, SparseUnit
 from hwmodels.costs import Costs, Rates, costs
 from hwmodels.gemm_steps import judging_notes
 from hwmodels.lone import product
+from hwmodels.lone.cut import least_cycles, operand_bytes
 from hwmodels.lone.product import alone
-from hwmodels.lone.search import SLACK, TOLERANCE, search
-from hwmodels.lone.state import NEVER
+from hwmodels.lone.search import SLACK, TOLERANCE
 from hwmodels.mapper import map_product, map_products
-from hwmodels.mapping import Room, Shape, room
+from hwmodels.mapping import Mapping, Room, Shape, array_grains, room
 from hwmodels.memory import BusShape
 from hwmodels.simulate import simulate
 from hwmodels.workload import Workload
@@ -67,30 +69,60 @@ def test_a_product_alone_takes_what_the_machine_takes(
     assert followed == pytest.approx(ran, rel=0.0002, abs=2)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@njit
+def bound_of(asked, cut):
+    return least_cycles(asked, cut, operand_bytes(asked, cut))
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(
-    sizes=st.tuples(st.integers(1, 800), st.integers(1, 800), st.integers(32, 800)),
+    sizes=st.tuples(
+        st.sampled_from([63, 128, 499, 768]),
+        st.sampled_from([64, 499, 768]),
+        st.sampled_from([80, 499, 768]),
+    ),
+    stored=st.sampled_from([0, 1, 4]),
+    pieces=st.tuples(st.integers(1, 24), st.integers(1, 24), st.integers(1, 8)),
+    units=st.sampled_from([("whole_k", "whole_k"), ("chunk", "whole_k"), ("chunk", "chunk")]),
+    order=st.sampled_from(["weights_outer", "activations_outer"]),
     number=st.integers(0, 1),
     size=st.sampled_from([32, 128]),
     dataflow=st.sampled_from(FLOWS),
 )
-def test_nothing_ends_before_the_bound_that_it_is_tried_by(chips, sizes, number, size, dataflow):
-    chip, memory, energy = chips[number]
+@example((128, 768, 768), 1, (1, 6, 7), ("chunk", "chunk"), "weights_outer", 1, 128, FLOWS[1])
+@example((768, 499, 768), 4, (3, 4, 5), ("chunk", "whole_k"), "weights_outer", 1, 128, FLOWS[1])
+def test_no_tiling_ends_before_the_bound_that_it_is_tried_by(
+    chips, sizes, stored, pieces, units, order, number, size, dataflow
+):
+    chip, memory, _ = chips[number]
     chip = chip_of(chip, size, dataflow, "double_buffered")
-    followed = []
-
-    def noted(asked, seed, found, *more):
-        best = search(asked, seed, found, *more)
-        followed.extend(found[(found["cycles"] > 0) & (found["cycles"] < NEVER)])
-        return best
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(product, "search", noted)
-        product.soonest.cache_clear()
-        work = Workload("w", (gemm("g", *sizes),))
-        simulate(work, chip, technology=memory, energy=energy)
-    over = [cut for cut in followed if cut["bound"] > 1.0001 * cut["cycles"]]
-    assert not over
+    m, n, k = sizes
+    shape = Shape(
+        m,
+        n,
+        k,
+        m * k,
+        n * k,
+        is_input_kept=False,
+        is_weight_kept=False,
+        array_input_bytes=m * k,
+        stored_bytes=stored * m * n,
+    )
+    grains = array_grains(chip.array)
+    tile_m, tile_n, tile_k = (
+        grains[axis] * ceil(ceil(length / grains[axis]) / parts)
+        for axis, length, parts in zip("mnk", sizes, pieces, strict=True)
+    )
+    if tile_k >= k:
+        units = "whole_k", "whole_k"
+    mapping = Mapping(dataflow, order, tile_m, tile_n, min(tile_k, k), *units, 0, grains["k"])
+    asked, cut = (
+        product._product(shape, chip.array, room(chip), costs(chip, memory).rates),
+        product._cut(shape, chip.array, mapping),
+    )
+    asked["products"] = 1
+    followed = alone(shape, chip.array, room(chip), costs(chip, memory), mapping)
+    assert bound_of(asked, cut) <= 1.0001 * followed
 
 
 SHAPES = st.builds(
