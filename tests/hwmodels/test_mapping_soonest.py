@@ -15,7 +15,7 @@ from hwmodels.architecture import MappingChoice, SparseUnit
 from hwmodels.costs import Costs, Rates, costs
 from hwmodels.gemm_steps import judging_notes
 from hwmodels.lone import product
-from hwmodels.lone.cut import least_cycles, operand_bytes
+from hwmodels.lone.cut import is_wasteful, least_cycles, operand_bytes
 from hwmodels.lone.product import alone
 from hwmodels.lone.search import SLACK, TOLERANCE
 from hwmodels.mapper import map_product, map_products
@@ -71,6 +71,9 @@ def test_a_product_alone_takes_what_the_machine_takes(
 
 @njit
 def bound_of(asked, cut):
+    """Return the bound of a cut, 0 if it is not tried."""
+    if is_wasteful(asked, cut):
+        return 0.0
     return least_cycles(asked, cut, operand_bytes(asked, cut))
 
 
